@@ -1,0 +1,1 @@
+"""Nightshift: the whole life of a language model, every night, from one definition."""

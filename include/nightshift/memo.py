@@ -1,0 +1,80 @@
+"""Keep work on one document between nights: (its hash, a fingerprint of function, params and libraries) → result.
+
+A pure cache under `NIGHTSHIFT_STATE/memo`: without it the same bytes are made, only later. A memo is one SQLite file a
+fingerprint, so that what nobody uses any more can be removed by last use. An unreadable one is forgotten, not trusted.
+Results are JSON; who wants speed stores arrays as bytes with `map_bytes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Count:
+    """What a stage computed and what it found again; goes to night.json, never into an out."""
+
+    computed: int = 0
+    reused: int = 0
+    bytes: int = 0
+
+
+class Memo:
+    """Results of one function at one fingerprint.
+
+    Args:
+        folder: where memos lie; None keeps nothing between runs.
+        name: of the function, like 'dedup.signature'.
+        fingerprint: everything but the document that the result depends on.
+        count: where computed and reused documents are counted.
+    """
+
+    def __init__(self, folder: Path | None, name: str, fingerprint: Any, count: Count) -> None:
+        self.count = count
+        digest = hashlib.sha256(json.dumps([name, fingerprint], sort_keys=True, default=str).encode()).hexdigest()[:16]
+        self.path = folder / f"{name}-{digest}.sqlite" if folder else None
+
+    def map_bytes(self, keys: Sequence[str], compute: Callable[[list[int]], Sequence[bytes]]) -> list[bytes]:
+        """The result for each key, in order; `compute` is given the positions that are not known yet, all at once."""
+        known = self._load(set(keys))
+        todo: dict[str, int] = {}
+        for position, key in enumerate(keys):
+            if key not in known:
+                todo.setdefault(key, position)
+        fresh = dict(zip(todo, compute(list(todo.values())), strict=True)) if todo else {}
+        self._store(fresh)
+        self.count.computed += len(fresh)
+        self.count.reused += len(set(keys)) - len(fresh)
+        self.count.bytes += sum(map(len, fresh.values()))
+        known.update(fresh)
+        return [known[key] for key in keys]
+
+    def map(self, keys: Sequence[str], compute: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
+        """As `map_bytes`, for results that JSON can hold."""
+        found = self.map_bytes(keys, lambda todo: [json.dumps(r).encode() for r in compute(todo)])
+        return [json.loads(value) for value in found]
+
+    def _load(self, keys: set[str]) -> dict[str, bytes]:
+        if self.path is None or not self.path.is_file():
+            return {}
+        try:
+            with sqlite3.connect(self.path, timeout=30) as db:
+                self.path.touch()
+                return {key: value for key, value in db.execute("select key, value from memo") if key in keys}
+        except sqlite3.DatabaseError:
+            self.path.unlink(missing_ok=True)
+            return {}
+
+    def _store(self, fresh: dict[str, bytes]) -> None:
+        if self.path is None or not fresh:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with sqlite3.connect(self.path, timeout=30) as db:
+            db.execute("create table if not exists memo (key text primary key, value blob) without rowid")
+            db.executemany("insert or replace into memo values (?, ?)", fresh.items())

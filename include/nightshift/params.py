@@ -1,0 +1,243 @@
+"""The schema of params.yaml: one class a section, and one way to read it.
+
+Sections are strict: an unknown key, a wrong type, a value out of range, NaN or a key that stands twice is refused with file,
+line and what is allowed. YAML is 1.2 (`1e-3` is a number, `no` is text). A stage loads its own sections and no other.
+`profiles` holds overlays by name (`laptop`, `tiny`, `gpu`); `apply` writes one into the sections, so that what DVC compares
+is always what runs.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError
+
+from nightshift import commit
+from nightshift.errors import ParamsError
+
+FILE = "params.yaml"
+
+
+class Strict(BaseModel):
+    """A part of params.yaml: no unknown keys, no silent conversions, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Section(Strict):
+    """A top-level key of params.yaml; its name is the class's."""
+
+    name: ClassVar[str]
+
+
+S = TypeVar("S", bound=Section)
+
+
+class PackagesSource(Strict):
+    """Documentation of installed packages: docstrings and READMEs."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$", description="Name of the source; part of every section's id")
+    kind: Literal["packages"]
+    packages: list[str] = Field(
+        min_length=1, description="Distribution names, at the versions of the lock; 'python' is the standard library"
+    )
+    groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
+
+
+class FolderSource(Strict):
+    """A folder of Markdown, text and HTML."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$", description="Name of the source; part of every section's id")
+    kind: Literal["folder"]
+    path: str = Field(description="Folder, relative to NIGHTSHIFT_SOURCES")
+    licence: str = Field(default="unknown", description="SPDX expression of these documents")
+    groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
+
+
+class S3Source(Strict):
+    """A prefix of a bucket that holds Markdown, text and HTML."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$", description="Name of the source; part of every section's id")
+    kind: Literal["s3"]
+    uri: str = Field(
+        pattern=r"^s3://[^/]+(/.*)?$", description="s3://bucket/prefix; the endpoint comes from AWS's own settings"
+    )
+    licence: str = Field(default="unknown", description="SPDX expression of these documents")
+    groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
+
+
+class Sources(Section):
+    """Where documents come from, in order of rank: of near-equal documents the earlier source's stays."""
+
+    name: ClassVar[str] = "sources"
+    items: list[PackagesSource | FolderSource | S3Source] = Field(
+        min_length=1, description="The sources, first is preferred"
+    )
+    max_file_bytes: int = Field(gt=0, description="Larger files go to quarantine, bytes")
+
+
+class Compute(Section):
+    """What every stage that computes with torch runs on."""
+
+    name: ClassVar[str] = "compute"
+    device: Literal["cpu", "cuda"] = Field(description="Where tensors live")
+    threads: int = Field(ge=1, le=256, description="Threads of torch and of tokenizers")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        description="Of activations; weights are kept in float32 while training"
+    )
+
+
+def sections() -> dict[str, type[Section]]:
+    """Every section that params.yaml may hold, by name."""
+    return {cls.name: cls for cls in Section.__subclasses__()}
+
+
+def load(path: Path, section: type[S]) -> S:
+    """Read one section. Raises ParamsError with file, line and what is allowed."""
+    return _typed(path, parse(path), section)
+
+
+def check(path: Path) -> None:
+    """Read the whole file, its profiles too. Raises ParamsError at the first key that is wrong."""
+    document = parse(path)
+    known = sections()
+    for key in document:
+        if key not in known and key not in ("profile", "profiles"):
+            raise ParamsError(
+                f"unknown section {key!r}", _at(path, document, [key]), f"known are {', '.join(sorted(known))}"
+            )
+    for section in known.values():
+        _typed(path, document, section)
+    for name in document.get("profiles", {}):
+        overlaid = _overlay(document, document["profiles"][name], path, ["profiles", name])
+        for section in known.values():
+            _typed(path, overlaid, section, shown=f"profiles.{name}.")
+    if document.get("profile") not in document.get("profiles", {}):
+        raise ParamsError(
+            f"profile {document.get('profile')!r} is not one of profiles", _at(path, document, ["profile"])
+        )
+
+
+def apply(path: Path, profile: str) -> None:
+    """Write the overlay `profile` into the sections of params.yaml; comments stay. Raises ParamsError."""
+    document = parse(path)
+    profiles = document.get("profiles", {})
+    if profile not in profiles:
+        raise ParamsError(f"no profile {profile!r}", str(path), f"there are {', '.join(profiles)}")
+    overlaid = _overlay(document, profiles[profile], path, ["profiles", profile])
+    overlaid["profile"] = profile
+    out = io.StringIO()
+    _yaml().dump(overlaid, out)
+    commit.file(path, out.getvalue())
+
+
+def parse(path: Path) -> CommentedMap:
+    """params.yaml as a map that knows its lines. Raises ParamsError."""
+    try:
+        document = _yaml().load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError("it is not there", str(path), "run in the project's folder") from None
+    except UnicodeDecodeError:
+        raise ParamsError("it is not UTF-8 text", str(path), "save it as UTF-8") from None
+    except DuplicateKeyError as error:
+        key = str(error.problem).split('"')[1] if '"' in str(error.problem) else "a key"
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ParamsError(f"{key!r} stands twice", f"{path}:{line}", "keep one of them") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ParamsError(f"not YAML: {error.problem}", f"{path}:{line}", "mend the syntax there") from None
+    if not isinstance(document, CommentedMap):
+        raise ParamsError("it holds no keys", str(path), "restore it from Git")
+    return document
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.preserve_quotes = True
+    return yaml
+
+
+def _typed(path: Path, document: CommentedMap, section: type[S], shown: str = "") -> S:
+    if section.name not in document:
+        raise ParamsError(f"section {section.name!r} is missing", str(path), "restore it from Git")
+    try:
+        return section.model_validate(_plain(document[section.name]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = [section.name, *first["loc"]]
+        name = ".".join(
+            str(k)
+            for k in keys
+            if not isinstance(k, str) or k not in ("packages", "folder", "s3") or k in _spine(document, keys)
+        )
+        raise ParamsError(f"{shown}{name}: {_reason(first, section)}", _at(path, document, keys)) from None
+
+
+def _reason(first: Mapping[str, Any], section: type[Section]) -> str:
+    if first["type"] == "extra_forbidden":
+        return f"no such key; {section.name} has {', '.join(section.model_fields)}"
+    if first["type"] == "missing":
+        return "is missing"
+    return f"{first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+
+
+def _spine(document: Any, keys: list[Any]) -> list[Any]:
+    """The keys of `keys` that are really in the document (pydantic names the tried types of a union among them)."""
+    found: list[Any] = []
+    for key in keys:
+        try:
+            document = document[key]
+        except (KeyError, IndexError, TypeError):
+            continue
+        found.append(key)
+    return found
+
+
+def _at(path: Path, document: Any, keys: list[Any]) -> str:
+    """file:line of the innermost of these keys that the document holds."""
+    line = 0
+    for key in keys:
+        if isinstance(document, CommentedMap) and key in document:
+            line = document.lc.key(key)[0]
+        elif isinstance(document, list) and isinstance(key, int) and key < len(document):
+            line = document.lc.item(key)[0]  # type: ignore[attr-defined]
+        else:
+            continue
+        document = document[key]
+    return f"{path}:{line + 1}"
+
+
+def _overlay(document: CommentedMap, overlay: Any, path: Path, spine: list[Any]) -> CommentedMap:
+    """A copy of `document` with the values of `overlay`; a key that the document lacks is refused."""
+    merged: CommentedMap = document.copy()
+    for key, value in (overlay or {}).items():
+        if key not in document:
+            raise ParamsError(
+                f"{'.'.join(map(str, [*spine, key]))}: no such key", _at(path, parse(path), [*spine, key])
+            )
+        nested = isinstance(value, CommentedMap) and isinstance(document[key], CommentedMap)
+        merged[key] = _overlay(document[key], value, path, [*spine, key]) if nested else value
+    return merged
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return str(value) if isinstance(value, str) else value

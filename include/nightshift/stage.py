@@ -1,0 +1,189 @@
+"""The border of a stage: everything that one stage's `run` needs from outside, read in one place.
+
+`main(run)` reads the paths from the command line and the sections that `run` asks for (by its type hints) from params.yaml,
+fixes seeds and threads, times nothing into outs, writes `metrics/<stage>.json` from what `run` returns, and turns an error
+into its sentence, its exit code and an entry in the outcome file that the engine reads. It refuses another checkout's code.
+
+    def run(documents: Path, out: Path, params: Dedup, work: Work) -> Metrics: ...
+
+    if __name__ == "__main__":
+        stage.main(run)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, field
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from nightshift import commit, params
+from nightshift.errors import CheckoutMismatch, NightshiftError
+from nightshift.memo import Count, Memo
+
+T = TypeVar("T")
+Metrics = Mapping[str, Any]
+
+
+@dataclass
+class Work:
+    """What a stage may use besides its inputs; none of it changes a byte of an out.
+
+    Args:
+        stage: address in dvc.yaml, like 'dedup' or 'system@plain'.
+        state: NIGHTSHIFT_STATE, for memo and checkpoints; None keeps nothing.
+        sources: what a relative source path is relative to.
+        key: digest of command, inputs and params; names this stage's checkpoints.
+        count: documents computed and reused, for night.json.
+        resumed_from: step from which training went on, or None.
+    """
+
+    stage: str
+    state: Path | None = None
+    sources: Path = Path()
+    key: str = "alone"
+    count: Count = field(default_factory=Count)
+    resumed_from: int | None = None
+
+    def memo(self, name: str, fingerprint: Any) -> Memo:
+        """Results of the function `name`, kept between nights as long as `fingerprint` is the same."""
+        return Memo(self.state / "memo" if self.state else None, name, fingerprint, self.count)
+
+    def checkpoints(self) -> Path | None:
+        """Folder for checkpoints of exactly this command, inputs and params; None where no state is kept."""
+        return self.state / "checkpoints" / self.key if self.state else None
+
+    def progress(self, items: Iterable[T], unit: str = "", total: int | None = None) -> Iterator[T]:
+        """Pass items on, telling a terminal by a line rewritten in place, and a log by ten lines at most."""
+        size = total if total is not None else (len(items) if isinstance(items, Sized) else None)
+        terminal = sys.stderr.isatty()
+        step = max(1, (size or 1000) // (100 if terminal else 10))
+        for number, item in enumerate(items, 1):
+            yield item
+            if number % step == 0 or number == size:
+                line = f"{self.stage}: {number:,}{f' of {size:,}' if size else ''} {unit}".rstrip()
+                print(f"\r{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+        if terminal:
+            print(file=sys.stderr)
+
+
+def main(run: Callable[..., Metrics]) -> None:
+    """Run one stage as dvc.yaml's command; exits with the error's code."""
+    root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    name = os.environ.get("DVC_STAGE", Path(sys.argv[0]).stem).rpartition(":")[2]
+    work = Work(name, _folder("NIGHTSHIFT_STATE", root / ".nightshift"), _folder("NIGHTSHIFT_SOURCES", root))
+    outcome: dict[str, Any] = {}
+    code = 0
+    try:
+        _same_checkout(root)
+        arguments = _arguments(run, sys.argv[1:], work)
+        metrics = run(**arguments)
+        commit.file(Path("metrics") / f"{name.replace('@', '/')}.json", commit.dumps(_rounded(metrics)))
+    except NightshiftError as error:
+        code = error.code
+        outcome = {"outcome": "storage" if error.retry else "refused", "sentence": str(error), "code": code}
+        print(f"{name}: {error}", file=sys.stderr)
+        if os.environ.get("NIGHTSHIFT_DEBUG"):
+            traceback.print_exc()
+    outcome |= {"work": vars(work.count), "resumed_from": work.resumed_from}
+    if target := os.environ.get("DVC_AIRFLOW_OUTCOME"):
+        Path(target).write_text(json.dumps(outcome), encoding="utf-8")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def seed(number: int) -> None:
+    """Seed Python, NumPy and torch, those that are loaded; called by stages that draw."""
+    random.seed(number)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(number % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(number)
+
+
+def _arguments(run: Callable[..., Metrics], words: list[str], work: Work) -> dict[str, Any]:
+    """Values for the parameters of `run`: words of the command for paths and names, sections for typed parameters."""
+    hints = get_type_hints(run)
+    values: dict[str, Any] = {}
+    rest = list(words)
+    for name, parameter in signature(run).parameters.items():
+        hint = hints[name]
+        if isinstance(hint, type) and issubclass(hint, params.Section):
+            values[name] = params.load(Path(params.FILE), hint)
+        elif hint is Work:
+            values[name] = work
+        elif hint == list[Path]:
+            values[name], rest = [Path(word) for word in rest], []
+        elif rest:
+            values[name] = hint(rest.pop(0))
+        elif parameter.default is Parameter.empty:
+            raise SystemExit(f"usage: {_usage(run)}")
+    if rest:
+        raise SystemExit(f"usage: {_usage(run)}")
+    inputs = [v for v in values.values() if isinstance(v, Path)] + [
+        p for v in values.values() if isinstance(v, list) for p in v
+    ]
+    work.key = _digest(words, [v for v in values.values() if isinstance(v, params.Section)], inputs)
+    return values
+
+
+def _usage(run: Callable[..., Metrics]) -> str:
+    hints = get_type_hints(run)
+    words = [n for n in signature(run).parameters if hints[n] in (Path, str)] + [
+        f"{n}…" for n in hints if hints[n] == list[Path]
+    ]
+    return f"python -m {run.__module__} {' '.join(words)}"
+
+
+def _digest(words: list[str], sections: list[params.Section], inputs: list[Path]) -> str:
+    """Names the checkpoints of one command on one input with one set of values and one version of its code."""
+    code = [
+        m.__file__
+        for n, m in sorted(sys.modules.items())
+        if n.startswith("nightshift.") and getattr(m, "__file__", None)
+    ]
+    code.append(sys.argv[0])
+    parts = [
+        words,
+        [s.model_dump(mode="json") for s in sections],
+        [commit.digest(p) for p in inputs if p.is_file() or (p / commit.MANIFEST).is_file()],
+        [commit.sha256(Path(p)) for p in code if p and Path(p).is_file()],
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _folder(variable: str, default: Path) -> Path:
+    return Path(os.environ.get(variable) or default)
+
+
+def _same_checkout(root: Path) -> None:
+    """Refuse to run when DVC stands in one checkout and Python imports the code of another."""
+    here = Path(__file__).resolve()
+    there = root / "include" / "nightshift" / "stage.py"
+    if there.is_file() and not here.is_relative_to(root / "include"):
+        raise CheckoutMismatch(
+            "the code that would run is another checkout's",
+            str(here),
+            f"run with PYTHONPATH={root / 'include'}, or `make` there",
+        )
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to six significant digits, so that a metric reads well and diffs only where it means something."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {str(k): _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    return value

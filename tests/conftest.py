@@ -1,0 +1,22 @@
+"""What tests share: a stage's `Work` that keeps nothing outside the test's folder, and the repository's root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nightshift.stage import Work
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def root() -> Path:
+    """The checkout that the tests run in."""
+    return ROOT
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    """A stage's surroundings with a state folder of the test's own."""
+    return Work("test", tmp_path / "state", tmp_path, key="test")
