@@ -1,9 +1,9 @@
 """Write an out whole or not at all, and check it before it is read.
 
 An out is a folder with `manifest.json` (path → sha256 of every other file in it), or one file. It is written under a
-temporary name beside its place, fsynced, renamed, and the folder above is fsynced: `kill -9` at any moment leaves the old
-or the new. A folder that holds only `absent.json` stands for 'too little to work on', with its reason.
-The order (files, manifest, rename, parent) is the one that lost nothing in 60 kills of a probe.
+temporary name beside its place, fsynced, renamed, and the folder above is fsynced: `kill -9` at any moment leaves the
+old or the new. A folder that holds only `absent.json` stands for 'too little to work on', with its reason. The order
+(files, manifest, rename, parent) is the one that lost nothing in 60 kills of a probe.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def file(out: Path, content: str | bytes) -> None:
     try:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
         _fsync(draft)
-        os.replace(draft, out)
+        draft.replace(out)
         _fsync(out.parent)
     except OSError as error:
         draft.unlink(missing_ok=True)

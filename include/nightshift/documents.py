@@ -1,8 +1,8 @@
 """The table that everything is made from: sections of documents.
 
-A section is a title (a heading, a qualified name) and a body. One schema holds from the raw table to the index; stages add
-no columns and drop rows only into a ledger. A table is a folder: `rows.parquet` sorted by id, `ledger.parquet` with a row for
-every section that went or was changed, and a manifest.
+A section is a title (a heading, a qualified name) and a body. One schema holds from the raw table to the index;
+stages add no columns and drop rows only into a ledger. A table is a folder: `rows.parquet` sorted by id,
+`ledger.parquet` with a row for every section that went or was changed, and a manifest.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@
     ├── ModelUnsafe        21  a pickle, remote code, or a model that cannot be loaded as plain weights
     └── AccessDenied       22  a key or a right is missing
 
-A sentence says what is wrong, where (file and line where there is one), and what to do.
-A refusal is final; a StorageError may be tried again. `stage.py` and `cli.py` are the only places that turn one into an exit code.
+A sentence says what is wrong, where (file and line where there is one), and what to do. A refusal is final; a
+StorageError may be tried again. `stage.py` and `cli.py` are the only places that turn one into an exit code.
 """
 
 from __future__ import annotations

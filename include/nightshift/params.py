@@ -1,9 +1,9 @@
 """The schema of params.yaml: one class a section, and one way to read it.
 
-Sections are strict: an unknown key, a wrong type, a value out of range, NaN or a key that stands twice is refused with file,
-line and what is allowed. YAML is 1.2 (`1e-3` is a number, `no` is text). A stage loads its own sections and no other.
-`profiles` holds overlays by name (`laptop`, `tiny`, `gpu`); `apply` writes one into the sections, so that what DVC compares
-is always what runs.
+Sections are strict: an unknown key, a wrong type, a value out of range, NaN or a key that stands twice is refused
+with file, line and what is allowed. YAML is 1.2 (`1e-3` is a number, `no` is text). A stage loads its own sections
+and no other. `profiles` holds overlays by name (`laptop`, `tiny`, `gpu`); `apply` writes one into the sections, so
+that what DVC compares is always what runs.
 """
 
 from __future__ import annotations

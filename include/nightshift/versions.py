@@ -1,7 +1,8 @@
 """Library versions by lifecycle package, for `versions.json`.
 
-A stage lists its package's key as a param, so that an upgrade of tokenizers reruns what tokenizers can change, and an upgrade
-of Airflow reruns nothing. `make lock` calls this after it resolved the lock: python -m nightshift.versions LOCK OUT
+A stage lists its package's key as a param, so that an upgrade of tokenizers reruns what tokenizers can change, and an
+upgrade of Airflow reruns nothing. `make lock` calls this after it resolved the lock: python -m nightshift.versions
+LOCK OUT
 """
 
 from __future__ import annotations
