@@ -8,6 +8,7 @@ old or the new. A folder that holds only `absent.json` stands for 'too little to
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -129,15 +130,22 @@ def _draft(out: Path) -> Path:
 
 
 def _replace(draft: Path, out: Path) -> None:
-    if out.exists():  # a folder cannot be renamed over one that holds files
-        old = out.parent / f".{out.name}.old"
-        shutil.rmtree(old, ignore_errors=True)
-        out.rename(old)
-        draft.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+    """Put `draft` in the place of `out` in one step; a folder that holds files cannot simply be renamed over."""
+    if out.is_dir():
+        _exchange(draft, out)
+        shutil.rmtree(draft)
     else:
-        draft.rename(out)
+        draft.replace(out)
     _fsync(out.parent)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two paths atomically (Linux: renameat2 with RENAME_EXCHANGE)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    if libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(other))
 
 
 def _fsync(path: Path) -> None:

@@ -16,21 +16,21 @@ from nightshift import commit
 
 SECTION = pl.Schema(
     {
-        "id": pl.String,  # 16 hex digits of sha256 over (source, document path, qualified title, ordinal)
-        "document": pl.String,  # id of the document: 16 hex digits of sha256 over (source, document path)
-        "parent": pl.String,  # id of the row this one was made from: the source item for raw rows, else the raw row
-        "within": pl.String,  # qualified title of the enclosing heading, class or module: siblings share it
-        "title": pl.String,  # qualified title: 'numpy.linalg.norm', 'Guide > Install'
-        "body": pl.String,
-        "source": pl.String,  # name of the source in params.yaml
-        "rank": pl.Int32,  # place of the source in params.yaml: smaller is kept when two are near-equal
-        "path": pl.String,  # path of the document inside its source
-        "licence": pl.String,  # SPDX expression where known, else 'unknown'
-        "groups": pl.List(pl.String),  # who may see it; ["public"] for everyone
-        "content": pl.String,  # 16 hex digits of sha256 over (title, body)
+        "id": pl.String(),  # 16 hex digits of sha256 over (source, document path, qualified title, ordinal)
+        "document": pl.String(),  # id of the document: 16 hex digits of sha256 over (source, document path)
+        "parent": pl.String(),  # id of the row this one was made from: the source item for raw rows, else the raw row
+        "within": pl.String(),  # qualified title of the enclosing heading, class or module: siblings share it
+        "title": pl.String(),  # qualified title: 'numpy.linalg.norm', 'Guide > Install'
+        "body": pl.String(),
+        "source": pl.String(),  # name of the source in params.yaml
+        "rank": pl.Int32(),  # place of the source in params.yaml: smaller is kept when two are near-equal
+        "path": pl.String(),  # path of the document inside its source
+        "licence": pl.String(),  # SPDX expression where known, else 'unknown'
+        "groups": pl.List(pl.String()),  # who may see it; ["public"] for everyone
+        "content": pl.String(),  # 16 hex digits of sha256 over (title, body)
     }
 )
-LEDGER = pl.Schema({"id": pl.String, "stage": pl.String, "reason": pl.String, "detail": pl.String})
+LEDGER = pl.Schema({"id": pl.String(), "stage": pl.String(), "reason": pl.String(), "detail": pl.String()})
 
 
 def key(*parts: str | int) -> str:
@@ -51,7 +51,7 @@ def fraction(identifier: str, salt: str) -> float:
 def write(out: Path, rows: pl.DataFrame, ledger: pl.DataFrame | None = None) -> None:
     """Write a table of sections, sorted by id, with its ledger."""
     with commit.folder(out) as draft:
-        store(draft / "rows.parquet", rows.select(SECTION.names()).cast(dict(SECTION)).sort("id"))
+        store(draft / "rows.parquet", rows.select(SECTION.names()).cast(SECTION).sort("id"))
         entries = ledger if ledger is not None else pl.DataFrame(schema=LEDGER)
         store(draft / "ledger.parquet", entries.select(LEDGER.names()).sort(LEDGER.names()))
 
