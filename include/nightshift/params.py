@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -173,12 +174,9 @@ def _typed(path: Path, document: CommentedMap, section: type[S], shown: str = ""
         return section.model_validate(_plain(document[section.name]))
     except ValidationError as error:
         first = error.errors()[0]
-        keys = [section.name, *first["loc"]]
-        name = ".".join(
-            str(k)
-            for k in keys
-            if not isinstance(k, str) or k not in ("packages", "folder", "s3") or k in _spine(document, keys)
-        )
+        keys = _keys(document[section.name], first["loc"])
+        name = ".".join(map(str, [section.name, *keys]))
+        keys.insert(0, section.name)
         raise ParamsError(f"{shown}{name}: {_reason(first, section)}", _at(path, document, keys)) from None
 
 
@@ -190,15 +188,15 @@ def _reason(first: Mapping[str, Any], section: type[Section]) -> str:
     return f"{first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
 
 
-def _spine(document: Any, keys: list[Any]) -> list[Any]:
-    """The keys of `keys` that are really in the document (pydantic names the tried types of a union among them)."""
-    found: list[Any] = []
-    for key in keys:
-        try:
-            document = document[key]
-        except (KeyError, IndexError, TypeError):
+def _keys(document: Any, location: tuple[int | str, ...]) -> list[int | str]:
+    """The keys to a value; pydantic's location also holds the `kind` of a source, after its number in the list."""
+    found: list[int | str] = []
+    for key in location:
+        if found and isinstance(found[-1], int) and isinstance(document, Mapping) and document.get("kind") == key:
             continue
         found.append(key)
+        with suppress(KeyError, IndexError, TypeError):
+            document = document[key]
     return found
 
 

@@ -1,0 +1,81 @@
+"""params.yaml is refused at the key that is wrong, with its line, and read as YAML 1.2 else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nightshift import params
+from nightshift.errors import ParamsError
+
+GOOD = """\
+profile: small
+sources:
+  items:
+    - name: notes
+      kind: folder
+      path: sources/notes
+  max_file_bytes: 1000
+compute:
+  device: cpu
+  threads: 2
+  dtype: bfloat16
+profiles:
+  small: {compute: {threads: 1}}
+"""
+
+REFUSED = {
+    "unknown key": ("threads: 2", "threads: 2\n  thread: 2", "compute.thread: no such key", 11),
+    "mistyped": ("threads: 2", "threads: two", "compute.threads: input should be a valid integer", 10),
+    "out of range": ("threads: 2", "threads: 0", "greater than or equal to 1", 10),
+    "duplicate key": ("threads: 2", "threads: 2\n  threads: 3", "'threads' stands twice", 11),
+    "missing": ("  threads: 2\n", "", "compute.threads: is missing", 8),
+    "yes is text": ("device: cpu", "device: yes", "not 'yes'", 9),
+    "inside a list": (
+        "path: sources/notes",
+        "path: 7",
+        "sources.items.0.path: input should be a valid string, not 7",
+        6,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_value_is_refused_with_its_line(name: str, tmp_path: Path) -> None:
+    old, new, sentence, line = REFUSED[name]
+    path = tmp_path / "params.yaml"
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(ParamsError) as refused:
+        params.load(path, params.Compute)
+        params.load(path, params.Sources)
+    assert sentence in str(refused.value)
+    assert f"params.yaml:{line}" in str(refused.value)
+
+
+def test_what_is_right_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(GOOD)
+    assert params.load(path, params.Compute).threads == 2
+    assert params.load(path, params.Sources).items[0].name == "notes"
+
+
+def test_a_profile_is_written_into_the_sections(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("# kept\n" + GOOD)
+    params.apply(path, "small")
+    assert params.load(path, params.Compute).threads == 1
+    assert path.read_text().startswith("# kept")
+
+
+def test_a_profile_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(GOOD)
+    with pytest.raises(ParamsError, match="no profile 'huge'"):
+        params.apply(path, "huge")
+    assert path.read_text() == GOOD
+
+
+def test_the_projects_own_file_is_accepted(root: Path) -> None:
+    params.check(root / "params.yaml")
+    assert params.load(root / "params.yaml", params.Compute).threads >= 1
