@@ -12,7 +12,7 @@ import io
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -78,7 +78,7 @@ class Sources(Section):
     """Where documents come from, in order of rank: of near-equal documents the earlier source's stays."""
 
     name: ClassVar[str] = "sources"
-    items: list[PackagesSource | FolderSource | S3Source] = Field(
+    items: list[Annotated[PackagesSource | FolderSource | S3Source, Field(discriminator="kind")]] = Field(
         min_length=1, description="The sources, first is preferred"
     )
     max_file_bytes: int = Field(gt=0, description="Larger files go to quarantine, bytes")
