@@ -1,0 +1,33 @@
+"""List every item of every source: its path, size and sha256.
+
+Reads the sources of params.yaml; writes one JSON file. It runs every night (a source may have changed) and makes
+the same bytes when nothing did: modification times are never looked at. Refuses what `source.py` refuses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from nightshift import commit, stage
+from nightshift.data import source
+from nightshift.params import Sources
+from nightshift.stage import Metrics, Work
+
+
+def found(params: Sources, root: Path, lock: str) -> list[source.Item]:
+    """The items of all sources, sorted by rank and path."""
+    items = [item for rank, one in enumerate(params.items) for item in source.items(one, rank, root, lock)]
+    return sorted(items, key=lambda item: (item.rank, item.path))
+
+
+def run(lock: Path, out: Path, params: Sources, work: Work) -> Metrics:
+    """List the items. Raises SourceError for a source that is missing, empty, inside Git or of another version."""
+    items = found(params, work.sources, lock.read_text(encoding="utf-8"))
+    commit.file(out, commit.dumps({"items": [item.as_json() for item in items]}))
+    counted = Counter(item.source for item in items)
+    return {"items": len(items), "bytes": sum(item.bytes for item in items), "by_source": dict(sorted(counted.items()))}
+
+
+if __name__ == "__main__":
+    stage.main(run)

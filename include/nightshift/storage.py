@@ -1,0 +1,123 @@
+"""Read, write and list objects in a folder or under an S3 prefix, by one set of verbs.
+
+A location is a path or `s3://bucket/key`. S3 is asked with bounded patience (botocore's standard retries, six
+tries, three seconds to connect, twenty to read: its defaults block for up to five minutes), and every body that is
+read is checked against the size that was promised. What fails for good is a StorageError, which the engine tries
+again; nothing is half-written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nightshift import commit
+from nightshift.errors import SourceError, StorageError
+
+TRIES, CONNECT_S, READ_S = 6, 3, 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One object: its name below the location that was listed, and its size in bytes."""
+
+    name: str
+    bytes: int
+
+
+def listing(location: str) -> list[Stored]:
+    """Every object below a location, sorted by name. Raises SourceError where there is none, StorageError."""
+    found = sorted(_objects(location) if _is_s3(location) else _files(Path(location)), key=lambda o: o.name)
+    if not found:
+        raise SourceError("no files are there", location, "put documents there or take the source out of params.yaml")
+    return found
+
+
+def read(location: str) -> bytes:
+    """The bytes of one object. Raises SourceError where it is not, StorageError when it does not arrive whole."""
+    if not _is_s3(location):
+        try:
+            return Path(location).read_bytes()
+        except FileNotFoundError:
+            raise SourceError("it is not there", location, "restore it") from None
+        except OSError as error:
+            raise SourceError(f"it cannot be read ({error.strerror})", location, "check its permissions") from None
+    bucket, key = _split(location)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer = _client().get_object(Bucket=bucket, Key=key)
+        body: bytes = answer["Body"].read()
+    except (BotoCoreError, ClientError) as error:
+        raise _failed(error, location) from None
+    if len(body) != answer["ContentLength"]:
+        short = f"{len(body)} of {answer['ContentLength']} bytes arrived"
+        raise StorageError(short, location, "it will be tried again")
+    return body
+
+
+def write(location: str, content: bytes) -> None:
+    """Write one object whole or not at all. Raises StorageError, DiskFull."""
+    if not _is_s3(location):
+        commit.file(Path(location), content)
+        return
+    bucket, key = _split(location)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        _client().put_object(Bucket=bucket, Key=key, Body=content, ChecksumAlgorithm="SHA256")
+    except (BotoCoreError, ClientError) as error:
+        raise _failed(error, location) from None
+
+
+def _is_s3(location: str) -> bool:
+    return location.startswith("s3://")
+
+
+def _split(location: str) -> tuple[str, str]:
+    bucket, _, key = location.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _files(folder: Path) -> Iterator[Stored]:
+    if not folder.is_dir():
+        raise SourceError("the folder is not there", str(folder), "make it, or mend its path in params.yaml")
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden:
+            yield Stored(path.relative_to(folder).as_posix(), path.stat().st_size)
+
+
+def _objects(location: str) -> Iterator[Stored]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, prefix = _split(location)
+    prefix = prefix.rstrip("/") + "/" if prefix else ""
+    try:
+        for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for entry in page.get("Contents", []):
+                if not entry["Key"].endswith("/"):
+                    yield Stored(entry["Key"].removeprefix(prefix), entry["Size"])
+    except (BotoCoreError, ClientError) as error:
+        raise _failed(error, location) from None
+
+
+@cache
+def _client() -> Any:
+    import boto3
+    from botocore.config import Config
+
+    retries = {"mode": "standard", "total_max_attempts": TRIES}
+    return boto3.client("s3", config=Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries=retries))
+
+
+def _failed(error: Exception, location: str) -> Exception:
+    code = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
+    if code in ("NoSuchKey", "NoSuchBucket", "404"):
+        return SourceError(f"it is not there ({code})", location, "mend the address in params.yaml")
+    if code in ("AccessDenied", "InvalidAccessKeyId", "NoCredentialsError", "SignatureDoesNotMatch"):
+        return SourceError(f"it may not be read ({code})", location, "give AWS credentials that may")
+    return StorageError(f"the store did not answer as it must ({code})", location, "it will be tried again")
