@@ -9,7 +9,8 @@ environment:           ## .venv with exactly requirements.txt
 lint: environment      ## style, types, who imports whom
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
-	$(bin)/mypy $(wildcard include/nightshift plugins/dvc_airflow/*.py)
+	$(bin)/mypy
+	PYTHONPATH=include:plugins $(bin)/lint-imports --no-logo
 
 test: lint             ## everything that needs no GPU
 	$(bin)/pytest -q -n 2 --dist loadscope

@@ -1,0 +1,274 @@
+"""One attempt at one stage, without Airflow: decide, clone, reproduce, report.
+
+The same function serves the operator and the tests. It starts the child in a session of its own on a leash, and
+reads what the recorder kept, since DVC itself says only that something failed. Attempts may overlap (a lost
+worker's and its retry's): nothing outside the clone is written but content-addressed objects, so that harms
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dvc_airflow import lock, plan, workspace
+from dvc_airflow.lock import Entry
+from dvc_airflow.project import Project, Stage
+
+GRACE_S = 4.0
+LARGEST_METRICS = 1 << 20  # bytes of all `cache: false` outs of one stage that travel between tasks
+RETRIED = {"lock", "storage", "lost"}  # outcomes that another attempt may mend
+
+
+@dataclass(frozen=True)
+class Night:
+    """What the first task fixed for all others.
+
+    Args:
+        repository: the checkout of record; clones are made from it.
+        commit: what runs.
+        tags: name → object, the registry as it was.
+        entries: newest known entry of every stage.
+        came: stage → the commit whose metrics belong to its entry.
+        run: name of the run.
+    """
+
+    repository: str
+    commit: str
+    tags: Mapping[str, str]
+    entries: Mapping[str, Entry]
+    came: Mapping[str, str]
+    run: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage's task returns; small enough to travel by value.
+
+    `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled. `files` are the
+    `cache: false` outs, by path. `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME.
+    """
+
+    stage: str
+    outcome: str
+    seconds: float = 0.0
+    memory_bytes: int = 0
+    entry: Entry | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    sentence: str = ""
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def well(self) -> bool:
+        """Whether the stage has an entry for tonight."""
+        return self.outcome in ("unchanged", "cached", "ran")
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as data for XCom and night.json."""
+        return json.loads(json.dumps(asdict(self), default=str))
+
+
+class Attempt:
+    """One try at one stage.
+
+    Args:
+        night: what the pin fixed.
+        project: the pinned commit's project.
+        stage: which stage.
+        above: results of its ancestors tonight, by stage.
+        clones: folder for clones.
+        env: variables for the stage alone; {clone} in a value becomes the clone's path.
+        number: of this try, from 1.
+    """
+
+    def __init__(
+        self,
+        night: Night,
+        project: Project,
+        stage: str,
+        above: Mapping[str, Result],
+        clones: Path,
+        env: Mapping[str, str],
+        number: int = 1,
+    ) -> None:
+        self.night, self.project, self.above, self.env = night, project, above, env
+        self.stage: Stage = project.stages[stage]
+        self.repository = Path(night.repository)
+        self.cache = workspace.cache_of(self.repository)
+        self.job = clones / f"{night.run}-{stage.replace('/', '.')}-{number}"
+        self.child: subprocess.Popen[bytes] | None = None
+        self.killed = False
+
+    def run(self) -> Result:
+        """Do it. Never raises for what the stage does; the outcome tells."""
+        began = time.monotonic()
+        kept = self._kept()
+        if kept is not None:
+            return kept
+        try:
+            clone = self._clone()
+            self._start(clone)
+            return self._wait(clone, began)
+        except workspace.GitError as error:
+            return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))
+
+    def kill(self) -> None:
+        """End the stage and all that it started: SIGTERM, at most four seconds, SIGKILL; for a signal handler."""
+        self.killed = True
+        child = self.child
+        if child is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_S
+            while time.monotonic() < deadline and _living(child.pid):
+                time.sleep(0.05)
+            os.killpg(child.pid, signal.SIGKILL)
+
+    def _kept(self) -> Result | None:
+        """The newest entry as tonight's result, when nothing that it rests on changed."""
+        name = self.stage.name
+        entry = self.night.entries.get(name)
+        above = {one: result.entry for one, result in self.above.items() if result.entry is not None}
+        commit = plan.Commit(self.repository, self.night.commit)
+        if not plan.unchanged(self.stage, entry, above, commit, self.cache):
+            return None
+        files = self._files_of(self.night.came[name])
+        return None if files is None else Result(name, "unchanged", entry=entry, files=files)
+
+    def _files_of(self, commit: str) -> dict[str, str] | None:
+        """The `cache: false` outs that belong to the entry; None when they are not those it names."""
+        held = plan.Commit(self.repository, commit)
+        md5 = lock.hashes(self.night.entries[self.stage.name], "outs")
+        files = {}
+        for out in self.stage.outs:
+            if not out.cached:
+                content = held.content(out.path)
+                if content is None or plan.md5(content) != md5[out.path]:
+                    return None
+                files[out.path] = content.decode()
+        return files
+
+    def _clone(self) -> Path:
+        clone = workspace.make(self.repository, self.night.commit, self.job / "clone", self.night.tags, self.cache)
+        order = self.project.order
+        entries = {name: result.entry for name, result in self.above.items() if result.entry is not None}
+        own = self.night.entries.get(self.stage.name)
+        if own is not None:
+            entries[self.stage.name] = own
+        (clone / "dvc.lock").write_text(lock.dump(entries, order), encoding="utf-8")
+        for result in self.above.values():
+            for path, content in result.files.items():
+                (clone / path).parent.mkdir(parents=True, exist_ok=True)
+                (clone / path).write_text(content, encoding="utf-8")
+        return clone
+
+    def _start(self, clone: Path) -> None:
+        made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
+        deps = [dep for dep in self.stage.deps if any(dep == p or dep.startswith(f"{p}/") for p in made)]
+        env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
+        env |= {"DVC_AIRFLOW_OUTCOME": str(self.job / "outcome.json"), "PYTHONUNBUFFERED": "1"}
+        job = {"clone": str(clone), "stage": self.stage.name, "deps": deps, "env": env, "push": _remote(clone)}
+        (self.job / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        here = Path(__file__).resolve().parent
+        reads, self._leash = os.pipe()
+        around = {
+            "SHELL": str(here / "recorder.py"),
+            "DVC_AIRFLOW_RECORD": str(self.job / "record.jsonl"),
+            "PYTHONPATH": str(here.parent),
+            "DVC_NO_ANALYTICS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = [sys.executable, "-c", _START, str(self.job / "job.json"), str(reads)]
+        self.child = subprocess.Popen(
+            command, cwd=clone, env=_scrubbed() | around, start_new_session=True, pass_fds=[reads]
+        )
+        os.close(reads)
+
+    def _wait(self, clone: Path, began: float) -> Result:
+        assert self.child is not None
+        code = self.child.wait()
+        os.close(self._leash)
+        seconds = time.monotonic() - began
+        record = _last(self.job / "record.jsonl")
+        report = _json(self.job / "outcome.json")
+        result = _json(self.job / "result.json")
+        memory = int(record.get("memory_bytes", 0))
+        name = self.stage.name
+        if self.killed:
+            return Result(name, "cancelled", seconds, memory, sentence="it was ended from outside", report=report)
+        if not result or "error" in result:
+            outcome, sentence = _failure(code, record, report, result)
+            where = f"{sentence} (its clone is kept at {clone})"
+            return Result(name, outcome, seconds, memory, sentence=where, report=report)
+        entry = lock.parse((clone / "dvc.lock").read_text(encoding="utf-8"))[name]
+        files = {out.path: (clone / out.path).read_text(encoding="utf-8") for out in self.stage.outs if not out.cached}
+        if sum(map(len, files.values())) > LARGEST_METRICS:
+            return Result(name, "failed", seconds, memory, sentence=f"its metrics are over {LARGEST_METRICS} bytes")
+        outcome = "ran" if record else ("cached" if result["reproduced"] else "unchanged")
+        shutil.rmtree(self.job, ignore_errors=True)
+        return Result(name, outcome, seconds, memory, entry, files, report=report)
+
+
+# a -c command, so that the package's own folder is not on the path (`operator.py` lies there)
+_START = "import sys; from dvc_airflow.child import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+
+
+def _failure(
+    code: int, record: Mapping[str, Any], report: Mapping[str, Any], result: Mapping[str, Any]
+) -> tuple[str, str]:
+    """Outcome and sentence of a stage that did not end well."""
+    tail = "\n".join(record.get("tail", []))
+    if report.get("outcome"):
+        return str(report["outcome"]), str(report.get("sentence", ""))
+    if code < 0 or record.get("signal") == signal.SIGKILL:
+        number = -code if code < 0 else signal.SIGKILL
+        return "lost", f"it was ended by {signal.Signals(number).name} (out of memory, or a worker that died)"
+    if record and record["code"] != 0:
+        return "failed", f"its command ended with {record['code']}\n{tail}".rstrip()
+    return str(result.get("error", "lost")), str(result.get("sentence", f"the child ended with {code}"))
+
+
+def _scrubbed() -> dict[str, str]:
+    """The environment without Airflow's settings and secrets, and with this interpreter's commands first."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def _remote(clone: Path) -> bool:
+    return "remote" in (clone / ".dvc" / "config").read_text(encoding="utf-8").partition("[core]")[2].partition("[")[0]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    return {}
+
+
+def _last(path: Path) -> dict[str, Any]:
+    """The last record: of a list of commands, the one that failed or ended it."""
+    with suppress(OSError, ValueError, IndexError):
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+        return found
+    return {}
+
+
+def _living(group: int) -> bool:
+    """Whether a process of this group still runs; zombies do not count."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(pgrp) == group and state != "Z":
+                return True
+    return False

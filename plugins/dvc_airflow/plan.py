@@ -1,0 +1,115 @@
+"""What need not run: decided from lock entries, Git's blobs and the cache's file names, without importing DVC.
+
+A stage is unchanged when its command, params and the hashes of its deps equal an entry, and every object of every
+out is in the cache. What cannot be told so (a folder of Git files, a dep inside an out) is left to DVC in the
+clone, which is slower and says the same. An always_changed stage is never unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from dvc_airflow.lock import Entry, hashes
+from dvc_airflow.project import Stage
+
+
+class Commit:
+    """Files of one commit, read from Git without a work tree."""
+
+    def __init__(self, repository: Path, commit: str) -> None:
+        self.repository, self.commit = repository, commit
+        self._params: dict[str, Any] = {}
+
+    def content(self, path: str) -> bytes | None:
+        """The bytes of a file at this commit; None where there is no such file, or it is a folder."""
+        asked = ["git", "-C", str(self.repository), "cat-file", "blob", f"{self.commit}:{path}"]
+        shown = subprocess.run(asked, capture_output=True, check=False)
+        return shown.stdout if shown.returncode == 0 else None
+
+    def params(self, file: str) -> Any:
+        """A params file as data: YAML 1.2 or JSON. None for a format that only DVC reads, and for a missing file."""
+        if file not in self._params:
+            content = self.content(file)
+            known = PurePosixPath(file).suffix in (".yaml", ".yml", ".json")
+            self._params[file] = YAML(typ="safe").load(content.decode()) if content is not None and known else None
+        return self._params[file]
+
+
+def unchanged(stage: Stage, entry: Entry | None, above: Mapping[str, Entry], commit: Commit, cache: Path) -> bool:
+    """Whether `entry` is what running `stage` would give.
+
+    Args:
+        entry: the newest entry of this stage, or None.
+        above: entries of tonight's ancestors, by stage.
+        commit: where deps and params that Git holds are read.
+        cache: the folder of DVC's cache.
+    """
+    if entry is None or stage.always_changed or entry.get("cmd") != stage.cmd:
+        return False
+    return (
+        _deps_equal(stage, entry, above, commit)
+        and _params_equal(stage, entry, commit)
+        and set(hashes(entry, "outs")) == {out.path for out in stage.outs}
+        and all(_present(cache, hashes(entry, "outs")[out.path]) for out in stage.outs if out.cached)
+    )
+
+
+def _deps_equal(stage: Stage, entry: Entry, above: Mapping[str, Entry], commit: Commit) -> bool:
+    known = hashes(entry, "deps")
+    made = {path: md5 for one in above.values() for path, md5 in hashes(one, "outs").items()}
+    if set(known) != set(stage.deps):
+        return False
+    return all(known[dep] == (made[dep] if dep in made else md5(commit.content(dep))) for dep in stage.deps)
+
+
+def md5(content: bytes | None) -> str | None:
+    """DVC's hash of a file; None for no file."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() if content is not None else None
+
+
+def _params_equal(stage: Stage, entry: Entry, commit: Commit) -> bool:
+    locked = entry.get("params") or {}
+    if set(locked) != set(stage.params):
+        return False
+    for file, keys in stage.params.items():
+        values = commit.params(file)
+        if values is None or (not keys and locked[file] != values):
+            return False
+        if keys and (set(keys) != set(locked[file]) or any(_value(values, k) != locked[file][k] for k in keys)):
+            return False
+    return True
+
+
+def _value(values: Any, key: str) -> Any:
+    """The value at a dotted key; an object that equals nothing where there is none."""
+    for step in key.split("."):
+        if isinstance(values, Mapping) and step in values:
+            values = values[step]
+        elif isinstance(values, list) and step.isdigit() and int(step) < len(values):
+            values = values[int(step)]
+        else:
+            return object()
+    return values
+
+
+def _present(cache: Path, md5: str) -> bool:
+    """Whether an object, and for a folder all that it lists, is in the cache."""
+    place = object_path(cache, md5)
+    if not md5 or not place.is_file():
+        return False
+    if not md5.endswith(".dir"):
+        return True
+    listed = json.loads(place.read_text(encoding="utf-8"))
+    return all(object_path(cache, one["md5"]).is_file() for one in listed)
+
+
+def object_path(cache: Path, md5: str) -> Path:
+    """Where DVC's cache keeps an object."""
+    return cache / "files" / "md5" / md5[:2] / md5[2:]

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""The shell that DVC starts a stage's command with: it keeps what DVC hides.
+
+DVC ends with 255 whatever the command did. This runs `/bin/sh -c COMMAND`, passes its output on, and writes exit
+code, signal, last lines of stderr, peak memory and seconds to $DVC_AIRFLOW_RECORD. It is started as a file, so its
+own folder (with `lock.py` and `operator.py` in it) is taken off the path first.
+"""
+
+import sys
+
+sys.path.pop(0)
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections import deque
+
+LINES = 20
+
+
+def main() -> int:
+    """Run the command of `recorder -c COMMAND`; returns its exit code, 128 + n for signal n."""
+    signal.signal(signal.SIGTERM, lambda *_: None)  # a handler, not SIG_IGN: exec hands that on to the command
+    began = time.monotonic()
+    command = sys.argv[-1]
+    tail: deque[str] = deque(maxlen=LINES)
+    with subprocess.Popen(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, errors="replace") as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            tail.append(line.rstrip("\n"))
+    code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+    record = {
+        "code": code,
+        "signal": code - 128 if code > 128 else None,
+        "tail": list(tail),
+        "memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    if place := os.environ.get("DVC_AIRFLOW_RECORD"):
+        with open(place, "a", encoding="utf-8") as out:  # noqa: PTH123  a list of commands has a line each
+            out.write(json.dumps(record) + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

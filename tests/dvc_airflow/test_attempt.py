@@ -1,0 +1,149 @@
+"""One stage in a clone of its own: what runs and what does not, what a failure says, and that nothing is left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dvc_airflow import lock, plan, project
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+
+REFUSAL = '{"outcome": "refused", "sentence": "no data"}'
+FAILING = """\
+stages:
+  bad:
+    cmd: {cmd}
+    outs: [out.txt]
+"""
+
+
+@pytest.mark.parametrize(
+    ("cmd", "outcome", "said"),
+    [
+        ("echo first >&2; echo last words >&2; exit 37", "failed", "its command ended with 37\nfirst\nlast words"),
+        ("kill -9 $$", "lost", "SIGKILL"),
+        ("true", "failed", "output 'out.txt' does not exist"),
+        (f"echo '{REFUSAL}' > $DVC_AIRFLOW_OUTCOME; exit 12", "refused", "no data"),
+    ],
+)
+def test_a_failing_stage_says_what_happened(cmd: str, outcome: str, said: str, toy: Make) -> None:
+    made = toy(FAILING.format(cmd=json.dumps(cmd)))
+    result = made.attempt("bad", made.night("HEAD"), {}).run()
+    assert result.outcome == outcome
+    assert said in result.sentence
+    assert result.entry is None
+
+
+def test_a_night_runs_then_nothing_does(toy: Make) -> None:
+    made = toy()
+    commit = made.git("rev-parse", "HEAD")
+    first = made.run(commit)
+    assert {r.outcome for r in first.values()} == {"ran"}
+    assert list(first) == ["numbers", "total", "each@a", "each@b"]
+    assert first["total"].files == {"total.json": '{"total": 6}'}
+    (made.root / "total.json").write_text(first["total"].files["total.json"])
+    published = made.commit({})
+    made.came = dict.fromkeys(made.entries, published)
+    second = made.run(published)
+    assert {r.outcome for r in second.values()} == {"unchanged"}
+    assert {n: r.entry for n, r in second.items()} == {n: r.entry for n, r in first.items()}
+    assert made.git("status", "--porcelain") == ""
+
+
+def test_metrics_of_another_commit_do_not_pass_for_the_entrys(toy: Make) -> None:
+    made = toy()
+    made.run(made.git("rev-parse", "HEAD"))
+    made.came = dict.fromkeys(made.entries, made.commit({"total.json": '{"total": 99}'}))
+    again = made.run(made.git("rev-parse", "HEAD"))
+    assert again["total"].outcome == "cached"
+    assert again["total"].files == {"total.json": '{"total": 6}'}
+
+
+def test_a_changed_param_runs_its_stage_and_what_follows_only_if_the_out_differs(toy: Make) -> None:
+    made = toy()
+    made.came = dict.fromkeys(made.run(made.git("rev-parse", "HEAD")), "HEAD")
+    outcomes = {n: r.outcome for n, r in made.run(made.commit({"params.yaml": "total: {by: 2}\n"})).items()}
+    assert outcomes == {"numbers": "unchanged", "total": "ran", "each@a": "unchanged", "each@b": "unchanged"}
+
+
+def test_an_object_that_is_gone_is_made_again(toy: Make) -> None:
+    made = toy()
+    commit = made.git("rev-parse", "HEAD")
+    first = made.run(commit)
+    made.came = dict.fromkeys(first, commit)
+    gone = plan.object_path(made.root / ".dvc/cache", lock.hashes(first["numbers"].entry or {}, "outs")["numbers.txt"])
+    gone.unlink()
+    again = made.run(commit)
+    assert again["numbers"].outcome == "ran"
+    assert gone.is_file()
+
+
+def test_the_lock_is_the_one_that_dvc_writes(toy: Make, tmp_path: Path) -> None:
+    made = toy()
+    results = made.run(made.git("rev-parse", "HEAD"))
+    ours = lock.dump({n: r.entry for n, r in results.items() if r.entry}, project.read(made.root).order)
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", str(made.root), str(other)], check=True)
+    subprocess.run(["dvc", "repro", "-q", "--no-run-cache"], cwd=other, check=True)
+    assert ours == (other / "dvc.lock").read_text()
+
+
+def test_killing_a_stage_that_ignores_sigterm_leaves_no_process(toy: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "pids"
+    made = toy(FAILING.format(cmd=json.dumps(f"trap '' TERM; sleep 1000 & echo $! $$ > {mark}; wait; wait")))
+    attempt = made.attempt("bad", made.night("HEAD"), {})
+    killer = threading.Thread(target=lambda: (_appears(mark), attempt.kill()))
+    killer.start()
+    began = time.monotonic()
+    result = attempt.run()
+    killer.join()
+    assert result.outcome == "cancelled"
+    assert time.monotonic() - began < 30
+    _gone([int(pid) for pid in mark.read_text().split()])
+
+
+def test_a_task_that_is_killed_takes_its_stage_along(toy: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "pids"
+    made = toy(FAILING.format(cmd=json.dumps(f"trap '' TERM; sleep 1000 & echo $! $$ > {mark}; wait; wait")))
+    task = os.fork()
+    if task == 0:
+        made.attempt("bad", made.night("HEAD"), {}).run()
+        os._exit(0)
+    _appears(mark)
+    os.kill(task, 9)
+    os.waitpid(task, 0)
+    _gone([int(pid) for pid in mark.read_text().split()], within_s=10)
+
+
+def test_the_stage_sees_no_airflow_secret(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "key-x9")
+    made = toy(FAILING.format(cmd="env > out.txt"))
+    result = made.attempt("bad", made.night("HEAD"), {}).run()
+    md5 = lock.hashes(result.entry or {}, "outs")["out.txt"]
+    seen = plan.object_path(made.root / ".dvc/cache", md5).read_text()
+    assert "PATH=" in seen
+    assert "key-x9" not in seen
+
+
+def _appears(path: Path, within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while not (path.is_file() and path.read_text().endswith("\n")):
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.05)
+
+
+def _gone(pids: list[int], within_s: float = 5) -> None:
+    assert pids
+    deadline = time.monotonic() + within_s
+    while any(Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text() for pid in pids):
+        assert time.monotonic() < deadline, f"still there: {pids}"
+        time.sleep(0.1)

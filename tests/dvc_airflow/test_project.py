@@ -1,0 +1,75 @@
+"""dvc.yaml becomes stages and edges, the same as DVC sees them, and a cached read imports nothing of DVC."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dvc_airflow import project
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+
+
+def test_a_folder_above_several_outs_is_refused_by_name(toy: Make) -> None:
+    made = toy(
+        "stages:\n  one: {cmd: a, outs: [d/x, d/y]}\n  two: {cmd: b, deps: [d], outs: [z]}\n",
+    )
+    with pytest.raises(project.ProjectError, match="stage two depends on d, the folder above d/x, d/y"):
+        project.read(made.root)
+
+
+def test_a_wrong_template_is_refused(toy: Make) -> None:
+    made = toy("stages:\n  one: {cmd: 'echo ${nothing.here}'}\n")
+    with pytest.raises(project.ProjectError, match="nothing"):
+        project.read(made.root)
+
+
+def test_no_project_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(project.ProjectError, match=r"no dvc\.yaml"):
+        project.read(tmp_path)
+
+
+def test_edges_follow_paths(toy: Make) -> None:
+    known = project.read(toy().root)
+    assert {name: known.upstream(name) for name in known.stages} == {
+        "numbers": [],
+        "total": ["numbers"],
+        "each@a": ["total"],
+        "each@b": ["total"],
+    }
+    assert known.ancestors("each@a") == ["numbers", "total"]
+
+
+def test_the_shape_changes_with_edges_and_not_with_values(toy: Make) -> None:
+    made = toy()
+    before = project.read(made.root)
+    made.commit({"params.yaml": "total: {by: 5}\n"})
+    assert project.read(made.root).shape == before.shape
+    made.commit({"dvc.yaml": (made.root / "dvc.yaml").read_text().replace("[a, b]", "[a, b, c]")})
+    assert project.read(made.root).shape != before.shape
+
+
+def test_a_cached_read_gives_the_same_without_dvc(toy: Make, tmp_path: Path) -> None:
+    made = toy()
+    fresh = project.read(made.root, tmp_path / "cache")
+    code = (
+        "import sys; from pathlib import Path; from dvc_airflow import project\n"
+        f"found = project.read(Path({str(made.root)!r}), Path({str(tmp_path / 'cache')!r}))\n"
+        "assert not [m for m in sys.modules if m == 'dvc' or m.startswith('dvc.')]\n"
+        "print(found.shape)"
+    )
+    plugins = Path(project.__file__).parent.parent
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(plugins)}
+    )
+    assert said.stdout.strip() == fresh.shape, said.stderr
+
+
+def test_this_projects_own_pipeline_is_read(root: Path) -> None:
+    known = project.read(root)
+    assert known.upstream("ingest") == ["discover"]
