@@ -60,6 +60,11 @@ def make(repository: Path, commit: str, folder: Path, tags: Mapping[str, str], c
     return folder
 
 
+def remove(folder: Path) -> None:
+    """Remove a clone that nobody needs any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def tags(repository: Path) -> dict[str, str]:
     """Name → object of every tag: the state of the registry."""
     listed = git(repository, "for-each-ref", "--format=%(refname:strip=2) %(objectname)", "refs/tags")

@@ -1,0 +1,88 @@
+"""One night at a time: a lease that is a Git ref, and the ref's compare-and-swap.
+
+The lease is a commit at `<refs>/running` whose message names the run and its host, and when it was renewed. Whoever
+moves the ref from the value that it read holds it; the loser is told who does. A lease that was not renewed for ten
+minutes may be taken over, and so may one whose run Airflow says has ended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc_airflow.workspace import GitError, git
+
+STALE_S = 600.0
+NONE = "0" * 40
+WHO = {
+    f"GIT_{role}_{part}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for part, value in [("NAME", "dvc-airflow"), ("EMAIL", "dvc-airflow@localhost")]
+}
+
+
+class Held(Exception):
+    """Another run holds the lease; `run` is its name."""
+
+    def __init__(self, run: str, host: str) -> None:
+        self.run = run
+        super().__init__(f"the night {run} on {host} is under way; follow it, or wait until it ends")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease as it was read or taken."""
+
+    run: str
+    host: str
+    renewed: float
+    commit: str
+
+
+def read(repository: Path, refs: str) -> Lease | None:
+    """The lease that is held, or None."""
+    try:
+        commit = git(repository, "rev-parse", "--verify", "--quiet", f"{refs}/running")
+    except GitError:
+        return None
+    return Lease(**json.loads(git(repository, "show", "-s", "--format=%B", commit)), commit=commit)
+
+
+def take(
+    repository: Path, refs: str, run: str, host: str, now: float, ended: Callable[[str], bool] = lambda run: False
+) -> Lease:
+    """Take the lease for `run`, or renew it. Raises Held.
+
+    Args:
+        now: seconds since the epoch.
+        ended: whether a run is known to have ended.
+    """
+    held = read(repository, refs)
+    if held and held.run != run and now - held.renewed < STALE_S and not ended(held.run):
+        raise Held(held.run, held.host)
+    commit = _commit(repository, {"run": run, "host": host, "renewed": now})
+    try:
+        git(repository, "update-ref", f"{refs}/running", commit, held.commit if held else NONE)
+    except GitError:
+        other = read(repository, refs)
+        raise Held(other.run if other else "of someone else", other.host if other else "another host") from None
+    return Lease(run, host, now, commit)
+
+
+def release(repository: Path, refs: str, run: str) -> bool:
+    """Give the lease back; False when `run` does not hold it."""
+    held = read(repository, refs)
+    if held is None or held.run != run:
+        return False
+    try:
+        git(repository, "update-ref", "-d", f"{refs}/running", held.commit)
+    except GitError:
+        return False
+    return True
+
+
+def _commit(repository: Path, fields: dict[str, object]) -> str:
+    tree = git(repository, "hash-object", "-t", "tree", "-w", "--stdin", stdin="")
+    return git(repository, "commit-tree", tree, "-m", json.dumps(fields), env=WHO)

@@ -1,0 +1,136 @@
+"""Write what a night made as one commit on its branch, or keep it until that is possible.
+
+The commit's tree is the pinned tree with the night's dvc.lock and `cache: false` files; its parents are the
+branch's tip and the pinned commit. Nothing is merged, and nothing is committed when nothing differs. The project's
+own `publish` command runs in a clone of that commit and prints, as its last line, JSON with a message and tags.
+Branch and tags go to the repository of record in one atomic push with a lease; what it refuses stays under
+`<refs>/unpublished/<run>`, and the next night publishes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dvc_airflow import lock, snapshot, workspace
+from dvc_airflow.attempt import Night, Result
+from dvc_airflow.lease import NONE, WHO
+from dvc_airflow.project import Project
+from dvc_airflow.workspace import GitError, git
+
+
+class PublishError(Exception):
+    """A night that cannot be published: which stage is missing, or what the project's command said."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """`commit` is the branch's tip; `new` whether this night moved it; `said` what the project's command printed."""
+
+    commit: str
+    new: bool
+    refused: str = ""
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+
+def publish(
+    night: Night,
+    project: Project,
+    results: Mapping[str, Result],
+    branch: str,
+    refs: str,
+    command: str | None,
+    env: Mapping[str, str],
+    clones: Path,
+) -> Published:
+    """Publish one night. Raises PublishError when a stage's result is missing or the command fails."""
+    repository = Path(night.repository)
+    missing = [name for name in project.stages if name not in results or not results[name].well]
+    if missing:
+        raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
+    tip = head(repository, branch)
+    tree = snapshot.with_files(repository, night.commit, _files(project, results))
+    if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
+        return Published(tip, new=False)
+    parents = [parent for parent in (tip, night.commit) if parent]
+    draft = git(repository, "commit-tree", tree, *_parents(parents), "-m", f"Night {night.run}", env=WHO)
+    said = _ask(command, night, draft, env, clones, workspace.cache_of(repository)) if command else {}
+    message = str(said.get("message") or f"Night {night.run}")
+    commit = git(repository, "commit-tree", tree, *_parents(parents), "-m", message, env=WHO)
+    tags = {str(tag["name"]): _tag(repository, commit, tag) for tag in said.get("tags", [])}
+    refused = _push(repository, branch, tip or NONE, commit, tags)
+    if refused:
+        git(repository, "update-ref", f"{refs}/unpublished/{night.run}", commit)
+    return Published(commit, new=not refused, refused=refused, said=said)
+
+
+def head(repository: Path, branch: str) -> str | None:
+    """The branch's tip, or None where there is no such branch."""
+    try:
+        return git(repository, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
+    except GitError:
+        return None
+
+
+def newest(repository: Path, branch: str, refs: str, commit: str) -> tuple[dict[str, lock.Entry], dict[str, str]]:
+    """The newest entry of every stage and its commit: of the branch, unpublished nights, the pinned commit."""
+    listed = git(repository, "for-each-ref", "--sort=-committerdate", "--format=%(objectname)", f"{refs}/unpublished")
+    entries: dict[str, lock.Entry] = {}
+    came: dict[str, str] = {}
+    for one in filter(None, [head(repository, branch), *listed.splitlines(), commit]):
+        try:
+            text = git(repository, "cat-file", "blob", f"{one}:dvc.lock")
+        except GitError:
+            continue
+        for name, entry in lock.parse(text).items():
+            if name not in entries:
+                entries[name], came[name] = entry, one
+    return entries, came
+
+
+def _files(project: Project, results: Mapping[str, Result]) -> dict[str, str]:
+    entries = {name: result.entry for name, result in results.items() if result.entry is not None}
+    files = {path: content for name in project.order for path, content in results[name].files.items()}
+    return files | {"dvc.lock": lock.dump(entries, project.order)}
+
+
+def _parents(commits: list[str]) -> list[str]:
+    return [word for commit in dict.fromkeys(commits) for word in ("-p", commit)]
+
+
+def _ask(command: str, night: Night, commit: str, env: Mapping[str, str], clones: Path, cache: Path) -> dict[str, Any]:
+    """Run the project's command in a clone of the commit; its last line is JSON."""
+    clone = workspace.make(Path(night.repository), commit, clones / f"{night.run}-publish", night.tags, cache)
+    stage_env = {name: value.replace("{clone}", str(clone)) for name, value in env.items()}
+    around = {n: v for n, v in os.environ.items() if not n.startswith(("AIRFLOW_", "_AIRFLOW"))} | stage_env
+    ended = subprocess.run(shlex.split(command), cwd=clone, env=around, stdout=subprocess.PIPE, text=True, check=False)
+    lines = ended.stdout.strip().splitlines()
+    if ended.returncode != 0:
+        raise PublishError(f"`{command}` ended with {ended.returncode}; its clone is kept at {clone}")
+    workspace.remove(clone)
+    said: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    return said
+
+
+def _tag(repository: Path, commit: str, tag: Mapping[str, Any]) -> str:
+    """An annotated tag object on the commit (GTO passes over others); the ref is made by the push."""
+    stamp = git(repository, "var", "GIT_COMMITTER_IDENT", env=WHO)
+    text = f"object {commit}\ntype commit\ntag {tag['name']}\ntagger {stamp}\n\n{tag.get('message', '')}\n"
+    return git(repository, "mktag", stdin=text)
+
+
+def _push(repository: Path, branch: str, old: str, commit: str, tags: Mapping[str, str]) -> str:
+    """Move the branch and make the tags, all or nothing. Returns why it was refused, or ''."""
+    words = ["push", "--quiet", "--atomic", f"--force-with-lease=refs/heads/{branch}:{'' if old == NONE else old}"]
+    wanted = [f"{commit}:refs/heads/{branch}", *(f"{made}:refs/tags/{name}" for name, made in tags.items())]
+    try:
+        git(repository, *words, str(repository), *wanted)
+    except GitError as error:
+        return str(error)
+    return ""

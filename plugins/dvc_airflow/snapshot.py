@@ -1,0 +1,98 @@
+"""The commit that a night runs: HEAD, a work tree with changes, or either with overridden params.
+
+A changed work tree becomes a commit by a copy of the index, so that neither the tree nor the index is touched. Its
+author and date are HEAD's: the same tree is the same commit. A new file that is large or looks like a secret is
+refused by name.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from dvc_airflow.workspace import git
+
+LARGEST_NEW = 1 << 20  # bytes; larger data belongs to DVC
+SECRET = re.compile(r"(^|/)(\.env(\..*)?|.*\.pem|.*\.p12|id_(rsa|ed25519|ecdsa)|credentials(\.json)?|.*\.key)$")
+
+
+class Refused(Exception):
+    """Something that a night does not take: what, and what to do."""
+
+
+def take(repository: Path) -> str:
+    """The commit of the work tree as it is. Raises Refused for a new file that should not be committed."""
+    head = git(repository, "rev-parse", "HEAD")
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder) / "index"
+        held = Path(git(repository, "rev-parse", "--path-format=absolute", "--git-path", "index"))
+        if held.is_file():
+            shutil.copyfile(held, index)
+        env = {"GIT_INDEX_FILE": str(index)}
+        _refuse(repository, git(repository, "ls-files", "--others", "--exclude-standard", "-z", env=env).split("\0"))
+        git(repository, "add", "-A", env=env)
+        tree = git(repository, "write-tree", env=env)
+    if tree == git(repository, "rev-parse", "HEAD^{tree}"):
+        return head
+    return commit_tree(repository, tree, [head], "Uncommitted changes", like=head)
+
+
+def override(repository: Path, commit: str, values: Mapping[str, Any], file: str = "params.yaml") -> str:
+    """A commit like `commit` with these values at dotted keys of a params file; comments stay. Raises Refused."""
+    if not values:
+        return commit
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    document = yaml.load(git(repository, "cat-file", "blob", f"{commit}:{file}"))
+    for key, value in values.items():
+        *spine, last = key.split(".")
+        place = document
+        for step in spine:
+            place = place.get(step) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last not in place:
+            raise Refused(f"{file} has no key {key}; name one that it has")
+        place[last] = value
+    out = io.StringIO()
+    yaml.dump(document, out)
+    tree = with_files(repository, commit, {file: out.getvalue()})
+    return commit_tree(repository, tree, [commit], "Overridden params", like=commit)
+
+
+def with_files(repository: Path, commit: str, files: Mapping[str, str]) -> str:
+    """The tree of `commit` with these files written; returns its object name."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(repository, "read-tree", commit, env=env)
+        for path, content in files.items():
+            blob = git(repository, "hash-object", "-w", "--stdin", stdin=content)
+            git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
+        return git(repository, "write-tree", env=env)
+
+
+def commit_tree(repository: Path, tree: str, parents: list[str], message: str, like: str) -> str:
+    """A commit with the author and the dates of another, so that the same content is the same commit."""
+    name, mail, date = git(repository, "show", "-s", "--format=%an%n%ae%n%ad", "--date=raw", like).splitlines()
+    who = {
+        f"GIT_{role}_{part}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for part, value in [("NAME", name), ("EMAIL", mail), ("DATE", date)]
+    }
+    words = [word for parent in parents for word in ("-p", parent)]
+    return git(repository, "commit-tree", tree, *words, "-m", message, env=who)
+
+
+def _refuse(repository: Path, new: list[str]) -> None:
+    for name in filter(None, new):
+        path = repository / name
+        if SECRET.search(name):
+            raise Refused(f"{name} looks like a secret and Git does not ignore it; add it to .gitignore, or commit it")
+        if path.is_file() and path.stat().st_size > LARGEST_NEW:
+            raise Refused(f"{name} is new and over 1 MB; `dvc add {name}`, add it to .gitignore, or commit it")

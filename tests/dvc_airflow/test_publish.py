@@ -1,0 +1,140 @@
+"""What a night pins and publishes: the tree as it is, one branch, one lease, nothing lost when a push is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dvc_airflow import lease, project, snapshot
+from dvc_airflow.attempt import Result
+from dvc_airflow.publish import Published, PublishError, newest, publish
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+REFS = "refs/dvc-airflow"
+
+SAYS = """\
+import json
+total = json.load(open("total.json"))["total"]
+print("some words")
+print(json.dumps({"message": f"total {total}", "tags": [{"name": "toy@v0.0.1", "message": "first"}]}))
+"""
+
+
+def publication(made: Toy, results: dict[str, Result], command: str | None = None) -> Published:
+    known = project.read(made.root)
+    clones = made.root / ".dvc/tmp/clones"
+    return publish(made.night(made.git("rev-parse", "HEAD")), known, results, "nightly", REFS, command, {}, clones)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("big.bin", "x" * ((1 << 20) + 1), "dvc add big.bin"),
+        (".env", "TOKEN=1", "looks like a secret"),
+        ("deep/id_rsa", "key", "looks like a secret"),
+    ],
+)
+def test_a_new_file_that_should_not_be_in_git_is_refused(name: str, content: str, sentence: str, toy: Make) -> None:
+    made = toy()
+    (made.root / name).parent.mkdir(exist_ok=True)
+    (made.root / name).write_text(content)
+    with pytest.raises(snapshot.Refused, match=sentence):
+        snapshot.take(made.root)
+
+
+def test_a_changed_tree_becomes_the_same_commit_each_time_and_is_not_touched(toy: Make) -> None:
+    made = toy()
+    head = made.git("rev-parse", "HEAD")
+    assert snapshot.take(made.root) == head
+    (made.root / "seed.txt").write_text("8")
+    (made.root / "new.txt").write_text("new")
+    before = made.git("status", "--porcelain")
+    commit = snapshot.take(made.root)
+    assert commit == snapshot.take(made.root) != head
+    assert made.git("show", f"{commit}:new.txt") == "new"
+    assert made.git("status", "--porcelain") == before
+    assert made.git("rev-parse", "HEAD") == head
+
+
+def test_an_override_is_a_commit_and_an_unknown_key_is_refused(toy: Make) -> None:
+    made = toy()
+    commit = snapshot.override(made.root, "HEAD", {"total.by": 3})
+    assert made.git("show", f"{commit}:params.yaml") == "total: {by: 3}"
+    with pytest.raises(snapshot.Refused, match=r"no key total\.bye"):
+        snapshot.override(made.root, "HEAD", {"total.bye": 3})
+
+
+def test_a_night_without_all_its_stages_is_not_published(toy: Make) -> None:
+    made = toy()
+    results = made.run(made.git("rev-parse", "HEAD"))
+    del results["each@b"]
+    with pytest.raises(PublishError, match="each@b did not end well"):
+        publication(made, results)
+
+
+def test_a_failing_command_publishes_nothing(toy: Make) -> None:
+    made = toy()
+    results = made.run(made.git("rev-parse", "HEAD"))
+    with pytest.raises(PublishError, match="`false` ended with 1"):
+        publication(made, results, "false")
+    assert made.git("branch", "--list", "nightly") == ""
+
+
+def test_a_night_is_one_commit_with_its_tags_and_an_equal_night_is_none(toy: Make) -> None:
+    made = toy(**{"says.py": SAYS})
+    results = made.run(made.git("rev-parse", "HEAD"))
+    done = publication(made, results, "python says.py")
+    assert done.new
+    assert made.git("show", "-s", "--format=%s", "nightly") == "total 6"
+    assert made.git("rev-parse", "nightly", "nightly^1") == f"{done.commit}\n{made.git('rev-parse', 'HEAD')}"
+    assert made.git("cat-file", "-t", "toy@v0.0.1") == "tag"
+    assert json.loads(made.git("show", "nightly:total.json")) == {"total": 6}
+    assert publication(made, results, "python says.py") == Published(done.commit, new=False)
+    entries, came = newest(made.root, "nightly", REFS, "HEAD")
+    assert set(entries) == set(results)
+    assert set(came.values()) == {done.commit}
+
+
+def test_what_a_push_refuses_is_kept_and_found_again(toy: Make) -> None:
+    made = toy()
+    results = made.run(made.git("rev-parse", "HEAD"))
+    made.git("checkout", "-q", "-b", "nightly")  # a push may not move a branch that is checked out
+    done = publication(made, results)
+    assert not done.new
+    assert done.refused
+    assert made.git("rev-parse", f"{REFS}/unpublished/night") == done.commit
+    made.git("checkout", "-q", "main")
+    assert set(newest(made.root, "nightly", REFS, "HEAD")[0]) == set(results)
+
+
+def test_one_night_at_a_time(toy: Make) -> None:
+    made = toy()
+    lease.take(made.root, REFS, "one", "here", now=1000.0)
+    with pytest.raises(lease.Held, match="the night one on here is under way"):
+        lease.take(made.root, REFS, "two", "here", now=1000.0 + lease.STALE_S - 1)
+    assert not lease.release(made.root, REFS, "two")
+    assert lease.take(made.root, REFS, "two", "there", now=1000.0 + lease.STALE_S).run == "two"
+    assert lease.take(made.root, REFS, "three", "there", now=1601.0, ended=lambda run: run == "two").run == "three"
+    assert lease.release(made.root, REFS, "three")
+    assert lease.read(made.root, REFS) is None
+
+
+def test_of_two_that_take_the_lease_at_once_one_is_told(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy()
+    real, fired = lease.read, []
+
+    def slow(repository: Path, refs: str) -> lease.Lease | None:
+        seen = real(repository, refs)
+        if not fired:
+            fired.append(True)
+            lease.take(made.root, REFS, "first", "here", now=1.0)
+        return seen
+
+    monkeypatch.setattr(lease, "read", slow)
+    with pytest.raises(lease.Held, match="the night first"):
+        lease.take(made.root, REFS, "second", "here", now=1.0)
+    assert fired
