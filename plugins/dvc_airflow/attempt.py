@@ -73,6 +73,11 @@ class Result:
         """Whether the stage has an entry for tonight."""
         return self.outcome in ("unchanged", "cached", "ran")
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Result:
+        """The result that `as_json` wrote; other keys are left out."""
+        return cls(**{name: value for name, value in data.items() if name in cls.__dataclass_fields__})
+
     def as_json(self) -> dict[str, Any]:
         """The result as data for XCom and night.json."""
         return json.loads(json.dumps(asdict(self), default=str))
@@ -191,7 +196,7 @@ class Attempt:
         }
         command = [sys.executable, "-c", _START, str(self.job / "job.json"), str(reads)]
         self.child = subprocess.Popen(
-            command, cwd=clone, env=_scrubbed() | around, start_new_session=True, pass_fds=[reads]
+            command, cwd=clone, env=scrubbed() | around, start_new_session=True, pass_fds=[reads]
         )
         os.close(reads)
 
@@ -239,7 +244,7 @@ def _failure(
     return str(result.get("error", "lost")), str(result.get("sentence", f"the child ended with {code}"))
 
 
-def _scrubbed() -> dict[str, str]:
+def scrubbed() -> dict[str, str]:
     """The environment without Airflow's settings and secrets, and with this interpreter's commands first."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW"))}
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

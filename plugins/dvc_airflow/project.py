@@ -115,14 +115,14 @@ def read(root: Path, cache: Path | None = None) -> Project:
     key = _key(root)
     kept = cache / f"{key}.json" if cache else None
     if kept and kept.is_file():
-        return _loaded(json.loads(kept.read_text(encoding="utf-8")))
+        return loads(kept.read_text(encoding="utf-8"))
     stages = _expand(root)
     project = Project({name: _stage(name, body) for name, body in stages.items()})
     _refuse_folders(project)
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         draft = kept.with_suffix(".draft")
-        draft.write_text(json.dumps([asdict(s) for s in project.stages.values()], default=str), encoding="utf-8")
+        draft.write_text(dumps(project), encoding="utf-8")
         draft.replace(kept)
     return project
 
@@ -199,9 +199,15 @@ def _refuse_folders(project: Project) -> None:
                 )
 
 
-def _loaded(stages: list[dict[str, Any]]) -> Project:
+def dumps(project: Project) -> str:
+    """The project as JSON, for the cache and for the tasks of a night."""
+    return json.dumps([asdict(stage) for stage in project.stages.values()], default=str)
+
+
+def loads(text: str) -> Project:
+    """The project that `dumps` wrote."""
     made = [
         Stage(**body | {"deps": tuple(body["deps"]), "outs": tuple(Out(**out) for out in body["outs"])})
-        for body in stages
+        for body in json.loads(text)
     ]
     return Project({stage.name: stage for stage in made})

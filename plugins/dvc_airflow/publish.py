@@ -10,7 +10,6 @@ Branch and tags go to the repository of record in one atomic push with a lease; 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dvc_airflow import lock, snapshot, workspace
-from dvc_airflow.attempt import Night, Result
+from dvc_airflow.attempt import Night, Result, scrubbed
 from dvc_airflow.lease import NONE, WHO
 from dvc_airflow.project import Project
 from dvc_airflow.workspace import GitError, git
@@ -60,7 +59,7 @@ def publish(
         return Published(tip, new=False)
     parents = [parent for parent in (tip, night.commit) if parent]
     draft = git(repository, "commit-tree", tree, *_parents(parents), "-m", f"Night {night.run}", env=WHO)
-    said = _ask(command, night, draft, env, clones, workspace.cache_of(repository)) if command else {}
+    said = ask(command, night, draft, env, clones, workspace.cache_of(repository)) if command else {}
     message = str(said.get("message") or f"Night {night.run}")
     commit = git(repository, "commit-tree", tree, *_parents(parents), "-m", message, env=WHO)
     tags = {str(tag["name"]): _tag(repository, commit, tag) for tag in said.get("tags", [])}
@@ -104,11 +103,11 @@ def _parents(commits: list[str]) -> list[str]:
     return [word for commit in dict.fromkeys(commits) for word in ("-p", commit)]
 
 
-def _ask(command: str, night: Night, commit: str, env: Mapping[str, str], clones: Path, cache: Path) -> dict[str, Any]:
-    """Run the project's command in a clone of the commit; its last line is JSON."""
+def ask(command: str, night: Night, commit: str, env: Mapping[str, str], clones: Path, cache: Path) -> dict[str, Any]:
+    """Run a command of the project in a clone of a commit; what its last line says, as JSON. Raises PublishError."""
     clone = workspace.make(Path(night.repository), commit, clones / f"{night.run}-publish", night.tags, cache)
     stage_env = {name: value.replace("{clone}", str(clone)) for name, value in env.items()}
-    around = {n: v for n, v in os.environ.items() if not n.startswith(("AIRFLOW_", "_AIRFLOW"))} | stage_env
+    around = scrubbed() | stage_env
     ended = subprocess.run(shlex.split(command), cwd=clone, env=around, stdout=subprocess.PIPE, text=True, check=False)
     lines = ended.stdout.strip().splitlines()
     if ended.returncode != 0:

@@ -1,0 +1,273 @@
+"""The tasks of a night: pin, one for each stage, publish, commands after it, end.
+
+They are thin: what they do stands in modules that know nothing of Airflow. A task whose failure another attempt may
+mend (a lock, a store, a lost worker) raises what Airflow retries; a refusal or a stage's own failure is final.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from dvc_airflow import lease, project, publish, snapshot, workspace
+from dvc_airflow.attempt import RETRIED, Attempt, Night, Result
+from dvc_airflow.project import Project
+
+RENEW_S = 60.0
+WAIT_FOR_SHAPE_S = 60.0
+PIN, PUBLISH, END = "pin", "publish", "end"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all tasks of a DAG share.
+
+    Args:
+        root: the checkout of record.
+        branch: that nights are published on.
+        refs: namespace for the lease and for what could not be published.
+        env: variables for stages and commands; {clone} becomes the clone's path.
+        publish: the project's command, run in a clone of the night's commit; None for none.
+        record: folder for `<run>/night.json`.
+    """
+
+    root: str
+    branch: str
+    refs: str
+    env: Mapping[str, str]
+    publish: str | None
+    record: str
+
+    @property
+    def clones(self) -> Path:
+        """Folder for the private clones of tasks on this host."""
+        return Path(self.root) / ".dvc" / "tmp" / "clones"
+
+
+def task_id(stage: str) -> str:
+    """The id of a stage's task; `@` may not stand in one, so that items of a matrix become tasks of a group."""
+    group, _, item = stage.partition("@")
+    safe = re.sub(r"[^A-Za-z0-9_.-]", lambda found: f"_x{ord(found[0]):x}_", item)
+    return f"{group}.{safe}" if item else group
+
+
+def run_name(run_id: str) -> str:
+    """A run's id as a name for refs and folders."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", run_id).strip("-")
+
+
+class Task(BaseOperator):
+    """What the tasks of a night have in common."""
+
+    def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+
+    def pinned(self, context: Any) -> tuple[Night, Project]:
+        """What the pin fixed."""
+        said = context["ti"].xcom_pull(task_ids=PIN)
+        return Night(**json.loads(said["night"])), project.loads(said["project"])
+
+    def results(self, context: Any, stages: list[str]) -> dict[str, Result]:
+        """Results of these stages tonight, those that there are."""
+        found = {}
+        for name in stages:
+            said = context["ti"].xcom_pull(task_ids=task_id(name), key="result")
+            if said:
+                found[name] = Result.of(said)
+        return found
+
+    @contextmanager
+    def leased(self, run: str) -> Iterator[None]:
+        """Renew the night's lease while the block runs."""
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(RENEW_S):
+                lease.take(Path(self.settings.root), self.settings.refs, run, socket.gethostname(), time.time())
+
+        threading.Thread(target=renew, daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+
+
+class PinOperator(Task):
+    """Fix what this night runs: commit, entries, tags, graph; and take the lease."""
+
+    ui_color = "#e8f0fe"
+
+    def __init__(self, *, shape: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shape = shape
+
+    def execute(self, context: Any) -> dict[str, str]:
+        """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
+        run, root = run_name(context["run_id"]), Path(self.settings.root)
+        try:
+            self._lease(context, run)
+            overrides = _conf(context["dag_run"].conf or {}, context["params"])
+            commit = snapshot.override(root, snapshot.take(root), overrides)
+            tags = workspace.tags(root)
+            workspace.sweep(self.settings.clones)
+            clone = workspace.make(root, commit, self.settings.clones / f"{run}-pin", tags, workspace.cache_of(root))
+            known = project.read(clone, root / ".dvc" / "tmp" / "projects")
+            workspace.remove(clone)
+            self._same_graph(context, known)
+        except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
+            raise AirflowFailException(str(refused)) from None
+        entries, came = publish.newest(root, self.settings.branch, self.settings.refs, commit)
+        night = Night(str(root), commit, tags, entries, came, run)
+        return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
+
+    def _lease(self, context: Any, run: str) -> None:
+        def ended(other: str) -> bool:
+            known = context["ti"].get_previous_dagrun()
+            return bool(known) and run_name(known.run_id) == other
+
+        lease.take(Path(self.settings.root), self.settings.refs, run, socket.gethostname(), time.time(), ended)
+
+    def _same_graph(self, context: Any, known: Project) -> None:
+        """Wait until the scheduler follows the pinned commit's graph."""
+        if known.shape == self.shape:
+            return
+        deadline = time.monotonic() + WAIT_FOR_SHAPE_S
+        while time.monotonic() < deadline:
+            if shape_tag(known) in context["ti"].get_dag(self.dag_id).tags:
+                return
+            time.sleep(1)
+        raise AirflowFailException("the scheduler follows another graph than the pinned commit's; trigger again")
+
+
+class StageOperator(Task):
+    """One stage of dvc.yaml, in a clone of its own."""
+
+    def __init__(self, *, stage: str, ancestors: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stage, self.ancestors = stage, ancestors
+        self._attempt: Attempt | None = None
+
+    def execute(self, context: Any) -> str:
+        """Run it. Raises for Airflow to retry what another attempt may mend, and to fail the rest."""
+        night, known = self.pinned(context)
+        above = self.results(context, self.ancestors)
+        number = context["ti"].try_number
+        self._attempt = Attempt(night, known, self.stage, above, self.settings.clones, self.settings.env, number)
+        with self.leased(night.run):
+            result = self._attempt.run()
+        context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
+        self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
+        if result.well:
+            return result.outcome
+        sentence = f"{self.stage}: {result.outcome}: {result.sentence}"
+        raise AirflowException(sentence) if result.outcome in RETRIED else AirflowFailException(sentence)
+
+    def on_kill(self) -> None:
+        """End the stage and everything that it started."""
+        if self._attempt is not None:
+            self._attempt.kill()
+
+
+class PublishOperator(Task):
+    """Write the night as one commit."""
+
+    ui_color = "#e6f4ea"
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Publish. Fails when a stage has no result."""
+        night, known = self.pinned(context)
+        results = self.results(context, list(known.stages))
+        shared = self.settings
+        try:
+            done = publish.publish(
+                night, known, results, shared.branch, shared.refs, shared.publish, shared.env, shared.clones
+            )
+        except publish.PublishError as error:
+            raise AirflowFailException(str(error)) from None
+        return asdict(done)
+
+
+class CommandOperator(Task):
+    """A command of the project in a clone of what was published."""
+
+    def __init__(self, *, command: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.command = command
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run it. Fails with its sentence."""
+        night, _ = self.pinned(context)
+        done = context["ti"].xcom_pull(task_ids=PUBLISH)
+        root = Path(self.settings.root)
+        now = Night(night.repository, done["commit"], workspace.tags(root), {}, {}, f"{night.run}-{self.task_id}")
+        env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root)}
+        try:
+            return publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
+        except publish.PublishError as error:
+            raise AirflowFailException(str(error)) from None
+
+
+class EndOperator(Task):
+    """Write night.json and give the lease back, however the night ended."""
+
+    def __init__(self, *, after: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.after = after
+
+    def execute(self, context: Any) -> None:
+        """Record the night. Fails when it was not published, so that a broken night is never a success."""
+        run, ti = run_name(context["run_id"]), context["ti"]
+        done = ti.xcom_pull(task_ids=PUBLISH) or {}
+        pinned = ti.xcom_pull(task_ids=PIN)
+        lease.release(Path(self.settings.root), self.settings.refs, run)
+        if pinned:
+            night, known = self.pinned(context)
+            stages = {name: _reported(ti.xcom_pull(task_ids=task_id(name), key="result")) for name in known.stages}
+            record = {
+                "run": run,
+                "commit": night.commit,
+                "published": done.get("commit"),
+                "new": done.get("new", False),
+            }
+            record |= {"refused": done.get("refused", ""), "stages": {n: s for n, s in stages.items() if s}}
+            record |= {"verdict": None, "released": None} | dict(done.get("said", {}))
+            record |= {one: ti.xcom_pull(task_ids=one) for one in self.after}
+            place = Path(self.settings.record) / run / "night.json"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft = place.with_suffix(".draft")
+            draft.write_text(json.dumps(record, indent=2), encoding="utf-8")
+            draft.replace(place)
+        if not done:
+            raise AirflowFailException("the night was not published; the first failed task says why")
+
+
+def shape_tag(known: Project) -> str:
+    """The DAG tag that names a graph."""
+    return f"dvc-{known.shape}"
+
+
+def _reported(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not said:
+        return None
+    kept = {key: said[key] for key in ("outcome", "seconds", "memory_bytes", "attempts", "sentence")}
+    return kept | dict(said.get("report") or {})
+
+
+def _conf(conf: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides of the trigger form that differ from their defaults. Raises snapshot.Refused for an unknown key."""
+    unknown = set(conf) - set(params)
+    if unknown:
+        raise snapshot.Refused(f"the run's conf has an unknown key {sorted(unknown)[0]}; the form shows those it knows")
+    return dict(conf)
