@@ -1,0 +1,204 @@
+"""The local Airflow of this project: set up, start, ask over REST, stop. Airflow itself is never imported.
+
+Everything lies in `.airflow/` (ignored by Git): SQLite, logs, a generated password and secrets, all readable by the
+owner only. It listens on loopback. Its three processes are one process group, so that stopping leaves none behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from nightshift.errors import NightBroke, PortInUse
+
+PORT = 8080
+HEALTHY_WITHIN_S = 90.0
+STOPPED_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """The Airflow of the project at `root`; `environ` is the environment that its processes start from."""
+
+    root: Path
+    environ: Mapping[str, str]
+
+    @property
+    def home(self) -> Path:
+        """AIRFLOW_HOME."""
+        return self.root / ".airflow"
+
+    @property
+    def url(self) -> str:
+        """Where its UI and REST API are."""
+        return f"http://127.0.0.1:{self._kept().get('port', PORT)}"
+
+    @property
+    def password(self) -> str:
+        """Of the user `admin`."""
+        return str(json.loads((self.home / "passwords.json").read_text(encoding="utf-8"))["admin"])
+
+    def healthy(self) -> bool:
+        """Whether scheduler and DAG processor answer, and are this project's."""
+        if not _alive(self._kept().get("group", 0)):
+            return False
+        with suppress(httpx.HTTPError, ValueError, KeyError):
+            said = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+            return all(said[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
+        return False
+
+    def start(self, port: int = PORT) -> None:
+        """Start it and wait until it is healthy. Raises PortInUse, NightBroke."""
+        if self.healthy():
+            return
+        _free(port)
+        self._prepare(port)
+        log = (self.home / "logs" / "airflow.log").open("ab")
+        started = subprocess.Popen(
+            [str(self.root / "deploy" / "airflow.sh")],
+            cwd=self.root,
+            env=self.environment(port),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        _secret(self.home / "airflow.json", {"port": port, "group": started.pid})
+        deadline = time.monotonic() + HEALTHY_WITHIN_S
+        while not self.healthy():
+            if started.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise NightBroke("Airflow did not start", str(self.home / "logs"), "read the logs there")
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        """Stop all of its processes; does nothing when none runs."""
+        group = int(self._kept().get("group", 0))
+        if not _alive(group):
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
+            deadline = time.monotonic() + STOPPED_WITHIN_S
+            while _alive(group) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            os.killpg(group, signal.SIGKILL)
+
+    def environment(self, port: int) -> dict[str, str]:
+        """Variables for Airflow's processes: the settings of deploy/airflow.env, folders, addresses, secrets."""
+        home, address = self.home, f"http://127.0.0.1:{port}"
+        kept = self._secrets()
+        return {
+            **self.environ,
+            **settings(self.root / "deploy" / "telemetry.env"),
+            **settings(self.root / "deploy" / "airflow.env"),
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.root / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.root / "plugins"),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__BASE_URL": address,
+            "AIRFLOW__API__SECRET_KEY": kept["api"],
+            "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt"],
+            "AIRFLOW__CORE__FERNET_KEY": "",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_unused()),
+        }
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """One call of Airflow's REST API, as admin. Raises NightBroke with what it answered."""
+        who = {"username": "admin", "password": self.password}
+        try:
+            token = httpx.post(f"{self.url}/auth/token", json=who, timeout=30).json()["access_token"]
+            head = {"Authorization": f"Bearer {token}"}
+            answer = httpx.request(method, f"{self.url}/api/v2/{path}", json=body, headers=head, timeout=60)
+        except (httpx.HTTPError, KeyError) as error:
+            raise NightBroke(f"Airflow did not answer ({error})", self.url, "look into .airflow/logs") from None
+        if answer.is_error:
+            raise NightBroke(f"Airflow answered {answer.status_code}: {answer.text[:300]}", path)
+        return answer.json()
+
+    def _prepare(self, port: int) -> None:
+        """Folders, secrets, database and pools; a second time only what is missing."""
+        (self.home / "logs").mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o700)
+        if not (self.home / "passwords.json").is_file():
+            _secret(self.home / "passwords.json", {"admin": secrets.token_urlsafe(12)})
+        mark = self.home / "prepared.json"
+        lock = (self.root / "requirements.txt").read_text(encoding="utf-8")
+        wanted = {"airflow": lock.partition("\napache-airflow==")[2].split()[0], "cores": os.cpu_count()}
+        if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == wanted:
+            return
+        pools = {"cpu": {"slots": os.cpu_count(), "description": "cores", "include_deferred": False}}
+        (self.home / "pools.json").write_text(json.dumps(pools), encoding="utf-8")
+        for words in (["db", "migrate"], ["pools", "import", str(self.home / "pools.json")]):
+            ended = subprocess.run(
+                ["airflow", *words], env=self.environment(port), capture_output=True, text=True, check=False
+            )
+            if ended.returncode != 0:
+                raise NightBroke(f"`airflow {words[0]}` failed: {ended.stderr.strip()[-300:]}", str(self.home))
+        mark.write_text(json.dumps(wanted), encoding="utf-8")
+
+    def _secrets(self) -> dict[str, str]:
+        path = self.home / "secrets.json"
+        if not path.is_file():
+            _secret(path, {"api": secrets.token_hex(32), "jwt": secrets.token_hex(64)})
+        kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+
+    def _kept(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            kept: dict[str, Any] = json.loads((self.home / "airflow.json").read_text(encoding="utf-8"))
+            return kept
+        return {}
+
+
+def settings(path: Path) -> dict[str, str]:
+    """Variables of an env file: NAME=value lines, comments left out."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def _secret(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def _free(port: int) -> None:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            raise PortInUse(
+                "something else listens there", f"127.0.0.1:{port}", "stop it, or set NIGHTSHIFT_AIRFLOW_PORT"
+            ) from None
+
+
+def _unused() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _alive(group: int) -> bool:
+    if not group:
+        return False
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, 0)
+        return True
+    return False

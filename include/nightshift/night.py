@@ -1,0 +1,156 @@
+"""One night as a person sees it: trigger or follow, a line a stage, and a summary.
+
+What is shown of a night that ended comes from its `night.json` and from the files of the commit that it published,
+never from memory: the same summary can be printed the next morning.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from nightshift.airflow import Airflow
+from nightshift.errors import NightBroke
+
+DAG = "nightly"
+PLUMBING = ("pin", "publish", "released", "end")
+ENDED = {"success", "failed"}
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the DAG: Airflow's id, and whether this call started it."""
+
+    id: str
+    started: bool
+
+
+def begin(airflow: Airflow, conf: Mapping[str, Any], within_s: float = 60.0) -> Run:
+    """Follow the run that is under way, or trigger one. Raises NightBroke when the DAG is not known in time."""
+    known = _until_known(airflow, within_s)
+    for state in ("running", "queued"):
+        under_way = airflow.request("GET", f"dags/{DAG}/dagRuns?state={state}&limit=1")["dag_runs"]
+        if under_way:
+            return Run(under_way[0]["dag_run_id"], started=False)
+    if known.get("is_paused"):
+        airflow.request("PATCH", f"dags/{DAG}", {"is_paused": False})
+    made = airflow.request("POST", f"dags/{DAG}/dagRuns", {"logical_date": None, "conf": dict(conf)})
+    return Run(made["dag_run_id"], started=True)
+
+
+def follow(airflow: Airflow, run: Run, out: TextIO, sleep: Callable[[float], None] = time.sleep) -> str:
+    """Show the run until it ends; returns 'success' or 'failed'. A terminal gets a list rewritten in place."""
+    shown: dict[str, str] = {}
+    height = 0
+    while True:
+        state = str(airflow.request("GET", f"dags/{DAG}/dagRuns/{run.id}")["state"])
+        tasks = airflow.request("GET", f"dags/{DAG}/dagRuns/{run.id}/taskInstances?limit=500")["task_instances"]
+        lines = {task["task_display_name"]: _line(task) for task in tasks}
+        if out.isatty():
+            height = _rewrite(out, list(lines.values()), height)
+        else:
+            for name, line in lines.items():
+                if shown.get(name) != line and not line.startswith("·"):
+                    print(line, file=out, flush=True)
+            shown = lines
+        if state in ENDED:
+            return state
+        sleep(POLL_S)
+
+
+def last(state: Path) -> dict[str, Any]:
+    """night.json of the newest night. Raises NightBroke where there is none."""
+    found = sorted(state.glob("runs/*/night.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise NightBroke("no night has run here yet", str(state), "type `make nightly`")
+    night: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
+    return night
+
+
+def of(state: Path, run_id: str) -> dict[str, Any]:
+    """night.json of one run. Raises NightBroke where it did not get so far."""
+    for path in state.glob("runs/*/night.json"):
+        if _plain(path.parent.name) == _plain(run_id):
+            night: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return night
+    raise NightBroke(f"the night {run_id} ended before it was pinned", "", "read the log of `pin` in Airflow")
+
+
+def summary(root: Path, night: Mapping[str, Any]) -> str:
+    """What a person wants to know of a night, in plain sentences."""
+    outcomes = [str(stage["outcome"]) for stage in night["stages"].values()]
+    counted = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in ("ran", "cached", "unchanged") if kind in outcomes)
+    lines = [f"Night {night['run']}: {counted or 'nothing ran'}."]
+    commit = night.get("published")
+    if commit:
+        lines += corpus(lambda stage: _metrics(root, commit, stage))
+        state = "published as" if night["new"] else "nothing differs from"
+        lines.append(f"Commit: {state} {commit[:10]} on branch nightly.")
+    if night.get("verdict"):
+        lines.append(f"Verdict: {night['verdict']}; released: {night.get('released') or 'nothing'}.")
+    return "\n".join(lines)
+
+
+def corpus(metrics: Callable[[str], Mapping[str, Any]]) -> list[str]:
+    """What the documents became, stage by stage."""
+    read = metrics("ingest")
+    lines = []
+    if read:
+        lines.append(f"Corpus: {read['files']:,} files became {read['sections']:,} sections.")
+        lines += [f"  {count:,} files in quarantine: {reason}" for reason, count in read["quarantined"].items()]
+    return lines
+
+
+def broken(night: Mapping[str, Any]) -> NightBroke:
+    """The error of a night that did not end well: the first stage that failed, and what it said."""
+    for name, stage in night["stages"].items():
+        if stage["outcome"] not in ("ran", "cached", "unchanged"):
+            return NightBroke(f"the night broke at {name} ({stage['outcome']}): {stage['sentence']}")
+    return NightBroke("the night broke; nothing was published", "", "read the logs of the failed task in Airflow")
+
+
+def _until_known(airflow: Airflow, within_s: float) -> dict[str, Any]:
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            known: dict[str, Any] = airflow.request("GET", f"dags/{DAG}")
+            return known
+        except NightBroke:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
+def _line(task: Mapping[str, Any]) -> str:
+    marks = {"success": "✓", "failed": "✗", "running": "▸", "up_for_retry": "↻", "skipped": "–", "upstream_failed": "✗"}
+    state = task["state"] or "waiting"
+    seconds = f"{task['duration']:7.1f} s" if task["duration"] and state in ("success", "failed") else ""
+    return f"{marks.get(state, '·')} {task['task_display_name']:<24}{state:<14}{seconds}".rstrip()
+
+
+def _rewrite(out: TextIO, lines: list[str], height: int) -> int:
+    print(f"\x1b[{height}F\x1b[J" if height else "", *lines, sep="\n" if not height else "", end="\n", file=out)
+    out.flush()
+    return len(lines) + (0 if height else 1)
+
+
+def _metrics(root: Path, commit: str, stage: str) -> dict[str, Any]:
+    asked = ["git", "-C", str(root), "cat-file", "blob", f"{commit}:metrics/{stage}.json"]
+    shown = subprocess.run(asked, capture_output=True, check=False)
+    return dict(json.loads(shown.stdout)) if shown.returncode == 0 else {}
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name if letter.isalnum())
+
+
+def say(text: str) -> None:
+    """Print for a person, at once."""
+    print(text, file=sys.stdout, flush=True)
