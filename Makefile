@@ -1,10 +1,21 @@
 # What each target calls is on its line; `environment` does nothing when .venv already holds the lock.
-.PHONY: environment lint test lock clean
+.PHONY: environment nightly up down lint test test-long lock clean
 bin := .venv/bin
 export PYTHONDONTWRITEBYTECODE := 1
+include deploy/telemetry.env
+export $(shell sed -n 's/=.*//p' deploy/telemetry.env | grep -v '^\#')
 
 environment:           ## .venv with exactly requirements.txt
 	@deploy/environment.sh
+
+nightly: environment   ## one night, followed to its end
+	@$(bin)/nightshift nightly
+
+up: environment        ## Airflow stays up
+	@$(bin)/nightshift up
+
+down: environment      ## stop what `up` started
+	@$(bin)/nightshift down
 
 lint: environment      ## style, types, who imports whom
 	$(bin)/ruff check .
@@ -14,6 +25,9 @@ lint: environment      ## style, types, who imports whom
 
 test: lint             ## everything that needs no GPU
 	$(bin)/pytest -q -n 2 --dist loadscope
+
+test-long: environment ## what takes minutes
+	$(bin)/pytest -q -m long
 
 lock: environment      ## requirements.in → requirements.txt, versions.json
 	deploy/lock.sh

@@ -135,7 +135,7 @@ def _conf(profile: str | None, overrides: list[str]) -> dict[str, Any]:
 
     values = dict(one.split("=", 1) for one in overrides)
     typed = {key: YAML(typ="safe").load(value) for key, value in values.items()}
-    return ({"profile": profile} if profile else {}) | ({"overrides": typed} if typed else {})
+    return ({"profile": profile} if profile else {}) | typed
 
 
 def _state(root: Path) -> Path:

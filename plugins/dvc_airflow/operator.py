@@ -119,7 +119,10 @@ class PinOperator(Task):
         try:
             self._lease(context, run)
             overrides = _conf(context["dag_run"].conf or {}, context["params"])
-            commit = snapshot.override(root, snapshot.take(root), overrides)
+            commit = snapshot.take(root)
+            if name := overrides.pop("profile", None):
+                overrides = snapshot.overlay(root, commit, name) | overrides
+            commit = snapshot.override(root, commit, overrides)
             tags = workspace.tags(root)
             workspace.sweep(self.settings.clones)
             clone = workspace.make(root, commit, self.settings.clones / f"{run}-pin", tags, workspace.cache_of(root))
@@ -266,7 +269,7 @@ def _reported(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _conf(conf: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides of the trigger form that differ from their defaults. Raises snapshot.Refused for an unknown key."""
+    """Overrides that the run was triggered with. Raises snapshot.Refused for a key that the form does not have."""
     unknown = set(conf) - set(params)
     if unknown:
         raise snapshot.Refused(f"the run's conf has an unknown key {sorted(unknown)[0]}; the form shows those it knows")

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.python import ShortCircuitOperator
-from airflow.sdk import DAG, BaseOperator, TaskGroup
+from airflow.sdk import DAG, BaseOperator, Param, TaskGroup
+from ruamel.yaml import YAML
 
-from dvc_airflow import operator, project
+from dvc_airflow import operator, project, snapshot
 from dvc_airflow.operator import END, PIN, PUBLISH, Settings
 from dvc_airflow.project import Project, Stage
 
@@ -56,7 +57,8 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     known = project.read(project_root, project_root / ".dvc" / "tmp" / "projects")
     kept = record or project_root / ".dvc" / "tmp" / "runs"
     settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept))
-    options = {"catchup": False, "max_active_runs": 1, "tags": [operator.shape_tag(known)]} | dag
+    options = {"catchup": False, "max_active_runs": 1, "params": form(project_root)} | dag
+    options["tags"] = [*options.get("tags", []), operator.shape_tag(known)]
     with DAG(dag_id, **options) as made:
         pin = operator.PinOperator(task_id=PIN, settings=settings, shape=known.shape)
         tasks = _stages(known, settings)
@@ -69,6 +71,30 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         end = operator.EndOperator(task_id=END, settings=settings, after=list(after or {}), trigger_rule="all_done")
         end.set_upstream(ends)
     return made
+
+
+def form(project_root: Path, file: str = "params.yaml") -> dict[str, Param]:
+    """The trigger form: a typed field for every value of a params file, with what it is now as default.
+
+    `profile`, where the file has `profiles`, is a choice among them.
+    """
+    path = project_root / file
+    document = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    profiles = document.pop("profiles", None) or {}
+    chosen = document.pop("profile", None)
+    fields = {key: Param(value, type=_JSON[type(value)]) for key, value in snapshot.leaves(document).items()}
+    return ({"profile": Param(chosen, enum=list(profiles))} if profiles else {}) | fields
+
+
+# JSON schema's name of a value's type; None may become anything
+_JSON: dict[type, Any] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    type(None): ["null", "string", "number"],
+}
 
 
 def _stages(known: Project, settings: Settings) -> dict[str, BaseOperator]:

@@ -46,12 +46,11 @@ def take(repository: Path) -> str:
 
 def override(repository: Path, commit: str, values: Mapping[str, Any], file: str = "params.yaml") -> str:
     """A commit like `commit` with these values at dotted keys of a params file; comments stay. Raises Refused."""
-    if not values:
-        return commit
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 120
     document = yaml.load(git(repository, "cat-file", "blob", f"{commit}:{file}"))
+    changed = False
     for key, value in values.items():
         *spine, last = key.split(".")
         place = document
@@ -59,11 +58,32 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
             place = place.get(step) if isinstance(place, dict) else None
         if not isinstance(place, dict) or last not in place:
             raise Refused(f"{file} has no key {key}; name one that it has")
+        changed = changed or place[last] != value
         place[last] = value
+    if not changed:
+        return commit
     out = io.StringIO()
     yaml.dump(document, out)
     tree = with_files(repository, commit, {file: out.getvalue()})
     return commit_tree(repository, tree, [commit], "Overridden params", like=commit)
+
+
+def overlay(repository: Path, commit: str, name: str, file: str = "params.yaml") -> dict[str, Any]:
+    """The values of `profiles.<name>` at dotted keys, and `profile` itself. Raises Refused for an unknown name."""
+    document = YAML(typ="safe").load(git(repository, "cat-file", "blob", f"{commit}:{file}"))
+    profiles = document.get("profiles") or {}
+    if name not in profiles:
+        raise Refused(f"{file} has no profile {name}; it has {', '.join(profiles) or 'none'}")
+    return {"profile": name, **leaves(profiles[name] or {})}
+
+
+def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Dotted key → value of everything in a document that is not a mapping."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        deeper = isinstance(value, dict)
+        found |= leaves(value, f"{above}{key}.") if deeper else {f"{above}{key}": value}
+    return found
 
 
 def with_files(repository: Path, commit: str, files: Mapping[str, str]) -> str:
