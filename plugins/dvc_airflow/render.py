@@ -57,7 +57,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     known = project.read(project_root, project_root / ".dvc" / "tmp" / "projects")
     kept = record or project_root / ".dvc" / "tmp" / "runs"
     settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept))
-    options = {"catchup": False, "max_active_runs": 1, "params": form(project_root)} | dag
+    options: dict[str, Any] = {"catchup": False, "max_active_runs": 1, "params": form(project_root)} | dag
     options["tags"] = [*options.get("tags", []), operator.shape_tag(known)]
     with DAG(dag_id, **options) as made:
         pin = operator.PinOperator(task_id=PIN, settings=settings, shape=known.shape)

@@ -1,0 +1,25 @@
+"""The README says what is: its commands are the Makefile's, its folders exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def test_every_make_command_is_a_target(root: Path) -> None:
+    readme = (root / "README.md").read_text()
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (root / "Makefile").read_text()))
+    named = set(re.findall(r"make ([a-z-]+)", "\n".join(re.findall(r"```sh\n(.*?)```", readme, flags=re.S))))
+    assert named
+    assert named <= targets
+
+
+def test_every_folder_that_it_names_exists(root: Path) -> None:
+    named = re.findall(r"(?m)^\| `([^`]+)`", (root / "README.md").read_text())
+    assert named
+    assert [name for name in named if not (root / name).exists()] == []
+
+
+def test_ci_runs_the_readmes_test_command(root: Path) -> None:
+    assert "make test" in (root / "README.md").read_text()
+    assert "make test" in (root / ".ci" / "run").read_text()
