@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import params
+from nightshift import params, sections
 from nightshift.errors import ParamsError
 
 GOOD = """\
@@ -47,8 +47,8 @@ def test_a_wrong_value_is_refused_with_its_line(name: str, tmp_path: Path) -> No
     path = tmp_path / "params.yaml"
     path.write_text(GOOD.replace(old, new))
     with pytest.raises(ParamsError) as refused:
-        params.load(path, params.Compute)
-        params.load(path, params.Sources)
+        params.load(path, sections.Compute)
+        params.load(path, sections.Sources)
     assert sentence in str(refused.value)
     assert f"params.yaml:{line}" in str(refused.value)
 
@@ -56,15 +56,15 @@ def test_a_wrong_value_is_refused_with_its_line(name: str, tmp_path: Path) -> No
 def test_what_is_right_is_read(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(GOOD)
-    assert params.load(path, params.Compute).threads == 2
-    assert params.load(path, params.Sources).items[0].name == "notes"
+    assert params.load(path, sections.Compute).threads == 2
+    assert params.load(path, sections.Sources).items[0].name == "notes"
 
 
 def test_a_profile_is_written_into_the_sections(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("# kept\n" + GOOD)
     params.apply(path, "small")
-    assert params.load(path, params.Compute).threads == 1
+    assert params.load(path, sections.Compute).threads == 1
     assert path.read_text().startswith("# kept")
 
 
@@ -78,4 +78,4 @@ def test_a_profile_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 def test_the_projects_own_file_is_accepted(root: Path) -> None:
     params.check(root / "params.yaml")
-    assert params.load(root / "params.yaml", params.Compute).threads >= 1
+    assert params.load(root / "params.yaml", sections.Compute).threads >= 1

@@ -1,4 +1,4 @@
-"""The schema of params.yaml: one class a section, and one way to read it.
+"""One way to read params.yaml; what each section holds stands in sections.py.
 
 Sections are strict: an unknown key, a wrong type, a value out of range, NaN or a key that stands twice is refused
 with file, line and what is allowed. YAML is 1.2 (`1e-3` is a number, `no` is text). A stage loads its own sections
@@ -12,9 +12,9 @@ import io
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -41,62 +41,10 @@ class Section(Strict):
 S = TypeVar("S", bound=Section)
 
 
-class PackagesSource(Strict):
-    """Documentation of installed packages: docstrings and READMEs."""
-
-    name: str = Field(pattern=r"^[a-z0-9-]+$", description="Name of the source; part of every section's id")
-    kind: Literal["packages"]
-    packages: list[str] = Field(
-        min_length=1, description="Distribution names, at the versions of the lock; 'python' is the standard library"
-    )
-    groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
-
-
-class FolderSource(Strict):
-    """A folder of Markdown, text and HTML."""
-
-    name: str = Field(pattern=r"^[a-z0-9-]+$", description="Name of the source; part of every section's id")
-    kind: Literal["folder"]
-    path: str = Field(description="Folder, relative to NIGHTSHIFT_SOURCES")
-    licence: str = Field(default="unknown", description="SPDX expression of these documents")
-    groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
-
-
-class S3Source(Strict):
-    """A prefix of a bucket that holds Markdown, text and HTML."""
-
-    name: str = Field(pattern=r"^[a-z0-9-]+$", description="Name of the source; part of every section's id")
-    kind: Literal["s3"]
-    uri: str = Field(
-        pattern=r"^s3://[^/]+(/.*)?$", description="s3://bucket/prefix; the endpoint comes from AWS's own settings"
-    )
-    licence: str = Field(default="unknown", description="SPDX expression of these documents")
-    groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
-
-
-class Sources(Section):
-    """Where documents come from, in order of rank: of near-equal documents the earlier source's stays."""
-
-    name: ClassVar[str] = "sources"
-    items: list[Annotated[PackagesSource | FolderSource | S3Source, Field(discriminator="kind")]] = Field(
-        min_length=1, description="The sources, first is preferred"
-    )
-    max_file_bytes: int = Field(gt=0, description="Larger files go to quarantine, bytes")
-
-
-class Compute(Section):
-    """What every stage that computes with torch runs on."""
-
-    name: ClassVar[str] = "compute"
-    device: Literal["cpu", "cuda"] = Field(description="Where tensors live")
-    threads: int = Field(ge=1, le=256, description="Threads of torch and of tokenizers")
-    dtype: Literal["bfloat16", "float32"] = Field(
-        description="Of activations; weights are kept in float32 while training"
-    )
-
-
 def sections() -> dict[str, type[Section]]:
     """Every section that params.yaml may hold, by name."""
+    import nightshift.sections  # noqa: F401  defines them
+
     return {cls.name: cls for cls in Section.__subclasses__()}
 
 
@@ -222,7 +170,8 @@ def _overlay(document: CommentedMap, overlay: Any, path: Path, spine: list[Any])
             raise ParamsError(
                 f"{'.'.join(map(str, [*spine, key]))}: no such key", _at(path, parse(path), [*spine, key])
             )
-        nested = isinstance(value, CommentedMap) and isinstance(document[key], CommentedMap)
+        # a map with a `kind` is one of several shapes: it replaces the other as a whole
+        nested = isinstance(value, CommentedMap) and isinstance(document[key], CommentedMap) and "kind" not in value
         merged[key] = _overlay(document[key], value, path, [*spine, key]) if nested else value
     return merged
 

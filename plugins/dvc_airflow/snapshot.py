@@ -78,10 +78,10 @@ def overlay(repository: Path, commit: str, name: str, file: str = "params.yaml")
 
 
 def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Dotted key → value of everything in a document that is not a mapping."""
+    """Dotted key → value of everything in a document; a mapping with a `kind` is one value, replaced as a whole."""
     found: dict[str, Any] = {}
     for key, value in document.items():
-        deeper = isinstance(value, dict)
+        deeper = isinstance(value, dict) and "kind" not in value
         found |= leaves(value, f"{above}{key}.") if deeper else {f"{above}{key}": value}
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nightshift import commit, stage
 from nightshift.data import source
-from nightshift.params import Sources
+from nightshift.sections import Sources
 from nightshift.stage import Metrics, Work
 
 

@@ -16,7 +16,7 @@ import polars as pl
 from nightshift import commit, documents, stage
 from nightshift.data import markup, source
 from nightshift.errors import SourceError
-from nightshift.params import Sources
+from nightshift.sections import Sources
 from nightshift.stage import Metrics, Work
 
 QUARANTINE = pl.Schema({"source": pl.String(), "path": pl.String(), "sha256": pl.String(), "reason": pl.String()})

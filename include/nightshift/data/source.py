@@ -18,7 +18,7 @@ from typing import Any
 
 from nightshift import storage
 from nightshift.errors import SourceError
-from nightshift.params import FolderSource, PackagesSource, S3Source
+from nightshift.sections import FolderSource, PackagesSource, S3Source
 from nightshift.versions import pinned
 
 READ = {".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html", ".txt": "text", ".rst": "text"}
