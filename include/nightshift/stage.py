@@ -110,6 +110,12 @@ def seed(number: int) -> None:
         sys.modules["torch"].manual_seed(number)
 
 
+def libraries(package: str) -> Mapping[str, str]:
+    """Versions of the libraries that a lifecycle package computes with: part of a memo's fingerprint."""
+    found: dict[str, dict[str, str]] = json.loads(Path("versions.json").read_text(encoding="utf-8"))
+    return found[package]
+
+
 def _arguments(run: Callable[..., Metrics], words: list[str], work: Work) -> dict[str, Any]:
     """Values for the parameters of `run`: words of the command for paths and names, sections for typed parameters."""
     hints = get_type_hints(run)

@@ -1,0 +1,137 @@
+"""A system, a question and the sections that were found for it become the messages that a model reads.
+
+A system is a folder complete in itself (`system.json`, base/, adapter/, prompt.yaml, examples.json, index/). The same
+code makes the messages that are judged at night and those that are served by day, so that what was measured is what
+answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from nightshift import commit
+from nightshift.errors import ParamsError, ReleaseInvalid
+from nightshift.retrieve import Hit, Index
+
+Message = dict[str, str]
+
+
+class Template(BaseModel):
+    """A prompt as include/prompts holds it: `{question}`, `{sections}`, `{title}` and `{body}` are filled in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: str  # what the model is told before anything else; "" for nothing
+    closed: str  # the user's turn without sections
+    open: str  # the user's turn with sections
+    section: str  # one section inside it
+
+    @classmethod
+    def read(cls, path: Path) -> Template:
+        """Read a template. Raises ParamsError when a key is missing or unknown."""
+        from pydantic import ValidationError
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+
+        try:
+            return cls.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+            raise ParamsError(what, str(path), "a prompt has system, closed, open and section") from None
+        except YAMLError as error:
+            raise ParamsError(f"not YAML: {error}", str(path), "mend the syntax there") from None
+
+
+@dataclass(frozen=True)
+class System:
+    """An opened system folder."""
+
+    folder: Path
+    settings: dict[str, Any]  # system.json: name, context, sections, section_tokens, max_new_tokens, dtype, digests
+    template: Template
+    examples: list[dict[str, str]]  # question and answer of each
+
+    @classmethod
+    def open(cls, folder: Path) -> System:
+        """Open a system. Raises ReleaseInvalid when a part is missing."""
+        try:
+            settings = json.loads((folder / "system.json").read_text(encoding="utf-8"))
+            examples = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+            return cls(folder, settings, Template.read(folder / "prompt.yaml"), examples)
+        except (OSError, ValueError) as error:
+            raise ReleaseInvalid(f"it is not a system ({error})", str(folder), "make it again") from None
+
+    @property
+    def digest(self) -> str:
+        """sha256 that stands for the whole folder."""
+        return commit.digest(self.folder)
+
+    @property
+    def base(self) -> Path:
+        """The base model, a Hugging Face folder."""
+        return self.folder / "base"
+
+    @property
+    def adapter(self) -> Path | None:
+        """The peft adapter, where there is one."""
+        path = self.folder / "adapter"
+        return path if path.is_dir() else None
+
+    @cached_property
+    def index(self) -> Index:
+        """The index, opened once."""
+        return Index.open(self.folder / "index")
+
+    @cached_property
+    def tokens(self) -> Any:
+        """The base model's tokenizer, without torch."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(self.base / "tokenizer.json"))
+
+    def sections(self, question: str, groups: Sequence[str] = ("public",)) -> list[Hit]:
+        """The sections that the question is answered from."""
+        return self.index.search(question, self.settings["sections"], groups)
+
+    def messages(self, question: str, hits: Sequence[Hit]) -> list[Message]:
+        """The conversation that ends with this question; no hits is closed-book."""
+        return messages(self.template, question, [self._cut(hit) for hit in hits], self.examples)
+
+    def _cut(self, hit: Hit) -> tuple[str, str]:
+        """Title and the first tokens of the body, cut where a token ends."""
+        limit = self.settings["section_tokens"]
+        encoded = self.tokens.encode(hit.body[: 12 * limit], add_special_tokens=False)
+        end = encoded.offsets[limit - 1][1] if len(encoded.offsets) > limit else len(hit.body)
+        return hit.title, hit.body[:end]
+
+
+def messages(
+    template: Template, question: str, sections: Sequence[tuple[str, str]], examples: Sequence[dict[str, str]] = ()
+) -> list[Message]:
+    """System turn, examples as turns of their own, and the question with its sections (title, body) before it."""
+    made = [_turn("system", template.system)] if template.system else []
+    for example in examples:
+        made.append(_turn("user", _fill(template.closed, question=example["question"])))
+        made.append(_turn("assistant", example["answer"]))
+    if sections:
+        shown = "\n\n".join(_fill(template.section, title=title, body=body) for title, body in sections)
+        return [*made, _turn("user", _fill(template.open, sections=shown, question=question))]
+    return [*made, _turn("user", _fill(template.closed, question=question))]
+
+
+def _turn(role: str, content: str) -> Message:
+    return {"role": role, "content": content.strip()}
+
+
+def _fill(text: str, **values: str) -> str:
+    """Put values in place of {name}, in one pass: a document that holds '{question}' is text, not a place."""
+    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), text)

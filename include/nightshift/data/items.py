@@ -1,0 +1,164 @@
+"""Questions about the held-out documents, each with the section that answers it.
+
+Reads the deduplicated table and the sides; writes the items of the validation side and of the test side. Three kinds:
+
+choice      which of these texts belongs to this title? The wrong ones come from sections beside the right one.
+retrieval   which section goes with this description? The description is the first sentence of the enclosing section,
+            without any word of the title or body that is looked for, so that word overlap alone cannot find it.
+answer      a question with a short answer in the section's own words: what a thing is for, what a parameter means.
+
+Every item comes from one document; a document's change touches its own items alone. The order is that of hash(id).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nightshift import commit, documents, stage
+from nightshift.data.questions import first_sentence, parameters, purpose
+from nightshift.sections import Items
+from nightshift.stage import Metrics, Work
+
+ITEM = pl.Schema(
+    {
+        "id": pl.String(),
+        "kind": pl.String(),  # choice | retrieval | answer
+        "section": pl.String(),  # id of the section that answers it
+        "document": pl.String(),
+        "question": pl.String(),
+        "answer": pl.String(),  # in the section's own words; of a retrieval item the section's title
+        "choices": pl.List(pl.String()),  # empty unless choice
+        "label": pl.Int32(),  # place of the right choice; -1 unless choice
+        "groups": pl.List(pl.String()),
+        "origin": pl.String(),
+        "generator": pl.String(),
+    }
+)
+SALT = "items-1"  # of the order in which items are drawn
+FEWEST_WORDS = 4  # of a description that says enough to be looked for
+Row = dict[str, Any]
+
+
+class Corpus:
+    """The sections of one side, with their neighbours."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+        self.siblings: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        self.titled: dict[tuple[str, str], Row] = {}
+        for row in rows:
+            self.siblings[row["document"], row["within"]].append(row)
+            self.titled.setdefault((row["document"], row["title"]), row)
+
+    def enclosing(self, row: Row) -> Row | None:
+        """The section whose title this one's stands under."""
+        return self.titled.get((row["document"], row["within"]))
+
+
+def choices(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
+    """At most one choice item of a section: its first sentence among those of its siblings."""
+    right = first_sentence(row["body"])
+    if not right:
+        return
+    beside = [one for one in corpus.siblings[row["document"], row["within"]] if one["id"] != row["id"]]
+    beside.sort(key=lambda one: documents.fraction(one["id"], row["id"]))
+    wrong = list(dict.fromkeys(text for one in beside if (text := first_sentence(one["body"])) and text != right))
+    if len(wrong) < params.distractors:
+        return
+    offered = sorted([right, *wrong[: params.distractors]], key=lambda text: documents.fraction(text, row["id"]))
+    question = f"Which of these texts belongs to “{row['title']}”?"
+    yield _item(row, "choice", question, right, "sibling-texts", offered, offered.index(right))
+
+
+def retrievals(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
+    """At most one retrieval item of a section: described by its enclosing section, in none of its own words."""
+    above = corpus.enclosing(row)
+    if above is None or not (said := first_sentence(above["body"])):
+        return
+    own = set(_words(f"{row['title']} {row['body']}"))
+    left = [word for word in re.findall(r"\w+", said) if not {*_words(word)} & own]
+    if len([word for word in left if len(word) > 3]) >= FEWEST_WORDS:
+        question = f"Which section belongs to something described by: {' '.join(left)}?"
+        yield _item(row, "retrieval", question, row["title"], "enclosing-description")
+
+
+def answers(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
+    """Items with a free answer: a purpose, or the meaning of each parameter."""
+    if said := purpose(row["title"], row["body"]):
+        yield _item(row, "answer", f"What is “{row['title']}” for?", said, "purpose")
+    for name, meaning in parameters(row["title"], row["body"]):
+        question = f"What does the parameter “{name}” of “{row['within']}” mean?"
+        yield _item(row, "answer", question, meaning, "parameter")
+
+
+def drawn(made: list[Row], limit: int, per_document: int) -> list[Row]:
+    """At most `limit` items in order of hash(id), at most `per_document` from one document."""
+    seen: Counter[str] = Counter()
+    kept: list[Row] = []
+    for item in sorted(made, key=lambda one: documents.fraction(one["id"], SALT)):
+        if len(kept) < limit and seen[item["document"]] < per_document:
+            seen[item["document"]] += 1
+            kept.append(item)
+    return kept
+
+
+def side(table: pl.DataFrame, params: Items) -> pl.DataFrame:
+    """The items of one side."""
+    corpus = Corpus(list(table.iter_rows(named=True)))
+    kinds: list[tuple[Callable[[Corpus, Row, Items], Iterator[Row]], int]] = [
+        (choices, params.choices),
+        (retrievals, params.retrievals),
+        (answers, params.answers),
+    ]
+    kept: list[Row] = []
+    for ask, limit in kinds:
+        kept += drawn([item for row in corpus.rows for item in ask(corpus, row, params)], limit, params.per_document)
+    return pl.DataFrame(kept, schema=ITEM).unique("id", keep="first", maintain_order=True).sort("id")
+
+
+def run(unique: Path, sides: Path, validation: Path, test: Path, params: Items, work: Work) -> Metrics:
+    """Make the items of both held-out sides; a side without any is an empty table."""
+    table = documents.read(unique)
+    placed = table.join(pl.read_parquet(commit.check(sides) / "sides.parquet"), on="document")
+    metrics: dict[str, Any] = {}
+    for name, out in (("validation", validation), ("test", test)):
+        made = side(placed.filter(pl.col("side") == name), params)
+        with commit.folder(out) as draft:
+            documents.store(draft / "items.parquet", made)
+        metrics[name] = {kind: int((made["kind"] == kind).sum()) for kind in ("choice", "retrieval", "answer")}
+    return metrics
+
+
+def _item(
+    row: Row, kind: str, question: str, answer: str, rule: str, offered: list[str] | None = None, label: int = -1
+) -> Row:
+    return {
+        "id": documents.key(row["id"], kind, question),
+        "kind": kind,
+        "section": row["id"],
+        "document": row["document"],
+        "question": question,
+        "answer": answer,
+        "choices": offered or [],
+        "label": label,
+        "groups": row["groups"],
+        "origin": "section",
+        "generator": rule,
+    }
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words without a plural's or a verb's s, parts of names apart."""
+    return [
+        word.lower().rstrip("s") for word in re.findall(r"[A-Za-z]+|\d+", re.sub(r"([a-z])([A-Z])", r"\1 \2", text))
+    ]
+
+
+if __name__ == "__main__":
+    stage.main(run)

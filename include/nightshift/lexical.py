@@ -1,0 +1,76 @@
+"""Word search over texts: BM25 as bm25s has it, kept as plain arrays without pickle.
+
+Words are runs of two or more letters, digits and underscores, lower-case, English stop words left out; parts of a
+dotted name are words of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Lexical:
+    """An index of texts by their place in the list that it was built from."""
+
+    def __init__(self, index: Any, size: int) -> None:
+        self.index, self.size = index, size
+
+    @classmethod
+    def build(cls, texts: Sequence[str]) -> Lexical:
+        """Index the texts. Raises ValueError for none."""
+        import bm25s
+
+        if not texts:
+            raise ValueError("nothing to index")
+        index = bm25s.BM25()
+        index.index(_split(list(texts)), show_progress=False)
+        return cls(index, len(texts))
+
+    @classmethod
+    def load(cls, folder: Path) -> Lexical:
+        """Read what `save` wrote."""
+        import bm25s
+
+        index = bm25s.BM25.load(str(folder), allow_pickle=False, show_progress=False)
+        return cls(index, int(index.scores["num_docs"]))
+
+    def save(self, folder: Path) -> None:
+        """Write it as arrays and JSON."""
+        self.index.save(str(folder), allow_pickle=False, show_progress=False)
+
+    def rank(
+        self, questions: Sequence[str], k: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> list[list[tuple[int, float]]]:
+        """For every question the (place, score) of the best `k` texts with a score above 0, best first.
+
+        Equal scores stand in the order of their places. `allowed` masks texts that may not be found.
+        """
+        found = []
+        for tokens in _split(list(questions)):
+            scores = self.index.get_scores(tokens) if tokens else np.zeros(self.size, dtype=np.float32)
+            if allowed is not None:
+                scores = np.where(allowed, scores, 0)
+            found.append([(int(place), float(scores[place])) for place in _best(scores, k) if scores[place] > 0])
+        return found
+
+
+def _best(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    """Places of the `k` largest, largest first, ties by place."""
+    if k < len(scores):
+        least = np.partition(scores, -k)[-k]
+        places = np.flatnonzero(scores >= least)
+    else:
+        places = np.arange(len(scores))
+    return places[np.lexsort((places, -scores[places]))][:k]
+
+
+def _split(texts: list[str]) -> list[list[str]]:
+    import bm25s
+
+    split: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+    return split

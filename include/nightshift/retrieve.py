@@ -1,0 +1,137 @@
+"""A question and the asker's groups become sections of an index.
+
+The index is a folder: the section table, BM25, one vector a section where the budget reached, the encoder, and how
+the two sides are fused. Sections that none of the asker's groups may see are masked before either side ranks, so that
+they neither appear nor push others out. Fusion is by weighted reciprocal ranks (Cormack et al. 2009, k = 60); a section
+without a vector counts as if its dense rank were its lexical one, so that lacking a vector costs it nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nightshift.encode import Encoder, Vectors
+from nightshift.lexical import Lexical
+
+RANK_OFFSET = 60  # of reciprocal rank fusion, as in its paper
+PUBLIC = ("public",)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A section that was found, with the score that it was ranked by."""
+
+    id: str
+    title: str
+    body: str
+    score: float
+
+
+@dataclass
+class Index:
+    """An opened index; row i of every part is section i in the order of ids."""
+
+    sections: pl.DataFrame
+    lexical: Lexical
+    vectors: Vectors
+    dense: npt.NDArray[np.bool_]
+    folder: Path
+    dense_weight: float
+    depth: int
+    first_tokens: int
+    dtype: str
+
+    @classmethod
+    def open(cls, folder: Path) -> Index:
+        """Open an index folder; the encoder is loaded only when the dense side has a weight."""
+        said = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
+        return cls(
+            pl.read_parquet(folder / "sections.parquet"),
+            Lexical.load(folder / "bm25"),
+            np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False),
+            np.load(folder / "dense.npy", allow_pickle=False),
+            folder,
+            said["dense_weight"],
+            said["depth"],
+            said["first_tokens"],
+            said["dtype"],
+        )
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The sentence encoder that made the vectors."""
+        return Encoder.load(self.folder / "encoder", dtype=self.dtype)
+
+    def search(self, question: str, k: int, groups: Collection[str] = PUBLIC) -> list[Hit]:
+        """The best `k` sections that these groups may see, best first."""
+        return self.search_all([question], k, groups)[0]
+
+    def search_all(self, questions: Sequence[str], k: int, groups: Collection[str] = PUBLIC) -> list[list[Hit]]:
+        """`search` for several questions at once."""
+        ranked = self.rank(questions, [self.dense_weight], groups)[0]
+        return [[self._hit(place, score) for place, score in one[:k]] for one in ranked]
+
+    def rank(
+        self, questions: Sequence[str], dense_weights: Sequence[float], groups: Collection[str] = PUBLIC
+    ) -> list[list[list[tuple[int, float]]]]:
+        """For every weight of the dense side and every question: (row, fused score), best first; 0 is BM25 alone."""
+        allowed = self.seen_by(groups)
+        lexical = self.lexical.rank(questions, self.depth, allowed)
+        if not any(dense_weights):
+            return [lexical for _ in dense_weights]
+        dense = self._nearest(self.encoder.encode(questions, self.first_tokens), allowed)
+        return [
+            [
+                fuse([row for row, _ in words], meaning, self.dense, weight, self.depth) if weight else words
+                for words, meaning in zip(lexical, dense, strict=True)
+            ]
+            for weight in dense_weights
+        ]
+
+    def seen_by(self, groups: Collection[str]) -> npt.NDArray[np.bool_]:
+        """Which rows at least one of these groups may see."""
+        return self.sections["groups"].list.eval(pl.element().is_in(list(groups))).list.any().to_numpy()
+
+    def _nearest(self, asked: Vectors, allowed: npt.NDArray[np.bool_]) -> list[list[int]]:
+        """For every vector the rows with the largest inner product, among those that have one and may be seen."""
+        mask = self.dense & allowed
+        scores = asked.astype(np.float32) @ self._matrix.T  # (questions, sections)
+        best = np.argsort(np.where(mask, -scores, np.inf), axis=1, kind="stable")[:, : self.depth]
+        return [[int(row) for row in rows if mask[row]] for rows in best]
+
+    @cached_property
+    def _matrix(self) -> npt.NDArray[np.float32]:
+        """All vectors in single precision, which NumPy multiplies a hundred times as fast as half."""
+        return self.vectors.astype(np.float32)
+
+    def _hit(self, place: int, score: float) -> Hit:
+        row = self.sections.row(place, named=True)
+        return Hit(row["id"], row["title"], row["body"], score)
+
+
+def fuse(
+    lexical: list[int], dense: list[int], has_vector: npt.NDArray[np.bool_], weight: float, depth: int
+) -> list[tuple[int, float]]:
+    """(row, score) of both rankings together, best first, ties by row.
+
+    score = (1 - weight) / (60 + lexical rank) + weight / (60 + dense rank); a side that did not rank a row within its
+    depth counts as depth + 1; a row without a vector takes its lexical rank for both.
+    """
+    words = {row: rank for rank, row in enumerate(lexical, 1)}
+    meaning = {row: rank for rank, row in enumerate(dense, 1)}
+
+    def score(row: int) -> float:
+        first = words.get(row, depth + 1)
+        second = meaning.get(row, depth + 1) if has_vector[row] else first
+        return (1 - weight) / (RANK_OFFSET + first) + weight / (RANK_OFFSET + second)
+
+    fused = {row: score(row) for row in {*words, *meaning}}
+    return sorted(fused.items(), key=lambda one: (-one[1], one[0]))
