@@ -102,9 +102,9 @@ class System:
         """The sections that the question is answered from."""
         return self.index.search(question, self.settings["sections"], groups)
 
-    def messages(self, question: str, hits: Sequence[Hit]) -> list[Message]:
+    def messages(self, question: str, hits: Sequence[Hit], earlier: Sequence[Message] = ()) -> list[Message]:
         """The conversation that ends with this question; no hits is closed-book."""
-        return messages(self.template, question, [self._cut(hit) for hit in hits], self.examples)
+        return messages(self.template, question, [self._cut(hit) for hit in hits], self.examples, earlier)
 
     def _cut(self, hit: Hit) -> tuple[str, str]:
         """Title and the first tokens of the body, cut where a token ends."""
@@ -115,13 +115,18 @@ class System:
 
 
 def messages(
-    template: Template, question: str, sections: Sequence[tuple[str, str]], examples: Sequence[dict[str, str]] = ()
+    template: Template,
+    question: str,
+    sections: Sequence[tuple[str, str]],
+    examples: Sequence[dict[str, str]] = (),
+    earlier: Sequence[Message] = (),
 ) -> list[Message]:
-    """System turn, examples as turns of their own, and the question with its sections (title, body) before it."""
+    """System turn, examples as turns, what was said before, and the question after its sections (title, body)."""
     made = [_turn("system", template.system)] if template.system else []
     for example in examples:
         made.append(_turn("user", _fill(template.closed, question=example["question"])))
         made.append(_turn("assistant", example["answer"]))
+    made += earlier
     if sections:
         shown = "\n\n".join(_fill(template.section, title=title, body=body) for title, body in sections)
         return [*made, _turn("user", _fill(template.open, sections=shown, question=question))]

@@ -33,6 +33,8 @@ class Hit:
     title: str
     body: str
     score: float
+    source: str = ""
+    path: str = ""
 
 
 @dataclass
@@ -114,7 +116,7 @@ class Index:
 
     def _hit(self, place: int, score: float) -> Hit:
         row = self.sections.row(place, named=True)
-        return Hit(row["id"], row["title"], row["body"], score)
+        return Hit(row["id"], row["title"], row["body"], score, row["source"], row["path"])
 
 
 def fuse(

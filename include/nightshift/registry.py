@@ -1,0 +1,167 @@
+"""Releases and where they are assigned, as Git tags in GTO's format. The ref is the register.
+
+`nightshift@v0.3.0` is a version; `nightshift#prod#4` is the fourth time that a commit was assigned to `prod`. A tag
+that exists cannot be made again, so that of two who assign at once one loses and sees it. The message of both is JSON
+that names the release's digest, so that nobody needs its files to know which it is.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightshift import commit
+from nightshift.errors import ReleaseInvalid, RepositoryError
+
+NAME = "nightshift"
+OUT = "release"  # the out of dvc.yaml that a release is
+PROD = "prod"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A released digest: its version, and the commit whose lock file holds it."""
+
+    version: str
+    commit: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The `number`-th assignment to an environment."""
+
+    environment: str
+    number: int
+    release: Release
+
+
+def releases(repository: Path) -> list[Release]:
+    """Every version, oldest first."""
+    found = [_release(tag) for tag in _tags(repository) if tag.name.startswith(f"{NAME}@")]
+    return sorted(found, key=lambda one: _numbers(one.version))
+
+
+def assignments(repository: Path, environment: str = PROD) -> list[Assignment]:
+    """Every assignment to an environment, oldest first."""
+    prefix = f"{NAME}#{environment}#"
+    known = {one.digest: one for one in releases(repository)}
+    found = []
+    for tag in _tags(repository):
+        if tag.name.startswith(prefix) and tag.digest in known:
+            found.append(Assignment(environment, int(tag.name.removeprefix(prefix)), known[tag.digest]))
+    return sorted(found, key=lambda one: one.number)
+
+
+def current(repository: Path, environment: str = PROD) -> Release | None:
+    """The release that an environment has now; None before the first."""
+    found = assignments(repository, environment)
+    return found[-1].release if found else None
+
+
+def by_digest(repository: Path, digest: str) -> Release | None:
+    """The version with this digest; None where it was never released."""
+    return next((one for one in releases(repository) if one.digest == digest), None)
+
+
+def next_version(repository: Path, minor: bool) -> str:
+    """The version after the last: a new system raises the minor number, documents alone the patch."""
+    known = releases(repository)
+    if not known:
+        return "v0.1.0"
+    major, middle, patch = _numbers(known[-1].version)
+    return f"v{major}.{middle + 1}.0" if minor else f"v{major}.{middle}.{patch + 1}"
+
+
+def tag(version: str) -> str:
+    """The name of a version's tag."""
+    return f"{NAME}@{version}"
+
+
+def message(release: str, **more: str) -> str:
+    """The message of a tag about the release with this digest."""
+    return json.dumps({"digest": release, **more}, sort_keys=True)
+
+
+def assign(repository: Path, release: Release, environment: str = PROD) -> Assignment:
+    """Assign a release. Raises RepositoryError when another assignment came first."""
+    known = assignments(repository, environment)
+    made = Assignment(environment, known[-1].number + 1 if known else 1, release)
+    name = f"{NAME}#{environment}#{made.number}"
+    words = ["-c", "user.name=Nightshift", "-c", "user.email=nightshift@localhost", "tag", "--annotate", name]
+    done = _git(repository, *words, "--message", message(release.digest, version=release.version), release.commit)
+    if done.returncode != 0:
+        raise RepositoryError(f"{name} could not be made ({done.stderr.strip()})", str(repository), "try again")
+    return made
+
+
+def fetch(repository: Path, release: Release, target: Path) -> Path:
+    """The release's folder, from DVC's cache or remote, checked against its manifest and its digest.
+
+    Raises ReleaseInvalid when it is not what its tag says; `target` is then not there.
+    """
+    if target.is_dir():
+        return _checked(target, release)
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+
+    draft = target.with_name(f".{target.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        DVCFileSystem(str(repository), rev=release.commit).get(OUT, str(draft), recursive=True)
+    except (DvcException, OSError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        do = "`dvc fetch` it from the remote, or assign another release"
+        raise ReleaseInvalid(f"its files are not to be had ({error})", release.version, do) from None
+    _checked(draft, release)
+    draft.replace(target)
+    return target
+
+
+@dataclass(frozen=True)
+class _Tag:
+    name: str
+    commit: str
+    said: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        return self.said.get("digest", "")
+
+
+def _release(tag: _Tag) -> Release:
+    return Release(tag.name.partition("@")[2], tag.commit, tag.digest)
+
+
+def _tags(repository: Path) -> list[_Tag]:
+    """Annotated tags of ours with a message that is JSON; other tags are other people's."""
+    wanted = "--format=%(refname:strip=2)%1f%(*objectname)%1f%(contents:subject)"
+    listed = _git(repository, "for-each-ref", wanted, f"refs/tags/{NAME}[@#]*")
+    if listed.returncode != 0:
+        raise RepositoryError("this is not a Git repository", str(repository), "go into the project's folder")
+    found = []
+    for line in listed.stdout.splitlines():
+        name, at, said = line.split("\x1f")
+        if at and said.startswith("{"):
+            found.append(_Tag(name, at, json.loads(said)))
+    return found
+
+
+def _numbers(version: str) -> tuple[int, int, int]:
+    major, minor, patch = version.removeprefix("v").split(".")
+    return int(major), int(minor), int(patch)
+
+
+def _checked(folder: Path, release: Release) -> Path:
+    if commit.digest(folder) != release.digest:
+        shutil.rmtree(folder)
+        raise ReleaseInvalid("its files are not those that were released", release.version, "assign another release")
+    return commit.check(folder)
+
+
+def _git(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, check=False)

@@ -1,0 +1,73 @@
+"""What tonight's systems are judged against.
+
+Reads the digests of tonight's tables, the definition that this checkout holds, and the registry; writes the incumbent's
+system, and `recipe.json`. The incumbent is the release in production; but when tonight's recipe is that release's own,
+the one that it was itself judged against: a night in which nothing changed then does nothing, and a worse recipe is
+always judged against the best. With nothing in production it is absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from nightshift import commit, registry, stage
+from nightshift.registry import Release
+from nightshift.stage import Metrics, Work
+
+DEFINITION = ("include", "dvc.yaml", "params.yaml", "versions.json")
+
+
+def recipe(facts: dict[str, Any], root: Path) -> dict[str, Any]:
+    """What made tonight's systems: the digest of every table, and of every part of the definition."""
+    tables = {name: table["digest"] for name, table in facts["tables"].items()}
+    return {"tables": tables, "definition": {part: definition(root, part) for part in DEFINITION}}
+
+
+def definition(root: Path, part: str) -> str:
+    """sha256 over the names and contents of the files of one part that Git does not ignore."""
+    asked = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", part]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    names = sorted({name for name in listed.split("\0") if name and (root / name).is_file()})
+    return hashlib.sha256("".join(f"{name}\0{commit.sha256(root / name)}\n" for name in names).encode()).hexdigest()
+
+
+def against(repository: Path, tonight: dict[str, Any], scratch: Path) -> tuple[Release | None, str]:
+    """The release to be judged against, or None with the reason."""
+    in_production = registry.current(repository)
+    if in_production is None:
+        return None, "nothing is in production"
+    folder = registry.fetch(repository, in_production, scratch / in_production.digest)
+    said = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+    if said["recipe"] != tonight:
+        return in_production, ""
+    earlier = said["judged_against"]
+    if earlier is None:
+        return None, "tonight's recipe is that of the release in production, which was judged against none"
+    return registry.by_digest(repository, earlier), "the release that production's was judged against is gone"
+
+
+def run(facts: Path, out: Path, recipe_out: Path, work: Work) -> Metrics:
+    """Bring the incumbent's system. Raises ReleaseInvalid when its files are not those that were released."""
+    root = Path.cwd()
+    tonight = recipe(json.loads(commit.check(facts).read_text(encoding="utf-8")), root)
+    with tempfile.TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None) as scratch:
+        found, reason = against(root, tonight, Path(scratch))
+        commit.file(recipe_out, commit.dumps({"recipe": tonight, "judged_against": found.digest if found else None}))
+        if found is None:
+            commit.absent(out, reason)
+            return {"absent": reason}
+        system = registry.fetch(root, found, Path(scratch) / found.digest) / "system"
+        with commit.folder(out) as draft:
+            ignore = shutil.ignore_patterns(commit.MANIFEST)
+            shutil.copytree(system, draft, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    return {"judged_against": found.digest, "version": found.version}
+
+
+if __name__ == "__main__":
+    stage.main(run)

@@ -1,0 +1,60 @@
+"""Sign tonight's release and say under which version it is to be published.
+
+Runs in a clone of the night's commit, before the branch moves; its last line is JSON with the commit's message and the
+tags that the publisher makes in the same push. A digest that has a version is never versioned again: an unchanged
+release is not a new one, and a rollback by hand stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from nightshift import commit, registry, signature
+from nightshift.errors import NightshiftError, ReleaseInvalid
+
+
+def said(metrics: dict[str, Any], version: str | None, night: str) -> dict[str, Any]:
+    """What the publisher is told about a night with these metrics of `release`."""
+    verdict, digest = metrics.get("verdict", "INCONCLUSIVE"), metrics.get("digest")
+    subject = f"{night}: {verdict}"
+    body = f"Released {metrics['system']} as {version} ({digest})." if version else "Nothing was released."
+    tags = []
+    if version and digest:
+        note = registry.message(digest, role=metrics["role"], system=metrics["system"], verdict=verdict)
+        tags.append({"name": registry.tag(version), "message": note})
+    return {"message": f"{subject}\n\n{body}", "tags": tags, "released": digest if version else None}
+
+
+def publish(clone: Path, home: Path, night: str) -> dict[str, Any]:
+    """Sign and name the release of the commit that `clone` stands on. Raises ReleaseInvalid."""
+    metrics = json.loads((clone / "metrics" / "release.json").read_text(encoding="utf-8"))
+    if not metrics.get("released") or registry.by_digest(clone, metrics["digest"]):
+        return said(metrics, None, night)
+    from dvc.repo import Repo
+
+    with Repo(str(clone)) as repo:
+        repo.checkout(targets=[registry.OUT], force=True)
+    folder = commit.check(clone / registry.OUT)
+    if commit.digest(folder) != metrics["digest"]:
+        raise ReleaseInvalid("the release is not the one that its metrics name", str(folder), "run the night again")
+    signature.sign(folder, home / "releases" / metrics["digest"] / "model.sig", home)
+    version = registry.next_version(clone, minor=metrics["role"] == "winner")
+    return said(metrics, version, night)
+
+
+def main() -> None:
+    """Print what is to be published; exits with the error's code."""
+    try:
+        done = publish(Path.cwd(), Path(os.environ["NIGHTSHIFT_HOME"]), os.environ.get("DVC_AIRFLOW_RUN", "Night"))
+    except NightshiftError as error:
+        print(f"publish: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    print(json.dumps(done))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Assemble the release: the system that the gate lets out, with everything that proves it.
+
+Reads the gate's decision, the recipe, tonight's systems and the facts about data; writes one folder: system/, card.md,
+bom.json, gate.json, lineage.json, facts.json, release.json. Where the gate releases nothing the folder holds the
+winner, without a version: a person may look at it, and let an INCONCLUSIVE one out with a reason. Signature, time and
+run stand beside the release when it is published, never in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nightshift import commit, stage
+from nightshift.release import card
+from nightshift.stage import Metrics, Work
+
+
+def lineage(facts: dict[str, Any], judged_against: str | None) -> dict[str, Any]:
+    """What the system was made from, by digest: tables, base, adaptation, prompt, index."""
+    system = facts["system"]
+    tables = {name: table["digest"] for name, table in facts["tables"].items()}
+    trained = {name: tables[name] for name in ("balanced", "pairs") if name in tables}
+    return {
+        "system": system["name"],
+        "made_from": system["digests"],
+        "trained_on": trained if system["name"] != "plain" or facts["base"].get("origin") == "pretrained" else {},
+        "answers_from": {"index": system["digests"]["index"], "sections": tables.get("unique")},
+        "judged_on": {name: digest for name, digest in tables.items() if name.startswith("items")},
+        "judged_against": judged_against,
+    }
+
+
+def run(
+    gate: Path, recipe: Path, winner: Path, refresh: Path, plain: Path, catalogue: Path, data_facts: Path, out: Path,
+    work: Work,
+) -> Metrics:  # fmt: skip
+    """Assemble tonight's release. Absent where there is no system to release."""
+    decided = json.loads(commit.check(gate).read_text(encoding="utf-8"))
+    named = decided["releases"]
+    system = commit.check({"winner": winner, "refresh": refresh, "plain": plain}[named or "winner"])
+    if reason := commit.why_absent(system):
+        commit.absent(out, reason)
+        return {"released": False, "absent": reason}
+    made = json.loads(recipe.read_text(encoding="utf-8"))
+    tables = json.loads(commit.check(data_facts).read_text(encoding="utf-8"))["tables"]
+    facts = {
+        "system": json.loads((system / "system.json").read_text(encoding="utf-8")),
+        "base": json.loads((system / "base" / "facts.json").read_text(encoding="utf-8")),
+        "tables": tables,
+        "gate": decided,
+    }
+    versions = {
+        name: version
+        for package in json.loads(Path("versions.json").read_text(encoding="utf-8")).values()
+        for name, version in package.items()
+    }
+    with commit.folder(out) as draft:
+        shutil.copytree(system, draft / "system", copy_function=shutil.copyfile)
+        papers: dict[str, Any] = {
+            "bom.json": card.bill(facts, versions),
+            "gate.json": decided,
+            "lineage.json": lineage(facts, made["judged_against"]),
+            "facts.json": {key: facts[key] for key in ("system", "base", "tables")},
+        }
+        for name, content in papers.items():
+            (draft / name).write_text(commit.dumps(content), encoding="utf-8")
+        (draft / "card.md").write_text(card.markdown(facts), encoding="utf-8")
+        shutil.copyfile(commit.check(catalogue) / "croissant.json", draft / "croissant.json")
+        release = {
+            "files": {name: commit.sha256(draft / name) for name in commit.names(draft)},
+            "system": facts["system"]["name"],
+            "role": named or "winner",
+            "training_rows": tables.get("balanced", {}).get("digest"),
+            **made,
+        }
+        (draft / "release.json").write_text(commit.dumps(release), encoding="utf-8")
+    return {
+        "released": named is not None,
+        "role": named or "winner",
+        "system": facts["system"]["name"],
+        "verdict": decided["verdict"],
+        "digest": commit.digest(out),
+    }
+
+
+if __name__ == "__main__":
+    stage.main(run)
