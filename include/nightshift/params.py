@@ -9,7 +9,7 @@ that what DVC compares is always what runs.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -33,7 +33,7 @@ class Strict(BaseModel):
 
 
 class Section(Strict):
-    """A top-level key of params.yaml; its name is the class's."""
+    """A part of params.yaml with a type of its own, at a key or a dotted path of keys; its name is the class's."""
 
     name: ClassVar[str]
 
@@ -57,10 +57,11 @@ def check(path: Path) -> None:
     """Read the whole file, its profiles too. Raises ParamsError at the first key that is wrong."""
     document = parse(path)
     known = sections()
-    for key in document:
-        if key not in known and key not in ("profile", "profiles"):
+    for spine in _maps(document):
+        name = ".".join(spine)
+        if not any(one == name or one.startswith(f"{name}.") for one in known):
             raise ParamsError(
-                f"unknown section {key!r}", _at(path, document, [key]), f"known are {', '.join(sorted(known))}"
+                f"unknown section {name!r}", _at(path, document, spine), f"known are {', '.join(sorted(known))}"
             )
     for section in known.values():
         _typed(path, document, section)
@@ -115,17 +116,30 @@ def _yaml() -> YAML:
     return yaml
 
 
+def _maps(document: CommentedMap) -> Iterator[list[str]]:
+    """The keys to everything that must be a section, or hold some."""
+    above = {name.partition(".")[0] for name in sections() if "." in name}
+    for key in document:
+        if key not in ("profile", "profiles"):
+            yield [key]
+        if key in above:
+            yield from ([key, inner] for inner in document[key])
+
+
 def _typed(path: Path, document: CommentedMap, section: type[S], shown: str = "") -> S:
-    if section.name not in document:
-        raise ParamsError(f"section {section.name!r} is missing", str(path), "restore it from Git")
+    spine = section.name.split(".")
+    found: Any = document
+    for key in spine:
+        if not isinstance(found, Mapping) or key not in found:
+            raise ParamsError(f"section {section.name!r} is missing", str(path), "restore it from Git")
+        found = found[key]
     try:
-        return section.model_validate(_plain(document[section.name]))
+        return section.model_validate(_plain(found))
     except ValidationError as error:
         first = error.errors()[0]
-        keys = _keys(document[section.name], first["loc"])
+        keys = _keys(found, first["loc"])
         name = ".".join(map(str, [section.name, *keys]))
-        keys.insert(0, section.name)
-        raise ParamsError(f"{shown}{name}: {_reason(first, section)}", _at(path, document, keys)) from None
+        raise ParamsError(f"{shown}{name}: {_reason(first, section)}", _at(path, document, [*spine, *keys])) from None
 
 
 def _reason(first: Mapping[str, Any], section: type[Section]) -> str:

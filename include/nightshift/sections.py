@@ -262,7 +262,7 @@ class Index(Section):
 class Prompt(Section):
     """Examples in the prompt."""
 
-    name: ClassVar[str] = "prompt"
+    name: ClassVar[str] = "adapt.prompt"
     shots: int = Field(ge=1, le=16, description="Examples")
     max_characters: int = Field(ge=40, description="Question and answer of one example together, characters")
     min_pairs: int = Field(ge=1, description="Fewer pairs than this: absent")
@@ -271,7 +271,7 @@ class Prompt(Section):
 class Lora(Section):
     """Low-rank adapters on all linear layers, loss on the answer alone."""
 
-    name: ClassVar[str] = "lora"
+    name: ClassVar[str] = "adapt.lora"
     rank: int = Field(ge=1, le=256, description="Rank of each update")
     alpha: float = Field(gt=0, description="Scale: the update counts alpha / rank")
     dropout: Share = Field(description="On the adapter's input, while training")

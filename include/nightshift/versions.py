@@ -48,6 +48,7 @@ LIBRARIES = {
         "evaluate",
         "bm25s",
         "faiss-cpu",
+        "scipy",
         "polars",
         "numpy",
     ],

@@ -1,0 +1,91 @@
+"""Ask the test items of what could be released, and of what it has to beat.
+
+Reads the winner, the refresh, plain and the incumbent; writes a table of rows for each system that was asked and
+`judged.json`, which says which system plays which role, by digest. No system is asked twice: roles with equal digests
+share their rows. With something in production plain is not asked. What could be released is also answered by the engine
+that would serve it, as far as evaluate.engine_items goes, and the share of equal answers is a metric of the gate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nightshift import commit, documents, engine, stage
+from nightshift.answer import System
+from nightshift.evaluate.ask import ROW, ask, load_probes
+from nightshift.evaluate.evaluate import means
+from nightshift.likelihood import Model
+from nightshift.sections import Compute, Evaluate
+from nightshift.stage import Metrics, Work
+
+ENGINE_TOKENS = 16  # of each answer that are compared: greedy answers that part do so early
+VERSION = 1
+
+
+def roles(winner: Path, refresh: Path, plain: Path, incumbent: Path) -> dict[str, str | None]:
+    """Role → digest of the system that plays it; None where there is none, or it is not asked."""
+    found = {"winner": winner, "refresh": refresh, "plain": plain, "incumbent": incumbent}
+    digests = {role: None if commit.why_absent(path) else commit.digest(path) for role, path in found.items()}
+    if digests["incumbent"]:
+        digests["plain"] = None
+    return digests
+
+
+def agreement(folder: Path, items: pl.DataFrame, params: Evaluate, compute: Compute, work: Work) -> pl.DataFrame:
+    """Rows of `engine_agreement`: 1 where the serving engine says what the judged model says."""
+    system = System.open(folder)
+    asked = items.filter(pl.col("kind") == "answer").sort("id").head(params.engine_items)
+    if asked.is_empty():
+        return pl.DataFrame(schema=ROW)
+    messages = [
+        system.messages(row["question"], system.sections(row["question"])) for row in asked.iter_rows(named=True)
+    ]
+    weights = [commit.digest(folder), VERSION, compute.model_dump(), stage.libraries("evaluate")]
+    known = work.memo("judge.agreement", weights)
+
+    def compare(todo: list[int]) -> list[float]:
+        limit = min(ENGINE_TOKENS, system.settings["max_new_tokens"])
+        model = Model.load(system.base, system.adapter, compute)
+        ours = [model.generate(messages[place], limit) for place in work.progress(todo, "answers of the model")]
+        with engine.start(folder, compute.threads, compute.device) as served:
+            theirs = [served.chat(messages[place], limit) for place in work.progress(todo, "answers of the engine")]
+        return [float(one.strip() == other.strip()) for one, other in zip(ours, theirs, strict=True)]
+
+    equal = known.map([documents.key(str(one)) for one in messages], compare)
+    rows = [(item, "answer", "open", "engine_agreement", value) for item, value in zip(asked["id"], equal, strict=True)]
+    return pl.DataFrame(rows, schema=ROW, orient="row")
+
+
+def run(
+    winner: Path, refresh: Path, plain: Path, incumbent: Path, items: Path, probes: Path, out: Path,
+    params: Evaluate, compute: Compute, work: Work,
+) -> Metrics:  # fmt: skip
+    """Judge tonight's candidates."""
+    folders = {"winner": winner, "refresh": refresh, "plain": plain, "incumbent": incumbent}
+    played = roles(*(commit.check(path) for path in folders.values()))
+    table = pl.read_parquet(commit.check(items) / "items.parquet")
+    metrics: dict[str, Any] = {}
+    tables: dict[str, pl.DataFrame] = {}
+    left_out = 0
+    for role, digest in played.items():
+        if digest is None or digest in tables:
+            continue
+        rows, counted = ask(folders[role], table, load_probes(probes), params, compute, work)
+        if role != "incumbent":
+            rows = pl.concat([rows, agreement(folders[role], table, params, compute, work)])
+        tables[digest] = rows.sort("item", "book", "metric")
+        left_out = max(left_out, counted["left_out"])
+        metrics[role] = {name: one["mean"] for name, one in means(rows).items()}
+    judged = {"roles": played, "items": commit.digest(items), "left_out": left_out}
+    with commit.folder(out) as draft:
+        for digest, rows in tables.items():
+            documents.store(draft / f"{digest}.parquet", rows)
+        (draft / "judged.json").write_text(commit.dumps(judged), encoding="utf-8")
+    return {"items": len(table), "left_out": left_out, **metrics}
+
+
+if __name__ == "__main__":
+    stage.main(run)

@@ -1,0 +1,62 @@
+"""Pick one of tonight's systems by the validation items.
+
+Its worth is the mean of choice accuracy (closed and open-book) and of the token F1 of generated answers; of equals the
+simpler stays (plain, prompt, lora). The test side is not looked at: the gate asks it of what was picked here. Writes a
+copy of the picked system, byte for byte, so that an equal choice stops what follows.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from nightshift import commit, stage
+from nightshift.errors import DataRefused
+from nightshift.stage import Metrics, Work
+
+WORTH = ("choice_accuracy.closed", "choice_accuracy.open", "token_f1.open")
+SIMPLER = ("plain", "prompt", "lora")
+
+
+def worth(summary: dict[str, dict[str, float]]) -> float:
+    """Mean of what was measured of WORTH; 0 where nothing was."""
+    found = [summary[name]["mean"] for name in WORTH if name in summary]
+    return sum(found) / len(found) if found else 0.0
+
+
+def pick(worths: dict[str, float]) -> str:
+    """The best; of equals the simpler."""
+    return min(worths, key=lambda name: (-worths[name], SIMPLER.index(name) if name in SIMPLER else len(SIMPLER), name))
+
+
+def run(out: Path, pairs: list[Path], work: Work) -> Metrics:
+    """Pick among (evaluated/X, systems/X) pairs; X is the folder's name. Absent where all are.
+
+    Raises DataRefused when a pair does not belong together.
+    """
+    worths: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    systems: dict[str, Path] = {}
+    for evaluated, system in zip(pairs[::2], pairs[1::2], strict=True):
+        if evaluated.name != system.name:
+            do = "mend the command of `select` in dvc.yaml"
+            raise DataRefused(f"{evaluated} and {system} are not of one system", "select", do)
+        if reason := commit.why_absent(commit.check(evaluated)):
+            left_out[system.name] = reason
+            continue
+        worths[system.name] = worth(json.loads((evaluated / "summary.json").read_text(encoding="utf-8")))
+        systems[system.name] = commit.check(system)
+    if not worths:
+        reason = next(iter(left_out.values()), "no system was made")
+        commit.absent(out, reason)
+        return {"absent": reason}
+    best = pick(worths)
+    with commit.folder(out) as draft:
+        ignore = shutil.ignore_patterns(commit.MANIFEST)
+        shutil.copytree(systems[best], draft, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    return {"winner": best, "worth": worths, "left_out": left_out}
+
+
+if __name__ == "__main__":
+    stage.main(run)

@@ -1,0 +1,63 @@
+"""What an answer is worth: the same functions at night and by day.
+
+Exact match and token F1 compare words without case, punctuation and articles, as SQuAD does (Rajpurkar et al. 2016).
+A choice is the one with the largest log-likelihood per character, so that a long text is not wrong for being long
+('acc_norm' of the LM Evaluation Harness).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’`")
+
+
+def words(text: str) -> list[str]:
+    """The words that count."""
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def exact_match(answer: str, wanted: str) -> float:
+    """1 when both have the same words in the same order, else 0."""
+    return float(words(answer) == words(wanted))
+
+
+def token_f1(answer: str, wanted: str) -> float:
+    """Harmonic mean of the precision and recall of words, 0 to 1."""
+    said, right = Counter(words(answer)), Counter(words(wanted))
+    shared = sum((said & right).values())
+    if not said or not right or not shared:
+        return float(not said and not right)
+    precision, recall = shared / said.total(), shared / right.total()
+    return 2 * precision * recall / (precision + recall)
+
+
+def chosen(log_likelihoods: Sequence[float], choices: Sequence[str]) -> int:
+    """The choice with the largest log-likelihood per character; the first of equals."""
+    each = [value / max(1, len(text)) for value, text in zip(log_likelihoods, choices, strict=True)]
+    return each.index(max(each))
+
+
+def bits_per_byte(log_likelihood: float, text: str) -> float:
+    """Bits that a byte of the text costs the model; lower is better."""
+    return -log_likelihood / math.log(2) / max(1, len(text.encode()))
+
+
+def perturbed(text: str, seed: str) -> str:
+    """The text with one in six of its longer words mistyped: two letters inside it change places."""
+    from nightshift.documents import fraction
+
+    def mistype(found: re.Match[str]) -> str:
+        word = found[0]
+        drawn = fraction(f"{found.start()}", f"{seed}\x1f{word}")
+        if drawn >= 1 / 6:
+            return word
+        place = 1 + int(drawn * 6 * (len(word) - 3))
+        return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
+
+    return re.sub(r"[A-Za-z]{4,}", mistype, text)
