@@ -1,7 +1,7 @@
 """Load a model, and ask it how likely a text is or what it says next: the one code path for both.
 
-Log-likelihoods are sums over the tokens of an assistant's turn, in nats. What several choices share is read once and
-kept (a KV cache cut back after each choice): that halves the time, and differs from reading everything each time by up
+Log-likelihoods are sums over the tokens of an assistant's turn, in nats. What several choices share is read once, and
+they are read together after it: that takes a quarter of the time, and differs from reading everything each time by up
 to 2 nats in bfloat16, so it is the only way here. Answers are greedy and generated one at a time: batching changed a
 quarter to a half of them.
 """
@@ -63,11 +63,15 @@ class Model:
         import torch
 
         prefix = self.prompt(messages)
+        ids = [self._cut(choice, len(prefix)) for choice in choices]
         with torch.inference_mode():
-            read = self.model(input_ids=self._ids(prefix), use_cache=True)
-            self.tokens += len(prefix)
+            read = self.model(input_ids=self._ids([prefix]), use_cache=True, logits_to_keep=1)
             first = torch.log_softmax(read.logits[0, -1].float(), dim=-1)
-            return [self._after(read.past_key_values, first, len(prefix), choice) for choice in choices]
+            totals = torch.stack([first[one[0]] for one in ids])
+            if max(map(len, ids)) > 1:
+                totals = totals + self._after(read.past_key_values, ids)
+        self.tokens += len(prefix) + sum(map(len, ids))
+        return [float(total) for total in totals]
 
     def text(self, text: str) -> float:
         """Log-likelihood of a text from its second token on, nats."""
@@ -75,7 +79,7 @@ class Model:
 
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"][: self.context]
         with torch.inference_mode():
-            logits = self.model(input_ids=self._ids(ids)).logits[0, :-1].float()
+            logits = self.model(input_ids=self._ids([ids])).logits[0, :-1].float()
         self.tokens += len(ids)
         wanted = torch.tensor(ids[1:], device=logits.device)
         return float(torch.log_softmax(logits, dim=-1).gather(1, wanted.unsqueeze(1)).sum())
@@ -85,7 +89,7 @@ class Model:
         import torch
 
         prefix = self.prompt(messages)
-        ids = self._ids(prefix)
+        ids = self._ids([prefix])
         end = self.tokenizer.eos_token_id
         with torch.inference_mode():
             out = self.model.generate(
@@ -102,21 +106,27 @@ class Model:
         self.tokens += int(out.shape[1])
         return str(self.tokenizer.decode(out[0, len(prefix) :], skip_special_tokens=True)).strip()
 
-    def _after(self, cache: Any, first: Any, length: int, choice: str) -> float:
-        """Log-likelihood of one choice after the prefix that `cache` holds; the cache is as before afterwards."""
+    def _after(self, cache: Any, ids: list[list[int]]) -> Any:
+        """Log-likelihood of each choice's tokens from its second on, (choices,).
+
+        Right padding is never looked at: attention is causal, and what stands on it is not summed.
+        """
         import torch
 
-        ids = self.tokenizer(choice, add_special_tokens=False)["input_ids"][: self.context - length]
-        self.tokens += len(ids)
-        total = float(first[ids[0]])
-        if len(ids) > 1:
-            logits = self.model(input_ids=self._ids(ids[:-1]), past_key_values=cache, use_cache=True).logits[0].float()
-            wanted = torch.tensor(ids[1:], device=logits.device)
-            total += float(torch.log_softmax(logits, dim=-1).gather(1, wanted.unsqueeze(1)).sum())
-            cache.crop(-(len(ids) - 1))  # a negative number is how many tokens go
-        return total
+        longest = max(map(len, ids))
+        padded = self._ids([one + [0] * (longest - len(one)) for one in ids])  # (choices, longest)
+        cache.batch_repeat_interleave(len(ids))
+        logits = self.model(input_ids=padded[:, :-1], past_key_values=cache, use_cache=True).logits.float()
+        each = torch.log_softmax(logits, dim=-1).gather(2, padded[:, 1:].unsqueeze(2)).squeeze(2)
+        lengths = torch.tensor([len(one) - 1 for one in ids], device=each.device)
+        inside = torch.arange(longest - 1, device=each.device) < lengths.unsqueeze(1)
+        return torch.where(inside, each, 0.0).sum(dim=1)
 
-    def _ids(self, ids: list[int]) -> Any:
+    def _cut(self, choice: str, length: int) -> list[int]:
+        ids: list[int] = self.tokenizer(choice, add_special_tokens=False)["input_ids"][: self.context - length]
+        return ids
+
+    def _ids(self, ids: list[list[int]]) -> Any:
         import torch
 
-        return torch.tensor([ids], device=self.model.device)
+        return torch.tensor(ids, device=self.model.device)

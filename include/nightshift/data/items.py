@@ -21,7 +21,7 @@ from typing import Any
 import polars as pl
 
 from nightshift import commit, documents, stage
-from nightshift.data.questions import first_sentence, parameters, purpose
+from nightshift.data.questions import asked, first_sentence
 from nightshift.sections import Items
 from nightshift.stage import Metrics, Work
 
@@ -89,12 +89,9 @@ def retrievals(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
 
 
 def answers(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
-    """Items with a free answer: a purpose, or the meaning of each parameter."""
-    if said := purpose(row["title"], row["body"]):
-        yield _item(row, "answer", f"What is “{row['title']}” for?", said, "purpose")
-    for name, meaning in parameters(row["title"], row["body"]):
-        question = f"What does the parameter “{name}” of “{row['within']}” mean?"
-        yield _item(row, "answer", question, meaning, "parameter")
+    """Items with a free answer: a purpose, the meaning of a parameter, what stands under a heading."""
+    for one in asked(row):
+        yield _item(row, "answer", one.question, one.answer, one.kind)
 
 
 def drawn(made: list[Row], limit: int, per_document: int) -> list[Row]:

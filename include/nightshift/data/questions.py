@@ -1,13 +1,16 @@
 """What can be asked about a section, with the answer in its own words.
 
-Pure text rules, shared by the items that judge a model and the pairs that train one: the first sentence of a body,
-what a thing is for, what each parameter means (numpy's, Google's and reStructuredText's ways of writing them down).
+Pure text rules, shared by the items that judge a model and the pairs that train one. Of documented code: what a thing
+is for, and what each parameter means (numpy's, Google's and reStructuredText's ways of writing them down). Of any other
+text: what stands under a heading.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 SHORTEST, LONGEST = 20, 300  # characters of a sentence that can stand alone as an answer
 _SENTENCE = re.compile(r"(.+?[.!?])(?=\s+[A-Z`\"'(]|\s*$)", re.S)
@@ -15,6 +18,7 @@ _NUMPY = re.compile(r"(?m)^(\*{0,2}[A-Za-z_][\w, *]*?)(?: ?:[^\n]*)?\n((?:[ \t]+
 _GOOGLE = re.compile(r"(?m)^[ \t]+(\w+)(?: ?\([^)\n]*\))?: (\S[^\n]*(?:\n[ \t]{6,}\S[^\n]*)*)")
 _FIELD = re.compile(r"(?m)^:param (?:[\w\[\], ]+ )?(\w+): *(\S[^\n]*(?:\n[ \t]+\S[^\n]*)*)")
 _PARAMETERS = ("Parameters", "Other Parameters", "Attributes", "Args", "Arguments")
+_PARTS = {*_PARAMETERS, "Returns", "Raises", "Yields", "Examples", "Example", "See Also", "Notes", "References"}
 
 
 def first_sentence(body: str) -> str:
@@ -30,23 +34,31 @@ def first_sentence(body: str) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question that one section answers, and the rule that made it."""
+
+    kind: str  # purpose | parameter | heading
+    question: str
+    answer: str
+
+
+def asked(row: Mapping[str, Any]) -> Iterator[Asked]:
+    """Every question that a section answers by these rules."""
+    title, body = row["title"], row["body"]
+    if not row["path"].endswith(".py"):
+        if said := first_sentence(body):
+            yield Asked("heading", f"What is said under “{title}”?", said)
+        return
+    if said := purpose(title, body):
+        yield Asked("purpose", f"What is “{title}” for?", said)
+    for name, meaning in parameters(title, body):
+        yield Asked("parameter", f"What does the parameter “{name}” of “{row['within']}” mean?", meaning)
+
+
 def purpose(title: str, body: str) -> str:
     """What the thing that is titled so is for; "" for a section about a part of it, like 'Notes' or 'Examples'."""
-    last = title.rpartition(" > ")[2]
-    if " > " in title and last in {
-        *_PARAMETERS,
-        "Returns",
-        "Raises",
-        "Yields",
-        "Examples",
-        "Example",
-        "See Also",
-        "Notes",
-        "References",
-        "Warnings",
-    }:
-        return ""
-    return first_sentence(body)
+    return "" if " > " in title and title.rpartition(" > ")[2] in _PARTS else first_sentence(body)
 
 
 def parameters(title: str, body: str) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,232 @@
+"""Train a low-rank adapter on question-and-answer pairs.
+
+Reads the chosen base and the pairs; writes peft's adapter (safetensors) and a curve of the loss. All linear layers are
+adapted (Hu et al. 2021, Dettmers et al. 2023), the loss counts the answer's tokens alone, under bfloat16 autocast
+(three times float32 here). Pairs are drawn by weight without replacement, until the budget of tokens is spent.
+Checkpoints make a killed training go on to the same weights. Absent with too few pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nightshift import checkpoint, commit, documents, stage
+from nightshift.sections import Compute, Lora
+from nightshift.stage import Metrics, Work
+
+SALT = "lora-1"
+PAD_TO = 32  # tokens: lengths are rounded up to a multiple
+WARMUP = 0.1
+IGNORED = -100  # label that torch's cross-entropy passes over
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair as token ids; the first `prompt` of them are not counted in the loss."""
+
+    ids: list[int]
+    prompt: int
+
+
+def drawn(pairs: pl.DataFrame, epoch: int) -> list[int]:
+    """The order of one epoch: weighted sampling without replacement (Efraimidis & Spirakis 2006) by hash(id)."""
+    keys = [
+        -math.log(max(documents.fraction(one, f"{SALT}:{epoch}"), 1e-12)) / weight
+        for one, weight in pairs.select("id", "weight").iter_rows()
+    ]
+    return sorted(range(len(keys)), key=lambda place: keys[place])
+
+
+def schedule(examples: list[Example | None], pairs: pl.DataFrame, params: Lora) -> list[list[int]]:
+    """The pairs of every step, until tokens or epochs are spent; pairs without an example are too long."""
+    order = _order(examples, pairs, params)
+    steps = [order[start : start + params.batch] for start in range(0, len(order), params.batch)]
+    return [step for step in steps if len(step) == params.batch or len(steps) == 1]
+
+
+def encode(tokenizer: Any, pairs: pl.DataFrame, longest: int) -> list[Example | None]:
+    """Every pair as a user's and an assistant's turn; None for one that is too long."""
+    found: list[Example | None] = []
+    for question, answer in pairs.select("question", "answer").iter_rows():
+        asked = [{"role": "user", "content": question}]
+        prompt = list(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False))
+        said = tokenizer(answer, add_special_tokens=False)["input_ids"]
+        ids = [*prompt, *said, tokenizer.eos_token_id]
+        found.append(Example(ids, len(prompt)) if len(ids) <= longest else None)
+    return found
+
+
+def batch(examples: list[Example], pad: int) -> tuple[Any, Any, Any]:
+    """(batch, length) ids, labels and mask."""
+    import torch
+
+    length = PAD_TO * math.ceil(max(len(one.ids) for one in examples) / PAD_TO)
+    ids = torch.full((len(examples), length), pad)
+    labels = torch.full((len(examples), length), IGNORED)
+    mask = torch.zeros((len(examples), length), dtype=torch.long)
+    for row, one in enumerate(examples):
+        size = len(one.ids)
+        ids[row, :size] = torch.tensor(one.ids)
+        labels[row, one.prompt : size] = torch.tensor(one.ids[one.prompt :])
+        mask[row, :size] = 1
+    return ids, labels, mask
+
+
+class Trainer:
+    """The loop: model, optimizer, and the step that they are at."""
+
+    def __init__(self, base: Path, params: Lora, compute: Compute, steps: int) -> None:
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        stage.seed(params.seed)
+        self.params, self.compute, self.steps, self.step = params, compute, steps, 0
+        self.dtype = getattr(torch, compute.dtype)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=self.dtype, use_safetensors=True)
+        config = LoraConfig(
+            r=params.rank,
+            lora_alpha=params.alpha,
+            lora_dropout=params.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            base_model_name_or_path="base",
+        )
+        self.model = get_peft_model(model, config).to(compute.device).train()
+        self.trained = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
+        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=params.lr, weight_decay=0.0)
+
+    def rate(self) -> float:
+        """The learning rate of the step that comes: linear warm-up, then linear to 0."""
+        warm = max(1, round(WARMUP * self.steps))
+        if self.step < warm:
+            return self.params.lr * (self.step + 1) / warm
+        return self.params.lr * (self.steps - self.step) / max(1, self.steps - warm)
+
+    def train(self, examples: list[Example], pad: int) -> float:
+        """One step; returns its loss in nats a token of the answers."""
+        import torch
+
+        torch.manual_seed(
+            self.params.seed + self.step
+        )  # dropout depends on the step alone, so that a resume repeats it
+        ids, labels, mask = (one.to(self.compute.device) for one in batch(examples, pad))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        with torch.autocast(self.compute.device, dtype=self.dtype, enabled=self.compute.dtype == "bfloat16"):
+            loss = self.model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return float(loss.detach())
+
+    def tensors(self) -> dict[str, Any]:
+        """Adapter and optimizer, by name."""
+        found = {f"weight/{name}": one for name, one in self.trained.items()}
+        for name, one in self.trained.items():
+            found |= {f"{kind}/{name}": self.optimizer.state[one][kind] for kind in ("exp_avg", "exp_avg_sq", "step")}
+        return found
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        import torch
+
+        with torch.no_grad():
+            for name, one in self.trained.items():
+                one.copy_(saved.tensors[f"weight/{name}"])
+                self.optimizer.state[one] = {
+                    kind: saved.tensors[f"{kind}/{name}"].clone() for kind in ("exp_avg", "exp_avg_sq", "step")
+                }
+        self.step = saved.step
+
+
+def run(
+    base: Path, pairs: Path, verdict: Path, out: Path, curve: Path, params: Lora, compute: Compute, work: Work
+) -> Metrics:
+    """Train the adapter. Absent where base or pairs are, or too few pairs are there."""
+    import torch
+    from transformers import AutoTokenizer
+
+    torch.set_num_threads(compute.threads)
+    commit.check(verdict)
+    reason = commit.why_absent(commit.check(base)) or commit.why_absent(commit.check(pairs))
+    table = pl.DataFrame() if reason else pl.read_parquet(pairs / "pairs.parquet")
+    if not reason and len(table) < params.min_pairs:
+        reason = f"{len(table)} pairs are too few, at least {params.min_pairs} are needed"
+    if reason:
+        commit.absent(out, reason)
+        commit.file(curve, "step,loss\n")
+        return {"absent": reason}
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    examples = encode(tokenizer, table, params.max_tokens)
+    plan = schedule(examples, table, params)
+    trainer = Trainer(base, params, compute, len(plan))
+    losses = _train(trainer, [[examples[place] for place in step] for step in plan], tokenizer.eos_token_id, work)
+    with commit.folder(out) as draft:
+        trainer.model.save_pretrained(draft / "adapter", safe_serialization=True)
+        (draft / "adapter" / "README.md").unlink(missing_ok=True)
+        about = {"kind": "lora", "base": commit.digest(base), "rank": params.rank, "steps": len(plan)}
+        (draft / "adapted.json").write_text(commit.dumps(about), encoding="utf-8")
+    commit.file(curve, "step,loss\n" + "".join(f"{step},{loss:.4f}\n" for step, loss in enumerate(losses, 1)))
+    checkpoint.clear(work.checkpoints())
+    seen = {place for step in plan for place in step}
+    return {
+        "steps": len(plan),
+        "tokens": sum(len(one.ids) for step in plan for place in step if (one := examples[place])),
+        "pairs": len(seen),
+        "pairs_left_out": len(table) - len(seen),
+        "trained_parameters": sum(one.numel() for one in trainer.trained.values()),
+        "first_loss": losses[0],
+        "last_loss": sum(losses[-5:]) / len(losses[-5:]),
+    }
+
+
+def _order(examples: list[Example | None], pairs: pl.DataFrame, params: Lora) -> list[int]:
+    left = params.tokens
+    order: list[int] = []
+    for place in _endless(examples, pairs, params.max_epochs):
+        example = examples[place]
+        assert example is not None
+        if len(example.ids) > left:
+            break
+        left -= len(example.ids)
+        order.append(place)
+    return order
+
+
+def _endless(examples: list[Example | None], pairs: pl.DataFrame, epochs: float) -> Iterator[int]:
+    """Places of usable pairs, epoch after epoch."""
+    usable = sum(one is not None for one in examples)
+    left = round(epochs * usable)
+    for epoch in range(math.ceil(epochs)):
+        for place in drawn(pairs, epoch):
+            if examples[place] is not None and left > 0:
+                left -= 1
+                yield place
+
+
+def _train(trainer: Trainer, steps: list[list[Any]], pad: int, work: Work) -> list[float]:
+    """All steps, from the newest checkpoint on; returns the loss of each."""
+    folder = work.checkpoints()
+    losses: list[float] = []
+    if saved := checkpoint.newest(folder):
+        trainer.restore(saved)
+        losses = saved.state["losses"]
+        work.resumed_from = saved.step
+    for step in work.progress(steps[trainer.step :], "steps"):
+        losses.append(trainer.train(step, pad))
+        if folder and trainer.step % trainer.params.save_every == 0 and trainer.step < len(steps):
+            checkpoint.save(folder, trainer.step, trainer.tensors(), {"losses": losses})
+    return losses
+
+
+if __name__ == "__main__":
+    stage.main(run)
