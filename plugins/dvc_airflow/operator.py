@@ -40,6 +40,7 @@ class Settings:
         env: variables for stages and commands; {clone} becomes the clone's path.
         publish: the project's command, run in a clone of the night's commit; None for none.
         record: folder for `<run>/night.json`.
+        headline: key of night.json → 'stage.metric' that it shows.
     """
 
     root: str
@@ -48,6 +49,7 @@ class Settings:
     env: Mapping[str, str]
     publish: str | None
     record: str
+    headline: Mapping[str, str]
 
     @property
     def clones(self) -> Path:
@@ -194,8 +196,9 @@ class PublishOperator(Task):
         results = self.results(context, list(known.stages))
         shared = self.settings
         try:
+            env = {**shared.env, "DVC_AIRFLOW_REPOSITORY": shared.root, "DVC_AIRFLOW_RUN": night.run}
             done = publish.publish(
-                night, known, results, shared.branch, shared.refs, shared.publish, shared.env, shared.clones
+                night, known, results, shared.branch, shared.refs, shared.publish, env, shared.clones
             )
         except publish.PublishError as error:
             raise AirflowFailException(str(error)) from None
@@ -215,7 +218,7 @@ class CommandOperator(Task):
         done = context["ti"].xcom_pull(task_ids=PUBLISH)
         root = Path(self.settings.root)
         now = Night(night.repository, done["commit"], workspace.tags(root), {}, {}, f"{night.run}-{self.task_id}")
-        env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root)}
+        env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         try:
             return publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
         except publish.PublishError as error:
@@ -245,8 +248,10 @@ class EndOperator(Task):
                 "new": done.get("new", False),
             }
             record |= {"refused": done.get("refused", ""), "stages": {n: s for n, s in stages.items() if s}}
-            record |= {"verdict": None, "released": None} | dict(done.get("said", {}))
-            record |= {one: ti.xcom_pull(task_ids=one) for one in self.after}
+            record |= {key: _metric(stages, place) for key, place in self.settings.headline.items()}
+            record |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
+            for one in self.after:
+                record |= ti.xcom_pull(task_ids=one) or {}
             place = Path(self.settings.record) / run / "night.json"
             place.parent.mkdir(parents=True, exist_ok=True)
             draft = place.with_suffix(".draft")
@@ -265,7 +270,22 @@ def _reported(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not said:
         return None
     kept = {key: said[key] for key in ("outcome", "seconds", "memory_bytes", "attempts", "sentence")}
-    return kept | dict(said.get("report") or {})
+    return kept | dict(said.get("report") or {}) | {"metrics": _metrics(said)}
+
+
+def _metrics(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the stage measured: its metrics files that are JSON objects."""
+    found: dict[str, Any] = {}
+    for path, content in (said.get("files") or {}).items():
+        if path.endswith(".json"):
+            found |= json.loads(content)
+    return found
+
+
+def _metric(stages: Mapping[str, Any], place: str) -> Any:
+    """The metric at 'stage.metric'; None where the stage did not get so far."""
+    stage, _, name = place.rpartition(".")
+    return ((stages.get(stage) or {}).get("metrics") or {}).get(name)
 
 
 def _conf(conf: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 VERSION = 1  # of the cached form
 KINDS = ("outs", "metrics", "plots")
@@ -131,7 +132,11 @@ def _key(root: Path) -> str:
     """Hash of everything that expansion reads: dvc.yaml, and the files that its `vars` name."""
     text = (root / "dvc.yaml").read_bytes()
     files = ["params.yaml"]
-    document = YAML(typ="safe").load(text) or {}
+    try:
+        document = YAML(typ="safe").load(text) or {}
+    except YAMLError as error:
+        line = " ".join(str(error).split())
+        raise ProjectError(f"{root / 'dvc.yaml'}: not YAML: {line}; mend the syntax there") from None
     for entry in document.get("vars") or []:
         if isinstance(entry, str):
             files.append(entry.partition(":")[0])

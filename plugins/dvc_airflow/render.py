@@ -35,6 +35,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     env: Mapping[str, str] | None = None,
     publish: str | None = None,
     after: Mapping[str, str] | None = None,
+    headline: Mapping[str, str] | None = None,
     record: Path | None = None,
     **dag: Any,
 ) -> DAG:
@@ -48,6 +49,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         env: variables for stages and commands; {clone} becomes the clone's path.
         publish: command run in a clone of the night's commit; its last line is JSON with message, tags, released.
         after: task → command to run when `publish` said that something was released.
+        headline: key of night.json → 'stage.metric' that it shows.
         record: folder for `<run>/night.json`; default `.dvc/tmp/runs`.
         dag: passed to Airflow's DAG (schedule, params, …).
 
@@ -56,7 +58,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     """
     known = project.read(project_root, project_root / ".dvc" / "tmp" / "projects")
     kept = record or project_root / ".dvc" / "tmp" / "runs"
-    settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept))
+    settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept), dict(headline or {}))
     options: dict[str, Any] = {"catchup": False, "max_active_runs": 1, "params": form(project_root)} | dag
     options["tags"] = [*options.get("tags", []), operator.shape_tag(known)]
     with DAG(dag_id, **options) as made:
@@ -92,6 +94,7 @@ _JSON: dict[type, Any] = {
     int: "integer",
     float: "number",
     str: "string",
+    dict: "object",
     list: "array",
     type(None): ["null", "string", "number"],
 }
