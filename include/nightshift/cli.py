@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nightshift.errors import NightshiftError, RepositoryError
+from nightshift.errors import NightshiftError, ParamsError
+from nightshift.place import Place, port
+
+FIRST_KEY = "first.key"
 
 app = typer.Typer(
     help="The whole life of a language model, every night, from one definition.",
@@ -22,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+keys = typer.Typer(help="Keys of the endpoint.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 
 @app.callback()
@@ -39,37 +44,58 @@ def nightly(
     """Run a night in Airflow, follow it, and say what came of it."""
     from nightshift import night, params
 
-    root = project()
-    params.check(root / params.FILE)
-    airflow = local()
+    place = Place.here()
+    params.check(place.root / params.FILE)
+    conf = _conf(profile, set_ or [])
+    airflow = place.airflow()
     running = airflow.healthy()
-    airflow.start(_port())
+    airflow.start(port("NIGHTSHIFT_AIRFLOW_PORT", 8080))
     try:
-        run = night.begin(airflow, _conf(profile, set_ or []))
+        run = night.begin(airflow, conf)
         night.say(f"{'Night' if run.started else 'Following the night under way,'} {run.id} at {airflow.url}")
         state = night.follow(airflow, run, sys.stdout)
     finally:
         if not running:
             airflow.stop()
-    ended = night.of(_state(root), run.id)
+    ended = night.of(place.state, run.id)
     if state != "success":
         raise night.broken(ended)
-    night.say("\n" + night.summary(root, ended))
+    night.say("\n" + night.told(place.state, ended))
 
 
 @app.command()
 def up() -> None:
-    """Start Airflow and leave it running."""
-    airflow = local()
-    airflow.start(_port())
+    """Start Airflow and the endpoint, and leave them running."""
+    place = Place.here()
+    airflow, endpoint = place.airflow(), place.endpoint()
+    airflow.start(port("NIGHTSHIFT_AIRFLOW_PORT", 8080))
+    endpoint.start(port("NIGHTSHIFT_PORT", 8000))
+    first = place.home / FIRST_KEY
+    if not first.is_file():
+        _secret(first, _create(place, "first", ("infer:chat",), ("public",), 90) + "\n")
     print(f"airflow: {airflow.url}")
-    print(f"key: {airflow.home / 'passwords.json'}")
+    print(f"endpoint: {endpoint.url}")
+    print(f"admin: {endpoint.admin}")
+    print(f"key: {first}")
 
 
 @app.command()
 def down() -> None:
     """Stop what `up` started."""
-    local().stop()
+    place = Place.here()
+    place.endpoint().stop()
+    place.airflow().stop()
+
+
+@app.command()
+def serve(port_: Annotated[int, typer.Option("--port", help="Port; the admin listens on the next")] = 8000) -> None:
+    """Serve the release in production, until stopped."""
+    from nightshift import params
+    from nightshift.sections import Compute
+    from nightshift.serve.server import serve as run
+
+    place = Place.here()
+    run(place.root, place.home, place.state, port_, params.load(place.root / params.FILE, Compute).threads)
 
 
 @app.command(name="night")
@@ -77,9 +103,9 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="night.json itself
     """Show the last night."""
     from nightshift import night
 
-    root = project()
-    found = night.last(_state(root))
-    print(json.dumps(found, indent=2) if as_json else night.summary(root, found))
+    state = Place.here().state
+    found = night.last(state)
+    print(json.dumps(found, indent=2) if as_json else night.told(state, found))
 
 
 @app.command()
@@ -87,7 +113,7 @@ def check() -> None:
     """Check the whole of params.yaml."""
     from nightshift import params
 
-    params.check(project() / params.FILE)
+    params.check(Place.here().root / params.FILE)
 
 
 @app.command()
@@ -95,27 +121,59 @@ def profile(name: Annotated[str, typer.Argument(help="laptop, tiny or gpu")]) ->
     """Write a profile's values into the sections of params.yaml."""
     from nightshift import params
 
-    params.apply(project() / params.FILE, name)
+    params.apply(Place.here().root / params.FILE, name)
 
 
-def project() -> Path:
-    """The checkout that one stands in. Raises RepositoryError."""
-    asked = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=False)
-    root = Path(asked.stdout.strip())
-    if asked.returncode != 0:
-        raise RepositoryError("this is not a Git repository", str(Path.cwd()), "go into the project's folder")
-    if not (root / "dvc.yaml").is_file():
-        raise RepositoryError("there is no dvc.yaml", str(root), "go into the project's folder")
-    return root
+@app.command()
+def side(path: Annotated[str, typer.Argument(help="Path of a document inside its source")]) -> None:
+    """Say on which side of the split a document is: train, validation or test."""
+    from nightshift import documents, params
+    from nightshift.data.split import side as of
+    from nightshift.sections import Sources, Split
+
+    file = Place.here().root / params.FILE
+    split = params.load(file, Split)
+    for source in params.load(file, Sources).items:
+        inside = path.removeprefix(f"{getattr(source, 'path', '')}/")
+        print(f"{source.name}: {of(documents.key(source.name, inside), split)}")
 
 
-def local() -> Any:
-    """The project's own Airflow."""
-    from nightshift.airflow import Airflow
+@app.command()
+def pull() -> None:
+    """Bring the last night's dvc.lock and metrics into this tree, and its outs from the cache."""
+    from nightshift import night
 
-    environ = dict(os.environ)
-    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
-    return Airflow(project(), environ)
+    night.pull(Place.here().root)
+
+
+@keys.command()
+def create(
+    owner: Annotated[str, typer.Option(help="Who it is for")] = "unnamed",
+    scope: Annotated[list[str] | None, typer.Option(help="What it may do; infer:chat unless given")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Whose documents it may see; public unless given")] = None,
+    days: Annotated[int, typer.Option(help="How long it is valid, 1 to 90")] = 90,
+) -> None:
+    """Make a key and print it, once."""
+    print(_create(Place.here(), owner, tuple(scope or ["infer:chat"]), tuple(group or ["public"]), days))
+
+
+@keys.command(name="list")
+def listed() -> None:
+    """Show every key: id, owner, scopes, groups, and whether it is valid."""
+    from nightshift.serve.keys import Keys
+
+    now = time.time()
+    for key in Keys(Place.here().home).listed():
+        state = "revoked" if key.revoked else "expired" if key.expires <= now else "valid"
+        print(f"{key.id}  {state:<8} {key.owner}  {','.join(key.scopes)}  {','.join(key.groups)}")
+
+
+@keys.command()
+def revoke(identifier: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it")]) -> None:
+    """End a key at once."""
+    from nightshift.serve.keys import Keys
+
+    Keys(Place.here().home).revoke(identifier, time.time())
 
 
 def main() -> None:
@@ -129,21 +187,32 @@ def main() -> None:
         sys.exit(error.code)
 
 
+def _create(place: Place, owner: str, scopes: tuple[str, ...], groups: tuple[str, ...], days: int) -> str:
+    from nightshift.serve.keys import Keys
+
+    place.home.mkdir(parents=True, exist_ok=True)
+    place.home.chmod(0o700)
+    return Keys(place.home).create(owner, scopes, groups, days, time.time())
+
+
+def _secret(path: Path, content: str) -> None:
+    """Write a file that only its owner may read."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as out:
+        out.write(content)
+
+
 def _conf(profile: str | None, overrides: list[str]) -> dict[str, Any]:
-    """The run's conf: only what was asked for."""
+    """The run's conf: only what was asked for. Raises ParamsError."""
     from ruamel.yaml import YAML
 
-    values = dict(one.split("=", 1) for one in overrides)
-    typed = {key: YAML(typ="safe").load(value) for key, value in values.items()}
-    return ({"profile": profile} if profile else {}) | typed
-
-
-def _state(root: Path) -> Path:
-    return Path(os.environ.get("NIGHTSHIFT_STATE") or root / ".nightshift")
-
-
-def _port() -> int:
-    return int(os.environ.get("NIGHTSHIFT_AIRFLOW_PORT", "8080"))
+    typed: dict[str, Any] = {"profile": profile} if profile else {}
+    for one in overrides:
+        name, sign, value = one.partition("=")
+        if not sign:
+            raise ParamsError(f"{one!r} is not section.key=value", "--set", "write it as --set adapt.lora.lr=1e-3")
+        typed[name] = YAML(typ="safe").load(value)
+    return typed
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """One night as a person sees it: trigger or follow, a line a stage, and a summary.
 
-What is shown of a night that ended comes from its `night.json` and from the files of the commit that it published,
-never from memory: the same summary can be printed the next morning.
+What is shown of a night that ended comes from its `night.json`, never from memory: the same summary can be printed the
+next morning.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from nightshift.airflow import Airflow
-from nightshift.errors import NightBroke
+from nightshift.errors import NightBroke, RepositoryError
+from nightshift.summary import summary
 
 DAG = "nightly"
 PLUMBING = ("pin", "publish", "released", "end")
@@ -52,6 +54,7 @@ def follow(airflow: Airflow, run: Run, out: TextIO, sleep: Callable[[float], Non
     while True:
         state = str(airflow.request("GET", f"dags/{DAG}/dagRuns/{run.id}")["state"])
         tasks = airflow.request("GET", f"dags/{DAG}/dagRuns/{run.id}/taskInstances?limit=500")["task_instances"]
+        tasks.sort(key=lambda task: (task["start_date"] is None, task["start_date"] or "", task["task_id"]))
         lines = {task["task_display_name"]: _line(task) for task in tasks}
         if out.isatty():
             height = _rewrite(out, list(lines.values()), height)
@@ -67,11 +70,16 @@ def follow(airflow: Airflow, run: Run, out: TextIO, sleep: Callable[[float], Non
 
 def last(state: Path) -> dict[str, Any]:
     """night.json of the newest night. Raises NightBroke where there is none."""
-    found = sorted(state.glob("runs/*/night.json"), key=lambda path: path.stat().st_mtime)
+    found = _nights(state)
     if not found:
         raise NightBroke("no night has run here yet", str(state), "type `make nightly`")
-    night: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
-    return night
+    return found[-1]
+
+
+def _nights(state: Path) -> list[dict[str, Any]]:
+    """Every night.json, oldest first."""
+    found = sorted(state.glob("runs/*/night.json"), key=lambda path: path.stat().st_mtime)
+    return [json.loads(path.read_text(encoding="utf-8")) for path in found]
 
 
 def of(state: Path, run_id: str) -> dict[str, Any]:
@@ -83,29 +91,20 @@ def of(state: Path, run_id: str) -> dict[str, Any]:
     raise NightBroke(f"the night {run_id} ended before it was pinned", "", "read the log of `pin` in Airflow")
 
 
-def summary(root: Path, night: Mapping[str, Any]) -> str:
-    """What a person wants to know of a night, in plain sentences."""
-    outcomes = [str(stage["outcome"]) for stage in night["stages"].values()]
-    counted = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in ("ran", "cached", "unchanged") if kind in outcomes)
-    lines = [f"Night {night['run']}: {counted or 'nothing ran'}."]
-    commit = night.get("published")
-    if commit:
-        lines += corpus(lambda stage: _metrics(root, commit, stage))
-        state = "published as" if night["new"] else "nothing differs from"
-        lines.append(f"Commit: {state} {commit[:10]} on branch nightly.")
-    if night.get("verdict"):
-        lines.append(f"Verdict: {night['verdict']}; released: {night.get('released') or 'nothing'}.")
-    return "\n".join(lines)
+def told(state: Path, night: Mapping[str, Any]) -> str:
+    """The summary of a night, beside the one before it."""
+    earlier = [one for one in _nights(state) if one["run"] != night["run"]]
+    return summary(night, earlier[-1] if earlier else None)
 
 
-def corpus(metrics: Callable[[str], Mapping[str, Any]]) -> list[str]:
-    """What the documents became, stage by stage."""
-    read = metrics("ingest")
-    lines = []
-    if read:
-        lines.append(f"Corpus: {read['files']:,} files became {read['sections']:,} sections.")
-        lines += [f"  {count:,} files in quarantine: {reason}" for reason, count in read["quarantined"].items()]
-    return lines
+def pull(root: Path) -> None:
+    """Bring the last night's lock file, metrics and outs into the tree. Raises RepositoryError where there is none."""
+    listed = _git(root, "ls-tree", "--name-only", "nightly", "dvc.lock", "metrics", "plots")
+    names = listed.stdout.split()
+    if listed.returncode != 0 or not names:
+        raise RepositoryError("there is no branch nightly yet", str(root), "type `make nightly`")
+    _git(root, "restore", "--source=nightly", "--worktree", "--", *names)
+    subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet", "--force"], cwd=root, check=False)
 
 
 def broken(night: Mapping[str, Any]) -> NightBroke:
@@ -136,15 +135,15 @@ def _line(task: Mapping[str, Any]) -> str:
 
 
 def _rewrite(out: TextIO, lines: list[str], height: int) -> int:
-    print(f"\x1b[{height}F\x1b[J" if height else "", *lines, sep="\n" if not height else "", end="\n", file=out)
-    out.flush()
-    return len(lines) + (0 if height else 1)
+    """Write the lines over the `height` that were written before; no more than the terminal shows."""
+    room = max(1, shutil.get_terminal_size().lines - 2)
+    shown = lines if len(lines) <= room else [line for line in lines if not line.startswith("·")][-room:]
+    print(f"\x1b[{height}F\x1b[J" if height else "", "\n".join(shown), sep="", file=out, flush=True)
+    return len(shown)
 
 
-def _metrics(root: Path, commit: str, stage: str) -> dict[str, Any]:
-    asked = ["git", "-C", str(root), "cat-file", "blob", f"{commit}:metrics/{stage}.json"]
-    shown = subprocess.run(asked, capture_output=True, check=False)
-    return dict(json.loads(shown.stdout)) if shown.returncode == 0 else {}
+def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
 
 
 def _plain(name: str) -> str:

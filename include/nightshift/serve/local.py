@@ -1,0 +1,100 @@
+"""The endpoint as a process of this project: start it in the background, find it again, stop it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from nightshift.errors import NightBroke
+from nightshift.serve.server import HOST, free
+
+PORT = 8000
+UP_WITHIN_S = 30.0
+STOPPED_WITHIN_S = 15.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The endpoint of the project whose state folder this is."""
+
+    root: Path
+    state: Path
+    environ: Mapping[str, str]
+
+    @property
+    def port(self) -> int:
+        """Where it listens; its admin listens on the next."""
+        return int(self._kept().get("port", PORT))
+
+    @property
+    def url(self) -> str:
+        """What clients are given as base URL."""
+        return f"http://{HOST}:{self.port}/v1"
+
+    @property
+    def admin(self) -> str:
+        """Its admin listener."""
+        return f"http://{HOST}:{self.port + 1}"
+
+    def up(self) -> bool:
+        """Whether its process runs and answers."""
+        with suppress(ProcessLookupError, httpx.HTTPError, KeyError):
+            os.kill(self._kept()["pid"], 0)
+            return httpx.get(f"http://{HOST}:{self.port}/healthz", timeout=5).is_success
+        return False
+
+    def start(self, port: int) -> None:
+        """Start it and wait until it answers. Raises PortInUse, NightBroke."""
+        if self.up():
+            return
+        for one in (port, port + 1):
+            free(one)
+        self.state.mkdir(parents=True, exist_ok=True)
+        log = (self.state / "serve.log").open("ab")
+        started = subprocess.Popen(
+            [sys.executable, "-m", "nightshift.cli", "serve", "--port", str(port)],
+            cwd=self.root,
+            env=dict(self.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        (self.state / "serve.json").write_text(json.dumps({"port": port, "pid": started.pid}), encoding="utf-8")
+        deadline = time.monotonic() + UP_WITHIN_S
+        while not self.up():
+            if started.poll() is not None or time.monotonic() > deadline:
+                raise NightBroke("the endpoint did not start", str(self.state / "serve.log"), "read the log there")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop it, with its engine; does nothing when it does not run."""
+        pid = self._kept().get("pid")
+        if not pid:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + STOPPED_WITHIN_S
+            while time.monotonic() < deadline:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+                os.kill(pid, 0)
+                time.sleep(0.1)
+            os.killpg(pid, signal.SIGKILL)
+        (self.state / "serve.json").unlink(missing_ok=True)
+
+    def _kept(self) -> dict[str, int]:
+        with suppress(OSError, ValueError):
+            kept: dict[str, int] = json.loads((self.state / "serve.json").read_text(encoding="utf-8"))
+            return kept
+        return {}

@@ -1,0 +1,139 @@
+"""What a person wants to know of a night, in plain sentences, from its night.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Night = Mapping[str, Any]
+UNCHANGED = ("unchanged", "cached")
+
+
+def summary(night: Night, before: Night | None = None) -> str:
+    """The whole of it: documents, models, systems, verdict, release, what to type next."""
+    parts = [heading(night), corpus(night, before), models(night), systems(night), decision(night), left_out(night)]
+    return "\n".join(line for part in [*parts, following(night)] for line in part)
+
+
+def heading(night: Night) -> Iterator[str]:
+    """How many stages did something."""
+    outcomes = [str(stage["outcome"]) for stage in night["stages"].values()]
+    counted = [f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(["ran", "cached", "unchanged", *outcomes])]
+    yield f"Night {night['run']}: {', '.join(one for one in counted if not one.startswith('0 ')) or 'nothing ran'}."
+
+
+def corpus(night: Night, before: Night | None) -> Iterator[str]:
+    """What the documents became, and what was taken out and why."""
+    read, clean, unique = (_of(night, stage) for stage in ("ingest", "sanitise", "dedup"))
+    if read:
+        yield f"Documents: {read['files']:,} files became {read['sections']:,} sections{_since(night, before)}."
+        for reason, count in read["quarantined"].items():
+            yield f"  {count:,} files are in quarantine: {reason}."
+    if clean:
+        masked = ", ".join(f"{count:,} {kind}" for kind, count in clean["masked"].items())
+        yield f"  Masked: {masked or 'nothing'}. Too short and dropped: {clean['dropped']['too-short']:,}."
+    if unique:
+        dropped = unique["dropped"]
+        yield (
+            f"  Repeats dropped: {dropped.get('exact-repeat', 0):,} exact, {dropped.get('near-repeat', 0):,} near; "
+            f"{unique['sections']:,} sections are left."
+        )
+    train, pairs, items = (_of(night, stage) for stage in ("decontaminate", "augment", "items"))
+    if train:
+        leaked = sum(train["dropped"].values())
+        yield f"  To train on: {train['sections']:,} sections ({leaked:,} taken out, because an item asks about them)."
+    if pairs:
+        made = f"{pairs['pairs']:,} pairs" if "pairs" in pairs else f"no pairs ({pairs['absent']})"
+        sides = ", ".join(f"{sum(kinds.values())} on the {side} side" for side, kinds in sorted(items.items()))
+        yield f"  Questions: {made} to train on; {sides}."
+    bias = _of(night, "debias").get("association")
+    if bias:
+        measured = bias if isinstance(bias, str) else f"{len(bias)} measured and weighed against"
+        yield f"  Associations of groups: {measured}."
+
+
+def models(night: Night) -> Iterator[str]:
+    """Which base models there were, and which was chosen."""
+    own, chosen = _of(night, "pretrain"), _of(night, "choose")
+    if "bits_per_byte" in own:
+        yield f"Our own model: {own['parameters']:,} parameters, {own['bits_per_byte']:.3g} bits per byte."
+    elif own:
+        yield f"Our own model: none ({own['absent']})."
+    for name, value in (chosen.get("worth") or {}).items():
+        mark = " (chosen)" if name == chosen["chosen"] else ""
+        yield f"  Base model {name}: worth {value:.3g} on the evidence{mark}."
+
+
+def systems(night: Night) -> Iterator[str]:
+    """What was tried, by the validation items."""
+    found = {name: _of(night, f"evaluate@{name}") for name in ("plain", "prompt", "lora")}
+    if any(found.values()):
+        yield "Systems, on the validation items:"
+    for name, said in found.items():
+        if "absent" in said:
+            yield f"  {name:<7} none ({said['absent']})"
+        elif said:
+            shown = [("choices", "choice_accuracy.closed"), ("with sections", "choice_accuracy.open")]
+            shown += [("F1", "token_f1.open"), ("recall", "recall.open"), ("bits", "answer_bits.open")]
+            yield f"  {name:<7} " + ", ".join(f"{text} {said[key]:.3f}" for text, key in shown if key in said)
+    if winner := _of(night, "select").get("winner"):
+        yield f"  Picked: {winner}."
+
+
+def decision(night: Night) -> Iterator[str]:
+    """The verdict with its reasons, and what was let out."""
+    gate = _of(night, "gate")
+    if gate:
+        yield f"Verdict: {gate['verdict']}."
+        for candidate, reasons in gate["reasons"].items():
+            yield from (f"  {candidate}: {reason}" for reason in reasons)
+    if night.get("released"):
+        deployed = f", and is in {night['deployed']} as {night['version']}" if night.get("deployed") else ""
+        role = _of(night, "release").get("role", "")
+        yield f"Released: {role} {night['released'][:12]}{deployed}."
+    elif gate:
+        yield "Released: nothing new."
+    if night.get("published"):
+        state = "published as" if night["new"] else "nothing differs from"
+        yield f"Commit: {state} {night['published'][:10]} on branch nightly."
+    if night.get("refused"):
+        yield f"It could not be pushed and waits for the next night: {night['refused'].splitlines()[0]}"
+
+
+def left_out(night: Night) -> Iterator[str]:
+    """What the budgets of params.yaml left out."""
+    places = [
+        ("pack", "documents_left_out", "documents not read by pretraining (pack.tokens)"),
+        ("adapt-lora", "pairs_left_out", "pairs not trained on (adapt.lora.tokens)"),
+        ("assess@smollm2", "left_out", "items not asked of base models (assess)"),
+        ("evaluate@plain", "left_out", "validation items not asked (evaluate.tokens)"),
+        ("judge", "left_out", "test items not asked (evaluate.tokens)"),
+    ]
+    told = [f"{count:,} {text}" for stage, key, text in places if (count := _of(night, stage).get(key))]
+    index = _of(night, "index")
+    if index and index["sections"] > index["dense_sections"]:
+        told.append(f"{index['sections'] - index['dense_sections']:,} sections without a vector (index.dense_tokens)")
+    if told:
+        yield f"Left out by budget: {'; '.join(told)}."
+
+
+def following(night: Night) -> Iterator[str]:
+    """What to type next."""
+    if night.get("deployed"):
+        yield "Next: `make up`, then ask the endpoint with the key that it names."
+    elif night.get("published"):
+        yield "Next: `nightshift pull` brings these results into your tree; `dvc metrics diff` compares."
+
+
+def _since(night: Night, before: Night | None) -> str:
+    now, then = _of(night, "ingest"), _of(before, "ingest") if before else {}
+    if not then:
+        return ""
+    difference = now["sections"] - then["sections"]
+    changed = (night["stages"].get("ingest") or {}).get("outcome") not in UNCHANGED
+    return f" ({difference:+,} since the night before)" if changed else " (as the night before)"
+
+
+def _of(night: Night | None, stage: str) -> Mapping[str, Any]:
+    """The metrics of a stage; empty where it did not get so far."""
+    return ((night or {"stages": {}})["stages"].get(stage) or {}).get("metrics") or {}
