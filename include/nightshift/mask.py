@@ -87,7 +87,7 @@ def _is_iban(text: str) -> bool:
 def _is_card(text: str) -> bool:
     digits = [int(letter) for letter in text if letter.isdigit()]
     doubled = [digit if place % 2 == 0 else sum(divmod(2 * digit, 10)) for place, digit in enumerate(digits[::-1])]
-    return 13 <= len(digits) <= 19 and digits[0] in (3, 4, 5, 6) and len(set(digits)) > 2 and sum(doubled) % 10 == 0
+    return 13 <= len(digits) <= 19 and digits[0] in (3, 4, 5, 6) and len(set(digits)) > 1 and sum(doubled) % 10 == 0
 
 
 def _is_american(text: str) -> bool:
