@@ -1,0 +1,72 @@
+"""Search finds what may be seen, and a section without a vector loses nothing by it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nightshift import documents
+from nightshift.lexical import Lexical
+from nightshift.retrieve import Index, fuse
+from tests.data.conftest import section
+
+TEXTS = ["the red apple", "the green pear", "the red cherry and the red plum", "an old car"]
+
+
+def index(folder: Path, rows: list[dict[str, object]]) -> Index:
+    table = pl.DataFrame(rows, schema=documents.SECTION).sort("id")
+    folder.mkdir()
+    documents.store(folder / "sections.parquet", table)
+    Lexical.build([f"{t}\n{b}" for t, b in table.select("title", "body").iter_rows()]).save(folder / "bm25")
+    np.save(folder / "vectors.npy", np.zeros((len(table), 4), dtype=np.float16))
+    np.save(folder / "dense.npy", np.zeros(len(table), dtype=np.bool_))
+    said = {"dense_weight": 0.0, "depth": 10, "first_tokens": 16, "dtype": "float32"}
+    (folder / "retrieval.json").write_text(json.dumps(said))
+    return Index.open(folder)
+
+
+def test_a_section_that_may_not_be_seen_is_neither_found_nor_in_the_way(tmp_path: Path) -> None:
+    rows = [section(f"{n}.md", f"Secret {n}", "the plan of the pump house", groups=["board"]) for n in range(9)]
+    rows.append(section("open.md", "Open", "the plan of the garden"))
+    made = index(tmp_path / "index", rows)
+    assert [hit.title for hit in made.search("plan of the pump house", 3)] == ["Open"]
+    assert "Open" not in [hit.title for hit in made.search("plan of the pump house", 3, ["board"])]
+    assert len(made.search("plan", 20, ["board", "public"])) == 10
+
+
+def test_words_rank_the_text_that_says_them_most() -> None:
+    found = Lexical.build(TEXTS).rank(["red", "pear", "nothing of it"], k=2)
+    assert [[place for place, _ in one] for one in found] == [[2, 0], [1], []]
+
+
+def test_equal_scores_stand_in_the_order_of_places_and_survive_saving(tmp_path: Path) -> None:
+    built = Lexical.build(["same words"] * 5 + ["other"])
+    built.save(tmp_path / "bm25")
+    for one in (built, Lexical.load(tmp_path / "bm25")):
+        assert [place for place, _ in one.rank(["same"], k=3)[0]] == [0, 1, 2]
+
+
+def test_nothing_to_index_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to index"):
+        Lexical.build([])
+
+
+def test_without_vectors_fusion_is_the_lexical_order() -> None:
+    none = np.zeros(10, dtype=np.bool_)
+    assert [row for row, _ in fuse([4, 2, 7], [], none, 0.5, 100)] == [4, 2, 7]
+
+
+def test_half_the_vectors_do_not_push_the_other_half_down() -> None:
+    # 0 is best by words and has no vector; 1 has one, and is last by words and first by meaning
+    half = np.array([False, True, True, True])
+    fused = [row for row, _ in fuse([0, 2, 3, 1], [1, 2, 3], half, 0.3, 100)]
+    assert fused[0] == 0
+
+
+def test_both_sides_together_lift_what_both_find() -> None:
+    every = np.ones(4, dtype=np.bool_)
+    assert next(row for row, _ in fuse([0, 1, 2], [1, 3, 0], every, 0.5, 100)) == 1

@@ -1,0 +1,48 @@
+"""Intervals and bounds, against values worked by hand or by scipy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from nightshift import stats
+
+
+def test_no_pairs_are_refused() -> None:
+    with pytest.raises(ValueError, match="no pairs"):
+        stats.paired([], binary=True)
+
+
+def test_the_interval_is_students() -> None:
+    values = [0.1, -0.2, 0.3, 0.05, 0.0, 0.4]
+    found = stats.paired(values, binary=False)
+    low, high = reference.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_equal_outcomes_still_leave_room_for_what_was_not_seen() -> None:
+    found = stats.paired([0.0] * 60, binary=True)
+    assert found.high == pytest.approx(reference.binomtest(0, 60).proportion_ci(0.95).high)
+    assert stats.paired([0.0] * 60, binary=False) == stats.Interval(0.0, 0.0, 0.0, 60)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    drawn = np.random.default_rng(1).normal(0.2, 1.0, size=(2000, 40))
+    covered = sum(one.low <= 0.2 <= one.high for one in (stats.paired(list(row), False) for row in drawn))
+    assert 0.93 < covered / 2000 < 0.97
+
+
+def test_the_smallest_effect_is_what_the_items_needed_would_show() -> None:
+    values = [0.0, 1.0] * 50
+    effect = stats.smallest_effect(values)
+    assert stats.items_needed(values, effect) == pytest.approx(100, abs=1)
+    assert stats.items_needed(values, effect / 2) == pytest.approx(400, abs=4)
+    assert stats.smallest_effect([1.0]) == math.inf
+
+
+def test_stability_of_equal_distributions_is_zero_and_of_others_not() -> None:
+    assert stats.stability([0.5, 0.5], [0.5, 0.5]) == 0
+    assert stats.stability([0.5, 0.5], [0.6, 0.4]) == pytest.approx(0.1 * math.log(1.2) - 0.1 * math.log(0.8))
