@@ -96,9 +96,9 @@ class Trainer:
             lora_dropout=params.dropout,
             target_modules="all-linear",
             task_type="CAUSAL_LM",
-            base_model_name_or_path="base",
         )
         self.model = get_peft_model(model, config).to(compute.device).train()
+        self.model.peft_config["default"].base_model_name_or_path = "base"  # a system's own folder, never this one's
         self.trained = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=params.lr, weight_decay=0.0)
 
