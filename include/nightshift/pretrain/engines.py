@@ -123,10 +123,10 @@ class DeepSpeedEngine:
         os.environ |= {"DS_ACCELERATOR": "cpu" if compute.device == "cpu" else "cuda", "LOCAL_RANK": "0"}
         import deepspeed
 
+        # one process has nobody to share memory with; building that operator takes a compiler and a minute
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         if not torch.distributed.is_initialized():
-            scratch.mkdir(parents=True, exist_ok=True)
             meeting = scratch / "meeting"  # a file, so that no port is taken
-            meeting.unlink(missing_ok=True)
             backend = "gloo" if compute.device == "cpu" else "nccl"
             torch.distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=0, world_size=1)
         config = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,8 @@ def _engine(vocabulary: int, params: Pretrain, compute: Compute, work: Work) -> 
     fresh = model(params, vocabulary, 0)
     if params.engine == "torch":
         return TorchEngine(fresh, params, compute)
-    return DeepSpeedEngine(fresh, params, compute, (work.state or Path(".nightshift")) / "scratch" / work.key)
+    with tempfile.TemporaryDirectory() as meeting:
+        return DeepSpeedEngine(fresh, params, compute, Path(meeting))
 
 
 def _train(engine: Engine, tokens: Tokens, total: int, params: Pretrain, work: Work) -> list[float]:
