@@ -119,20 +119,15 @@ def deltas(line: str) -> Iterator[dict[str, Any]]:
 
 
 def _model(system: Path, scratch: Path) -> Path:
-    """What the engine loads: the base as it is, or a folder with the adapter that names the base by its path."""
+    """What the engine loads: the base as it is, or one folder with the base's files and the adapter's."""
     base, adapter = (system / "base").resolve(), system / "adapter"
     if not adapter.is_dir():
         return base
     folder = scratch / "model"
     folder.mkdir()
-    for file in base.iterdir():
-        if file.name.startswith(("tokenizer", "chat_template", "special_tokens", "generation_config")):
-            shutil.copyfile(file, folder / file.name)
-    for file in adapter.iterdir():
-        shutil.copyfile(file, folder / file.name)
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = str(base)
-    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    for file in [*base.iterdir(), *adapter.resolve().iterdir()]:
+        if file.is_file() and file.name != "manifest.json":
+            (folder / file.name).symlink_to(file)
     return folder
 
 

@@ -4,7 +4,7 @@ Reads the deduplicated table and the sides; writes the items of the validation s
 
 choice      which of these texts belongs to this title? The wrong ones come from sections beside the right one.
 retrieval   which section goes with this description? The description is the first sentence of the enclosing section,
-            without any word of the title or body that is looked for, so that word overlap alone cannot find it.
+            without a word of the title and without three words in a row of the body that is looked for.
 answer      a question with a short answer in the section's own words: what a thing is for, what a parameter means.
 
 Every item comes from one document; a document's change touches its own items alone. The order is that of hash(id).
@@ -41,6 +41,7 @@ ITEM = pl.Schema(
     }
 )
 SALT = "items-1"  # of the order in which items are drawn
+RUN = 3  # words in a row that count as the section's own wording
 FEWEST_WORDS = 4  # of a description that says enough to be looked for
 Row = dict[str, Any]
 
@@ -77,14 +78,17 @@ def choices(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
 
 
 def retrievals(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
-    """At most one retrieval item of a section: described by its enclosing section, in none of its own words."""
+    """At most one retrieval item of a section: described by its enclosing section, not in its own wording."""
     above = corpus.enclosing(row)
     if above is None or not (said := first_sentence(above["body"])):
         return
-    own = set(_words(f"{row['title']} {row['body']}"))
-    left = [word for word in re.findall(r"\w+", said) if not {*_words(word)} & own]
-    if len([word for word in left if len(word) > 3]) >= FEWEST_WORDS:
-        question = f"Which section belongs to something described by: {' '.join(left)}?"
+    named = set(_words(row["title"]))
+    left = [word for word in re.findall(r"\w+", said) if not {*_words(word)} & named]
+    runs = {" ".join(left[place : place + RUN]).lower() for place in range(len(left) - RUN + 1)}
+    own = " ".join(re.findall(r"\w+", row["body"])).lower()
+    if len([word for word in left if len(word) > 3]) >= FEWEST_WORDS and not any(run in own for run in runs):
+        part = row["title"].rpartition(" > ")[2] if " > " in row["title"] else "description"
+        question = f"Which {part.lower()} belong to what does this: {' '.join(left)}?"
         yield _item(row, "retrieval", question, row["title"], "enclosing-description")
 
 
