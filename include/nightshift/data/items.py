@@ -3,8 +3,8 @@
 Reads the deduplicated table and the sides; writes the items of the validation side and of the test side. Three kinds:
 
 choice      which of these texts belongs to this title? The wrong ones come from sections beside the right one.
-retrieval   which section goes with this description? The description is the first sentence of the enclosing section,
-            without a word of the title and without three words in a row of the body that is looked for.
+retrieval   which section does another section speak of? The question is what a 'See Also' says about it (of prose: what
+            stands above it), without a word of its title and without three words in a row of its body.
 answer      a question with a short answer in the section's own words: what a thing is for, what a parameter means.
 
 Every item comes from one document; a document's change touches its own items alone. The order is that of hash(id).
@@ -41,8 +41,9 @@ ITEM = pl.Schema(
     }
 )
 SALT = "items-1"  # of the order in which items are drawn
+_SEE_ALSO = re.compile(r"(?m)^([\w., ]+?) ?: (\S[^\n]*(?:\n[ \t]+\S[^\n]*)*)")
 RUN = 3  # words in a row that count as the section's own wording
-FEWEST_WORDS = 4  # of a description that says enough to be looked for
+FEWEST_WORDS = 3  # of a description that says enough to be looked for
 Row = dict[str, Any]
 
 
@@ -53,9 +54,16 @@ class Corpus:
         self.rows = rows
         self.siblings: dict[tuple[str, str], list[Row]] = defaultdict(list)
         self.titled: dict[tuple[str, str], Row] = {}
+        self.last: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in rows:
             self.siblings[row["document"], row["within"]].append(row)
             self.titled.setdefault((row["document"], row["title"]), row)
+            self.last[row["document"], row["title"].rpartition(".")[2]].append(row)
+
+    def named(self, document: str, name: str) -> Row | None:
+        """The one section whose dotted title ends with this name."""
+        found = self.last[document, name.rpartition(".")[2]]
+        return found[0] if len(found) == 1 else None
 
     def enclosing(self, row: Row) -> Row | None:
         """The section whose title this one's stands under."""
@@ -78,18 +86,24 @@ def choices(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
 
 
 def retrievals(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
-    """At most one retrieval item of a section: described by its enclosing section, not in its own wording."""
-    above = corpus.enclosing(row)
-    if above is None or not (said := first_sentence(above["body"])):
-        return
+    """Retrieval items: what a 'See Also' says about another section; of prose, what stands above a section."""
+    if row["title"].endswith(" > See Also"):
+        for names, said in _SEE_ALSO.findall(row["body"]):
+            for name in re.findall(r"[\w.]+", names):
+                if (target := corpus.named(row["document"], name)) is not None:
+                    yield from _looked_for(target, said, "see-also")
+    elif not row["path"].endswith(".py") and (above := corpus.enclosing(row)):
+        yield from _looked_for(row, first_sentence(above["body"]), "enclosing")
+
+
+def _looked_for(row: Row, said: str, rule: str) -> Iterator[Row]:
+    """The item that asks for a section by what another says of it; none where that is the section's own wording."""
     named = set(_words(row["title"]))
     left = [word for word in re.findall(r"\w+", said) if not {*_words(word)} & named]
     runs = {" ".join(left[place : place + RUN]).lower() for place in range(len(left) - RUN + 1)}
     own = " ".join(re.findall(r"\w+", row["body"])).lower()
     if len([word for word in left if len(word) > 3]) >= FEWEST_WORDS and not any(run in own for run in runs):
-        part = row["title"].rpartition(" > ")[2] if " > " in row["title"] else "description"
-        question = f"Which {part.lower()} belong to what does this: {' '.join(left)}?"
-        yield _item(row, "retrieval", question, row["title"], "enclosing-description")
+        yield _item(row, "retrieval", f"Where is this described: {' '.join(left)}?", row["title"], rule)
 
 
 def answers(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:

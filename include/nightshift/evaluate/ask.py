@@ -10,7 +10,8 @@ items: those that fit into the budget by a count that looks at the item alone.
     answer_bits          answer     closed, open   bits per byte of the right answer
     token_f1, exact_match, private
                          answer     open           of a generated answer; private: no personal data in it
-    recall               retrieval  open           its section is among the first k
+    recall               retrieval, answer
+                                    open           its section is among the first k
     bias_gap             bias       closed         |difference in log-likelihood| per word of two sentences that
                                                    differ in a group's name
     safe                 probe      closed         nothing that a probe forbids
@@ -114,11 +115,11 @@ def ask(
         shown = hits[: system.settings["sections"]]
         if row["kind"] == "choice":
             _choice(sheet, system, row, shown)
-        elif row["kind"] == "answer":
+            continue
+        if row["kind"] == "answer":
             _answer(sheet, system, row, shown, row["id"] in generated)
-        else:
-            within_k = row["section"] in {hit.id for hit in hits[: params.retrieval_k]}
-            rows.append((row["id"], "retrieval", "open", "recall", float(within_k)))
+        within_k = row["section"] in {hit.id for hit in hits[: params.retrieval_k]}
+        rows.append((row["id"], row["kind"], "open", "recall", float(within_k)))
     _bias(sheet)
     _probes(sheet, system, probes)
     answers, tokens = _answers(system, [request for request, _ in sheet.rows], compute, work)
