@@ -136,7 +136,8 @@ def _typed(path: Path, document: CommentedMap, section: type[S], shown: str = ""
     try:
         return section.model_validate(_plain(found))
     except ValidationError as error:
-        first = error.errors()[0]
+        found_wrong = error.errors()  # a misspelt key is also a missing one: the misspelling says more
+        first = next((one for one in found_wrong if one["type"] == "extra_forbidden"), found_wrong[0])
         keys = _keys(found, first["loc"])
         name = ".".join(map(str, [section.name, *keys]))
         raise ParamsError(f"{shown}{name}: {_reason(first, section)}", _at(path, document, [*spine, *keys])) from None

@@ -1,0 +1,106 @@
+"""The command line says what is wrong in one sentence, with the code of its kind."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nightshift import errors
+
+
+def run(folder: Path, root: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(root / "include"), "NO_COLOR": "1"} | environ
+    command = [sys.executable, "-m", "nightshift.cli", *words]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path) -> Path:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
+    return tmp_path
+
+
+def test_every_error_has_a_code_of_its_own_and_stands_in_the_table() -> None:
+    kinds = errors.NightshiftError.__subclasses__()
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    table = dict(re.findall(r"── (\w+)\s+(\d+)", errors.__doc__ or ""))
+    assert table == {kind.__name__: str(kind.code) for kind in kinds}
+
+
+def test_outside_a_project_it_says_where_to_go(root: Path, tmp_path: Path) -> None:
+    ended = run(tmp_path, root, "check")
+    assert (ended.returncode, ended.stdout) == (17, "")
+    assert "this is not a Git repository; go into the project's folder." in ended.stderr
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    assert "there is no dvc.yaml" in run(tmp_path, root, "check").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "instead", "sentence"),
+    [
+        ("  threshold: 0.8", "  threshold: 8", "dedup.threshold: input should be less than or equal to 1, not 8"),
+        ("  threshold: 0.8", "  treshold: 0.8", "dedup.treshold: no such key"),
+        ("dedup:", "dedupe:", "unknown section 'dedupe'"),
+        ("  salt: nightshift-1", "  salt: a\n  salt: b", "'salt' stands twice"),
+        ("    lr: 2e-3", "    lr: no", "adapt.lora.lr: input should be a valid number, not 'no'"),
+        ("kind: packages", "kind: package", "sources.items.0"),
+    ],
+)
+def test_params_are_checked_with_file_and_line(
+    project: Path, root: Path, text: str, instead: str, sentence: str
+) -> None:
+    path = project / "params.yaml"
+    said = path.read_text()
+    assert text in said
+    path.write_text(said.replace(text, instead, 1))
+    ended = run(project, root, "check")
+    assert ended.returncode == 10
+    assert sentence in ended.stderr
+    assert re.search(r"params\.yaml:\d+: ", ended.stderr)
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_the_traceback_is_for_those_who_ask(root: Path, tmp_path: Path) -> None:
+    assert "Traceback" not in run(tmp_path, root, "check").stderr
+    assert "Traceback" in run(tmp_path, root, "--debug", "check").stderr
+
+
+def test_no_night_yet_is_said(project: Path, root: Path) -> None:
+    ended = run(project, root, "night", "--json")
+    assert (ended.returncode, ended.stdout) == (20, "")
+    assert "type `make nightly`" in ended.stderr
+    assert run(project, root, "pull").returncode == 17
+
+
+def test_an_override_that_is_none_is_refused(project: Path, root: Path) -> None:
+    ended = run(project, root, "nightly", "--set", "lr")
+    assert ended.returncode == 10
+    assert "write it as --set" in ended.stderr
+
+
+def test_a_port_that_is_none_is_refused(project: Path, root: Path) -> None:
+    ended = run(project, root, "up", NIGHTSHIFT_AIRFLOW_PORT="none")
+    assert (ended.returncode, "NIGHTSHIFT_AIRFLOW_PORT" in ended.stderr) == (10, True)
+
+
+def test_keys_are_made_listed_and_revoked(project: Path, root: Path) -> None:
+    key = run(project, root, "keys", "create", "--owner", "ada").stdout.strip()
+    assert key.startswith("ns_local_")
+    listed = run(project, root, "keys", "list").stdout
+    assert "valid    ada  infer:chat  public" in listed
+    assert key.split("_")[3] not in listed
+    assert run(project, root, "keys", "revoke", key.split("_")[2]).returncode == 0
+    assert "revoked" in run(project, root, "keys", "list").stdout
+    assert run(project, root, "keys", "revoke", "nobody").returncode == 22
+
+
+def test_a_documents_side_can_be_asked(project: Path, root: Path) -> None:
+    said = run(project, root, "side", "numpy==2.4.6/linalg/_linalg.py").stdout
+    assert re.fullmatch(r"packages: (train|validation|test)\n", said)
