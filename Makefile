@@ -1,5 +1,5 @@
 # What each target calls is on its line; `environment` does nothing when .venv already holds the lock.
-.PHONY: environment nightly up down lint test test-long lock clean
+.PHONY: environment nightly up down lint test test-long bench lock clean
 bin := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE  # torch and transformers import in 4 s with their bytecode kept, in 12 s without
 include deploy/telemetry.env
@@ -11,7 +11,7 @@ environment:           ## .venv with exactly requirements.txt
 nightly: environment   ## one night, followed to its end
 	@$(bin)/nightshift nightly
 
-up: environment        ## Airflow stays up
+up: environment        ## Airflow and the endpoint stay up
 	@$(bin)/nightshift up
 
 down: environment      ## stop what `up` started
@@ -28,6 +28,9 @@ test: lint             ## everything that needs no GPU
 
 test-long: environment ## what takes minutes
 	$(bin)/pytest -q -m long
+
+bench: environment     ## three nights, timed by stage: bench/night.json
+	$(bin)/python bench/night.py
 
 lock: environment      ## requirements.in → requirements.txt, versions.json
 	deploy/lock.sh

@@ -158,5 +158,5 @@ def _fsync(path: Path) -> None:
 
 def _full(error: OSError, out: Path) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFull("no room left on the disk", str(out), "free some space (`nightshift gc`) and run again")
+        return DiskFull("no room left on the disk", str(out), "free some space and run again")
     return error

@@ -65,6 +65,7 @@ class Sources(Section):
         min_length=1, description="The sources, first is preferred"
     )
     max_file_bytes: int = Field(gt=0, description="Larger files go to quarantine, bytes")
+    max_files: int | None = Field(default=None, ge=1, description="Files, at most, in order of hash; null for all")
 
 
 class Sanitise(Section):

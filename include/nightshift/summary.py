@@ -103,6 +103,7 @@ def decision(night: Night) -> Iterator[str]:
 def left_out(night: Night) -> Iterator[str]:
     """What the budgets of params.yaml left out."""
     places = [
+        ("discover", "left_out", "files not read (sources.max_files)"),
         ("pack", "documents_left_out", "documents not read by pretraining (pack.tokens)"),
         ("adapt-lora", "pairs_left_out", "pairs not trained on (adapt.lora.tokens)"),
         ("assess@smollm2", "left_out", "items not asked of base models (assess)"),

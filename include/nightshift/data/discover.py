@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from nightshift import commit, stage
+from nightshift import commit, documents, stage
 from nightshift.data import source
 from nightshift.sections import Sources
 from nightshift.stage import Metrics, Work
+
+SALT = "files-1"  # of the order in which a limit on files takes them
 
 
 def found(params: Sources, root: Path, lock: str) -> list[source.Item]:
@@ -21,12 +23,26 @@ def found(params: Sources, root: Path, lock: str) -> list[source.Item]:
     return sorted(items, key=lambda item: (item.rank, item.path))
 
 
+def limited(items: list[source.Item], most: int | None) -> list[source.Item]:
+    """At most so many of the items, in order of hash, so that another item changes no choice but its own."""
+    if most is None or len(items) <= most:
+        return items
+    order = sorted(items, key=lambda item: documents.fraction(f"{item.source}/{item.path}", SALT))
+    return sorted(order[:most], key=lambda item: (item.rank, item.path))
+
+
 def run(lock: Path, out: Path, params: Sources, work: Work) -> Metrics:
     """List the items. Raises SourceError for a source that is missing, empty, inside Git or of another version."""
-    items = found(params, work.sources, lock.read_text(encoding="utf-8"))
+    listed = found(params, work.sources, lock.read_text(encoding="utf-8"))
+    items = limited(listed, params.max_files)
     commit.file(out, commit.dumps({"items": [item.as_json() for item in items]}))
     counted = Counter(item.source for item in items)
-    return {"items": len(items), "bytes": sum(item.bytes for item in items), "by_source": dict(sorted(counted.items()))}
+    return {
+        "items": len(items),
+        "left_out": len(listed) - len(items),
+        "bytes": sum(item.bytes for item in items),
+        "by_source": dict(sorted(counted.items())),
+    }
 
 
 if __name__ == "__main__":
