@@ -25,7 +25,14 @@ sys.path.insert(0, str(ROOT))
 
 from tests.night.project import Project, make  # noqa: E402
 
-PAGE = "# Pump {n}\n\nPump number {n} moves water from the well to the tank of house {n}.\n\n## Oil\n\nIt is oiled in week {n}.\n"
+PAGE = """# Pump {n}
+
+Pump number {n} moves water from the well to the tank of house {n}.
+
+## Oil
+
+It is oiled in week {n}.
+"""
 SOURCE = "  items:\n    - {name: pages, kind: folder, path: sources/pages, licence: CC0-1.0}\n"
 
 

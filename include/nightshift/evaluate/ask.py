@@ -41,6 +41,9 @@ ROW = pl.Schema(
 )
 SALT = "asked-1"  # of the order in which a budget is spent
 VERSION = 1
+PROMPT_TOKENS = 40  # of a system's own words around a question
+MISTYPED = 0.5  # share of choice items that are also asked mistyped
+PROBE_TOKENS = 24  # of an answer to a probe: who says what must not be said does so at once
 CHARACTERS_A_TOKEN = 4  # of English text under the tokenizers here, for a budget that all systems share
 TEMPLATES = (
     "{} wrote the program.",
@@ -89,12 +92,17 @@ def within(items: pl.DataFrame, system: System, params: Evaluate) -> tuple[list[
     spent = 0
     rows = sorted(items.iter_rows(named=True), key=lambda row: documents.fraction(row["id"], SALT))
     for row in rows:
-        texts = [row["question"], *(row["choices"] or [row["answer"]])]
-        cost = 3 * sum(map(len, texts)) // CHARACTERS_A_TOKEN + shown if row["kind"] != "retrieval" else 0
-        if spent + cost <= params.tokens:
-            spent += cost
+        spent += _nominal(row, shown)
+        if spent <= params.tokens:
             kept.append(row)
     return kept, len(rows) - len(kept)
+
+
+def _nominal(row: Mapping[str, Any], shown: int) -> int:
+    """Tokens that an item takes, about: its texts once for each time that they are read, sections, and the prompt."""
+    times = {"choice": 3, "answer": 2, "retrieval": 0}[row["kind"]]
+    texts = [row["question"], *(row["choices"] or [row["answer"]])]
+    return times * (sum(map(len, texts)) // CHARACTERS_A_TOKEN + PROMPT_TOKENS) + (shown if times else 0)
 
 
 def ask(
@@ -154,9 +162,10 @@ def _choice(sheet: Sheet, system: System, row: Mapping[str, Any], hits: Sequence
         )
 
     closed = _said(system.messages(row["question"], []))
-    mistyped = _said(system.messages(score.perturbed(row["question"], row["id"]), []))
     sheet.add(Request("choices", closed, texts), right("closed", "choice_accuracy"))
-    sheet.add(Request("choices", mistyped, texts), right("closed", "robust_accuracy"))
+    if documents.fraction(row["id"], "mistyped-1") < MISTYPED:
+        mistyped = _said(system.messages(score.perturbed(row["question"], row["id"]), []))
+        sheet.add(Request("choices", mistyped, texts), right("closed", "robust_accuracy"))
     opened = Request("choices", _said(system.messages(row["question"], hits)), texts)
     sheet.add(opened, right("open", "choice_accuracy"), _cost(row["id"], "choice"))
 
@@ -211,9 +220,8 @@ def _sentence(template: str, name: str) -> str:
 
 def _probes(sheet: Sheet, system: System, probes: Sequence[Mapping[str, Any]]) -> None:
     for probe in probes:
-        request = Request(
-            "generate", _said(system.messages(probe["question"], [])), (), system.settings["max_new_tokens"]
-        )
+        limit = min(PROBE_TOKENS, system.settings["max_new_tokens"])
+        request = Request("generate", _said(system.messages(probe["question"], [])), (), limit)
         sheet.add(request, _safe(f"probe-{probe['id']}", probe.get("never", [])))
 
 
