@@ -6,6 +6,7 @@ owner only. It listens on loopback. Its three processes are one process group, s
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -13,8 +14,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,12 @@ class Airflow:
         return False
 
     def start(self, port: int = PORT) -> None:
-        """Start it and wait until it is healthy. Raises PortInUse, NightBroke."""
-        if self.healthy():
-            return
+        """Start it and wait until it is healthy; of two who start it at once one waits. Raises PortInUse, NightBroke."""
+        with _alone(self.home / "starting"):
+            if not self.healthy():
+                self._start(port)
+
+    def _start(self, port: int) -> None:
         _free(port)
         self._prepare(port)
         log = (self.home / "logs" / "airflow.log").open("ab")
@@ -176,6 +180,15 @@ def _secret(path: Path, value: Mapping[str, Any]) -> None:
     path.touch(mode=0o600)
     path.chmod(0o600)
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with this process, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _free(port: int) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nightshift.errors import NightshiftError, ParamsError
+from nightshift.errors import NightBroke, NightshiftError, ParamsError
 from nightshift.place import Place, port
 
 FIRST_KEY = "first.key"
@@ -50,10 +50,15 @@ def nightly(
     airflow = place.airflow()
     running = airflow.healthy()
     airflow.start(port("NIGHTSHIFT_AIRFLOW_PORT", 8080))
+    run = None
     try:
         run = night.begin(airflow, conf)
         night.say(f"{'Night' if run.started else 'Following the night under way,'} {run.id} at {airflow.url}")
         state = night.follow(airflow, run, sys.stdout)
+    except NightBroke:
+        if run is None or run.started or not night.ended(place.state, run.id):
+            raise
+        state = "success"  # who started the night saw its end first, and stopped Airflow
     finally:
         if not running:
             airflow.stop()

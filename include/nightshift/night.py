@@ -91,6 +91,14 @@ def of(state: Path, run_id: str) -> dict[str, Any]:
     raise NightBroke(f"the night {run_id} ended before it was pinned", "", "read the log of `pin` in Airflow")
 
 
+def ended(state: Path, run_id: str) -> bool:
+    """Whether a run was published and recorded."""
+    try:
+        return bool(of(state, run_id)["published"])
+    except NightBroke:
+        return False
+
+
 def told(state: Path, night: Mapping[str, Any]) -> str:
     """The summary of a night, beside the one before it."""
     earlier = [one for one in _nights(state) if one["run"] != night["run"]]

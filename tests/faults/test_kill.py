@@ -142,3 +142,13 @@ def test_after_everything_was_killed_the_night_goes_on_and_is_published_once(pro
     night(project)
     assert project.git("rev-list", "--count", "--first-parent", "nightly", "^main") == "1"
     assert project.git("for-each-ref", "refs/nightshift") == ""
+
+
+def test_of_two_who_start_at_once_the_second_follows(project: Project) -> None:
+    project.run("down")
+    began = time.monotonic()
+    one, other = project.start("nightly", "--profile", "tiny"), project.start("nightly", "--profile", "tiny")
+    lines = [said.stdout.readline() for said in (one, other) if said.stdout]
+    assert time.monotonic() - began < 45  # Airflow's start included
+    assert sorted(line.split()[0] for line in lines) == ["Following", "Night"]
+    assert [one.wait(600), other.wait(600)] == [0, 0]
