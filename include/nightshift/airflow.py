@@ -61,8 +61,8 @@ class Airflow:
         return False
 
     def start(self, port: int = PORT) -> None:
-        """Start it and wait until it is healthy; of two who start it at once one waits. Raises PortInUse, NightBroke."""
-        with _alone(self.home / "starting"):
+        """Start it, once for all who ask, and wait until it is healthy. Raises PortInUse, NightBroke."""
+        with self.alone("starting"):
             if not self.healthy():
                 self._start(port)
 
@@ -86,6 +86,14 @@ class Airflow:
                 self.stop()
                 raise NightBroke("Airflow did not start", str(self.home / "logs"), "read the logs there")
             time.sleep(0.3)
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Hold a lock on `what` that ends with this process, however it ends."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / what).open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def stop(self) -> None:
         """Stop all of its processes; does nothing when none runs."""
@@ -180,15 +188,6 @@ def _secret(path: Path, value: Mapping[str, Any]) -> None:
     path.touch(mode=0o600)
     path.chmod(0o600)
     path.write_text(json.dumps(value), encoding="utf-8")
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _free(port: int) -> None:

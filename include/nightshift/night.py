@@ -37,14 +37,15 @@ class Run:
 def begin(airflow: Airflow, conf: Mapping[str, Any], within_s: float = 60.0) -> Run:
     """Follow the run that is under way, or trigger one. Raises NightBroke when the DAG is not known in time."""
     known = _until_known(airflow, within_s)
-    for state in ("running", "queued"):
-        under_way = airflow.request("GET", f"dags/{DAG}/dagRuns?state={state}&limit=1")["dag_runs"]
-        if under_way:
-            return Run(under_way[0]["dag_run_id"], started=False)
-    if known.get("is_paused"):
-        airflow.request("PATCH", f"dags/{DAG}", {"is_paused": False})
-    made = airflow.request("POST", f"dags/{DAG}/dagRuns", {"logical_date": None, "conf": dict(conf)})
-    return Run(made["dag_run_id"], started=True)
+    with airflow.alone("triggering"):
+        for state in ("running", "queued"):
+            under_way = airflow.request("GET", f"dags/{DAG}/dagRuns?state={state}&limit=1")["dag_runs"]
+            if under_way:
+                return Run(under_way[0]["dag_run_id"], started=False)
+        if known.get("is_paused"):
+            airflow.request("PATCH", f"dags/{DAG}", {"is_paused": False})
+        made = airflow.request("POST", f"dags/{DAG}/dagRuns", {"logical_date": None, "conf": dict(conf)})
+        return Run(made["dag_run_id"], started=True)
 
 
 def follow(airflow: Airflow, run: Run, out: TextIO, sleep: Callable[[float], None] = time.sleep) -> str:
