@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -131,16 +132,20 @@ class Airflow:
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """One call of Airflow's REST API, as admin. Raises NightBroke with what it answered."""
-        who = {"username": "admin", "password": self.password}
         try:
-            token = httpx.post(f"{self.url}/auth/token", json=who, timeout=30).json()["access_token"]
-            head = {"Authorization": f"Bearer {token}"}
-            answer = httpx.request(method, f"{self.url}/api/v2/{path}", json=body, headers=head, timeout=60)
+            answer = self._ask(method, path, body, _token(self.url, self.password))
+            if answer.status_code == httpx.codes.UNAUTHORIZED:
+                _token.cache_clear()
+                answer = self._ask(method, path, body, _token(self.url, self.password))
         except (httpx.HTTPError, KeyError) as error:
             raise NightBroke(f"Airflow did not answer ({error})", self.url, "look into .airflow/logs") from None
         if answer.is_error:
             raise NightBroke(f"Airflow answered {answer.status_code}: {answer.text[:300]}", path)
         return answer.json()
+
+    def _ask(self, method: str, path: str, body: Any, token: str) -> httpx.Response:
+        head = {"Authorization": f"Bearer {token}"}
+        return httpx.request(method, f"{self.url}/api/v2/{path}", json=body, headers=head, timeout=60)
 
     def _prepare(self, port: int) -> None:
         """Folders, secrets, database and pools; a second time only what is missing."""
@@ -175,6 +180,13 @@ class Airflow:
             kept: dict[str, Any] = json.loads((self.home / "airflow.json").read_text(encoding="utf-8"))
             return kept
         return {}
+
+
+@cache
+def _token(url: str, password: str) -> str:
+    """A token of the user `admin`; asked for once, since each costs the server a hash of the password."""
+    who = {"username": "admin", "password": password}
+    return str(httpx.post(f"{url}/auth/token", json=who, timeout=30).json()["access_token"])
 
 
 def settings(path: Path) -> dict[str, str]:

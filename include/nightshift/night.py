@@ -23,7 +23,7 @@ from nightshift.summary import summary
 DAG = "nightly"
 PLUMBING = ("pin", "publish", "released", "end")
 ENDED = {"success", "failed"}
-POLL_S = 0.5
+POLL_S = 1.0  # twice a second took a tenth of a core from the stages
 
 
 @dataclass(frozen=True)
