@@ -56,9 +56,9 @@ def nightly(
         night.say(f"{'Night' if run.started else 'Following the night under way,'} {run.id} at {airflow.url}")
         state = night.follow(airflow, run, sys.stdout)
     except NightBroke:
-        if run is None or run.started or not night.ended(place.state, run.id):
+        if run is None or not night.ended(place.state, run.id):
             raise
-        state = "success"  # who started the night saw its end first, and stopped Airflow
+        state = "success"  # another who followed it saw its end first, and stopped Airflow
     finally:
         if not running:
             airflow.stop()
