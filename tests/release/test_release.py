@@ -164,7 +164,7 @@ def test_with_nothing_in_production_there_is_no_incumbent(
     metrics = incumbent.run(
         tmp_path / "facts.json", tmp_path / "incumbent", tmp_path / "recipe.json", Work("incumbent")
     )
-    assert metrics == {"absent": "nothing is in production"}
+    assert metrics == {"absent": incumbent.NONE}
     assert json.loads((tmp_path / "recipe.json").read_text())["judged_against"] is None
 
 

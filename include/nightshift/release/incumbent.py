@@ -20,6 +20,7 @@ from nightshift import commit, registry, stage
 from nightshift.registry import Release
 from nightshift.stage import Metrics, Work
 
+NONE = "there is no release to be judged against"  # in the first night and in its repetitions: the same bytes
 DEFINITION = ("include", "dvc.yaml", "params.yaml", "versions.json")
 
 
@@ -41,14 +42,14 @@ def against(repository: Path, tonight: dict[str, Any], scratch: Path) -> tuple[R
     """The release to be judged against, or None with the reason."""
     in_production = registry.current(repository)
     if in_production is None:
-        return None, "nothing is in production"
+        return None, NONE
     folder = registry.fetch(repository, in_production, scratch / in_production.digest)
     said = json.loads((folder / "release.json").read_text(encoding="utf-8"))
     if said["recipe"] != tonight:
         return in_production, ""
     earlier = said["judged_against"]
     if earlier is None:
-        return None, "tonight's recipe is that of the release in production, which was judged against none"
+        return None, NONE
     return registry.by_digest(repository, earlier), "the release that production's was judged against is gone"
 
 
