@@ -135,6 +135,7 @@ def test_the_endpoint_answers_with_the_first_release(project: Project, first: An
         )
 
 
+@pytest.mark.long
 def test_a_second_caller_follows_the_night_under_way(project: Project, second: Any) -> None:
     one = project.start("nightly", "--profile", "tiny", "--set", "night.timezone=Europe/Berlin")
     assert one.stdout is not None
