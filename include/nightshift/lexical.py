@@ -27,8 +27,12 @@ class Lexical:
 
         if not texts:
             raise ValueError("nothing to index")
+        split = _split(list(texts))
+        # a vocabulary of our own: the one that bm25s would make stands in the order of a set
+        vocabulary = {word: place for place, word in enumerate(sorted({word for words in split for word in words}))}
+        ids = [[vocabulary[word] for word in words] for words in split]
         index = bm25s.BM25()
-        index.index(_split(list(texts)), show_progress=False)
+        index.index((ids, vocabulary), show_progress=False)
         return cls(index, len(texts))
 
     @classmethod

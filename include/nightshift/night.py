@@ -121,6 +121,8 @@ def broken(night: Mapping[str, Any]) -> NightBroke:
     for name, stage in night["stages"].items():
         if stage["outcome"] not in ("ran", "cached", "unchanged"):
             return NightBroke(f"the night broke at {name} ({stage['outcome']}): {stage['sentence']}")
+    if night.get("sentence"):
+        return NightBroke(f"the night was refused: {night['sentence']}")
     return NightBroke("the night broke; nothing was published", "", "read the logs of the failed task in Airflow")
 
 

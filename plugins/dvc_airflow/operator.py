@@ -132,6 +132,7 @@ class PinOperator(Task):
             workspace.remove(clone)
             self._same_graph(context, known)
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
+            context["ti"].xcom_push(key="sentence", value=str(refused))
             raise AirflowFailException(str(refused)) from None
         entries, came = publish.newest(root, self.settings.branch, self.settings.refs, commit)
         night = Night(str(root), commit, tags, entries, came, run)
@@ -238,25 +239,22 @@ class EndOperator(Task):
         done = ti.xcom_pull(task_ids=PUBLISH) or {}
         pinned = ti.xcom_pull(task_ids=PIN)
         lease.release(Path(self.settings.root), self.settings.refs, run)
+        record: dict[str, Any] = {"run": run, "published": None, "new": False, "stages": {}}
+        record |= {"sentence": ti.xcom_pull(task_ids=PIN, key="sentence")}
         if pinned:
             night, known = self.pinned(context)
             stages = {name: _reported(ti.xcom_pull(task_ids=task_id(name), key="result")) for name in known.stages}
-            record = {
-                "run": run,
-                "commit": night.commit,
-                "published": done.get("commit"),
-                "new": done.get("new", False),
-            }
+            record |= {"commit": night.commit, "published": done.get("commit"), "new": done.get("new", False)}
             record |= {"refused": done.get("refused", ""), "stages": {n: s for n, s in stages.items() if s}}
             record |= {key: _metric(stages, place) for key, place in self.settings.headline.items()}
             record |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
             for one in self.after:
                 record |= ti.xcom_pull(task_ids=one) or {}
-            place = Path(self.settings.record) / run / "night.json"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            draft = place.with_suffix(".draft")
-            draft.write_text(json.dumps(record, indent=2), encoding="utf-8")
-            draft.replace(place)
+        place = Path(self.settings.record) / run / "night.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_suffix(".draft")
+        draft.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        draft.replace(place)
         if not done:
             raise AirflowFailException("the night was not published; the first failed task says why")
 

@@ -8,6 +8,7 @@ Checkpoints make a killed training go on to the same weights. Absent with too fe
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -173,6 +174,7 @@ def run(
     with commit.folder(out) as draft:
         trainer.model.save_pretrained(draft / "adapter", safe_serialization=True)
         (draft / "adapter" / "README.md").unlink(missing_ok=True)
+        _ordered(draft / "adapter" / "adapter_config.json")
         about = {"kind": "lora", "base": commit.digest(base), "rank": params.rank, "steps": len(plan)}
         (draft / "adapted.json").write_text(commit.dumps(about), encoding="utf-8")
     commit.file(curve, "step,loss\n" + "".join(f"{step},{loss:.4f}\n" for step, loss in enumerate(losses, 1)))
@@ -187,6 +189,13 @@ def run(
         "first_loss": losses[0],
         "last_loss": sum(losses[-5:]) / len(losses[-5:]),
     }
+
+
+def _ordered(path: Path) -> None:
+    """Write peft's configuration again with its sets in order: it keeps them as they come."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(commit.dumps(config), encoding="utf-8")
 
 
 def _order(examples: list[Example | None], pairs: pl.DataFrame, params: Lora) -> list[int]:
