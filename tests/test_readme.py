@@ -23,3 +23,8 @@ def test_every_folder_that_it_names_exists(root: Path) -> None:
 def test_ci_runs_the_readmes_test_command(root: Path) -> None:
     assert "make test" in (root / "README.md").read_text()
     assert "make test" in (root / ".ci" / "run").read_text()
+
+
+def test_every_file_that_it_links_to_exists(root: Path) -> None:
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", (root / "README.md").read_text())
+    assert [name for name in linked if not (root / name).exists()] == []

@@ -16,6 +16,8 @@ from ruamel.yaml import YAML
 from nightshift.serve.keys import FORM
 from tests.night.project import Project, make
 
+# the first test that asks for a night waits for it
+pytestmark = pytest.mark.timeout(1500)
 ALWAYS = {"discover", "start", "incumbent"}
 
 
