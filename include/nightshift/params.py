@@ -134,7 +134,7 @@ def _typed(path: Path, document: CommentedMap, section: type[S], shown: str = ""
             raise ParamsError(f"section {section.name!r} is missing", str(path), "restore it from Git")
         found = found[key]
     try:
-        return section.model_validate(_plain(found))
+        return section.model_validate(plain(found))
     except ValidationError as error:
         found_wrong = error.errors()  # a misspelt key is also a missing one: the misspelling says more
         first = next((one for one in found_wrong if one["type"] == "extra_forbidden"), found_wrong[0])
@@ -191,11 +191,12 @@ def _overlay(document: CommentedMap, overlay: Any, path: Path, spine: list[Any])
     return merged
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A part of the file as plain data, without what ruamel.yaml knows of its form."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return float(value)
     if isinstance(value, bool) or value is None:

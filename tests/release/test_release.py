@@ -160,6 +160,7 @@ def test_with_nothing_in_production_there_is_no_incumbent(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(repository)
+    (repository / "params.yaml").write_text("lora: {lr: 1e-3}\n")
     (tmp_path / "facts.json").write_text(commit.dumps(FACTS))
     metrics = incumbent.run(
         tmp_path / "facts.json", tmp_path / "incumbent", tmp_path / "recipe.json", Work("incumbent")
@@ -171,9 +172,15 @@ def test_with_nothing_in_production_there_is_no_incumbent(
 def test_a_recipe_changes_with_the_definition_and_not_with_what_git_ignores(repository: Path) -> None:
     (repository / "include").mkdir()
     (repository / "include" / "a.py").write_text("1")
+    (repository / "params.yaml").write_text("profile: a\nnight: {schedule: null}\nlora: {lr: 1e-3}\n")
     (repository / ".gitignore").write_text("*.pyc\n")
     before = incumbent.recipe(FACTS, repository)
     (repository / "include" / "a.pyc").write_text("x")
+    (repository / "params.yaml").write_text("profile: b\nlora:\n  lr: 0.001  # the same\nnight: {schedule: x}\n")
+    assert incumbent.recipe(FACTS, repository) == before
+    (repository / "params.yaml").write_text("lora: {lr: 0.1}\n")
+    assert incumbent.recipe(FACTS, repository) != before
+    (repository / "params.yaml").write_text("lora: {lr: 1e-3}\n")
     assert incumbent.recipe(FACTS, repository) == before
     (repository / "include" / "a.py").write_text("2")
     assert incumbent.recipe(FACTS, repository) != before

@@ -16,18 +16,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nightshift import commit, registry, stage
+from nightshift import commit, params, registry, stage
 from nightshift.registry import Release
 from nightshift.stage import Metrics, Work
 
 NONE = "there is no release to be judged against"  # in the first night and in its repetitions: the same bytes
-DEFINITION = ("include", "dvc.yaml", "params.yaml", "versions.json")
+DEFINITION = ("include", "dvc.yaml", "versions.json")
 
 
 def recipe(facts: dict[str, Any], root: Path) -> dict[str, Any]:
-    """What made tonight's systems: the digest of every table, and of every part of the definition."""
+    """What made tonight's systems: the digest of every table, of every part of the definition, and of its values."""
     tables = {name: table["digest"] for name, table in facts["tables"].items()}
-    return {"tables": tables, "definition": {part: definition(root, part) for part in DEFINITION}}
+    parts = {part: definition(root, part) for part in DEFINITION} | {params.FILE: values(root / params.FILE)}
+    return {"tables": tables, "definition": parts}
+
+
+def values(path: Path) -> str:
+    """sha256 over the values that stages read: not over comments, overlays, or when a night starts."""
+    said = {key: value for key, value in params.parse(path).items() if key not in ("profile", "profiles", "night")}
+    return hashlib.sha256(commit.dumps(params.plain(said)).encode()).hexdigest()
 
 
 def definition(root: Path, part: str) -> str:
