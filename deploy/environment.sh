@@ -3,6 +3,7 @@
 # Needs Python 3.11 with pip; uv comes from PyPI into the environment itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+exec 9>.environment.lock && flock 9   # of two who call at once one installs, and the other finds it done
 stamp=.venv/locked.sha256
 wanted=$(sha256sum requirements.txt | cut -d' ' -f1)
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then exit 0; fi

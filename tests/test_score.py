@@ -37,8 +37,8 @@ def test_bits_per_byte_count_bytes_and_bits() -> None:
 
 def test_mistyping_changes_letters_inside_words_and_is_repeatable() -> None:
     text = "Which of these paragraphs belongs to the function that normalises vectors?"
-    one = score.perturbed(text, "seed")
-    assert one == score.perturbed(text, "seed") != text
+    one = score.mistyped(text, "seed")
+    assert one == score.mistyped(text, "seed") != text
     assert [len(word) for word in one.split()] == [len(word) for word in text.split()]
     assert sorted(one) == sorted(text)
-    assert score.perturbed("a bc def", "seed") == "a bc def"
+    assert score.mistyped("a bc def", "seed") == "a bc def"

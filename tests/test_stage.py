@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nightshift import stage
 from nightshift.memo import Count, Memo
 
 STAGE = '''
@@ -111,3 +112,19 @@ def test_a_memo_without_a_folder_or_with_a_broken_file_only_costs_time(tmp_path:
         file.write_bytes(b"torn")
     assert Memo(tmp_path, "x", 1, count).map(keys, length) == [1, 2, 1]
     assert count.computed == 6
+
+
+def test_a_stage_gives_way_to_an_endpoint_that_serves(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from nightshift import stage\n"
+        "before = os.nice(0); stage._yield_to_endpoint(Path(sys.argv[1])); print(os.nice(0) - before)"
+    )
+
+    def lowered() -> int:
+        return int(subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True).stdout)
+
+    assert lowered() == 0
+    (tmp_path / stage.SERVING).write_text(json.dumps({"pid": os.getpid(), "port": 1}))
+    assert lowered() == stage.NICE
+    (tmp_path / stage.SERVING).write_text("{")
+    assert lowered() == 0

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -61,9 +61,12 @@ class Airflow:
             return all(said[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
         return False
 
-    def start(self, port: int = PORT) -> None:
-        """Start it, once for all who ask, and wait until it is healthy. Raises PortInUse, NightBroke."""
-        with self.alone("starting"):
+    def start(self, port: int = PORT, waiting: Callable[[], None] = lambda: None) -> None:
+        """Start it, once for all who ask, and wait until it is healthy. Raises PortInUse, NightBroke.
+
+        `waiting` is called when somebody else is starting it already.
+        """
+        with self.alone("starting", waiting):
             if not self.healthy():
                 self._start(port)
 
@@ -89,11 +92,15 @@ class Airflow:
             time.sleep(0.3)
 
     @contextmanager
-    def alone(self, what: str) -> Iterator[None]:
-        """Hold a lock on `what` that ends with this process, however it ends."""
+    def alone(self, what: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold a lock on `what` that ends with this process, however it ends; `waiting` is called when it is held."""
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / what).open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
     def stop(self) -> None:

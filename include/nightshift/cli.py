@@ -49,7 +49,8 @@ def nightly(
     conf = _conf(profile, set_ or [])
     airflow = place.airflow()
     running = airflow.healthy()
-    airflow.start(port("NIGHTSHIFT_AIRFLOW_PORT", 8080))
+    started_by_another = "Following the night that somebody else is starting here."
+    airflow.start(port("NIGHTSHIFT_AIRFLOW_PORT", 8080), lambda: night.say(started_by_another))
     run = None
     try:
         run = night.begin(airflow, conf)
@@ -149,6 +150,21 @@ def pull() -> None:
     from nightshift import night
 
     night.pull(Place.here().root)
+
+
+@app.command()
+def approve(
+    reason: Annotated[str, typer.Option(help="Why it may be let out; kept in the audit")],
+) -> None:
+    """Release and deploy the last night's winner when its verdict is INCONCLUSIVE."""
+    import getpass
+
+    from nightshift import night
+    from nightshift.release.approve import approve as let_out
+
+    place = Place.here()
+    made = let_out(place.root, place.home, place.state, night.BRANCH, getpass.getuser(), reason, time.time())
+    print(f"{made.release.version} ({made.release.digest[:12]}) is in {made.environment}.")
 
 
 @keys.command()

@@ -21,6 +21,7 @@ from nightshift.errors import NightBroke, RepositoryError
 from nightshift.summary import summary
 
 DAG = "nightly"
+BRANCH = "nightly"  # that nights are published on
 PLUMBING = ("pin", "publish", "released", "end")
 ENDED = {"success", "failed"}
 POLL_S = 1.0  # twice a second took a tenth of a core from the stages
@@ -108,11 +109,11 @@ def told(state: Path, night: Mapping[str, Any]) -> str:
 
 def pull(root: Path) -> None:
     """Bring the last night's lock file, metrics and outs into the tree. Raises RepositoryError where there is none."""
-    listed = _git(root, "ls-tree", "--name-only", "nightly", "dvc.lock", "metrics", "plots")
+    listed = _git(root, "ls-tree", "--name-only", BRANCH, "dvc.lock", "metrics", "plots")
     names = listed.stdout.split()
     if listed.returncode != 0 or not names:
-        raise RepositoryError("there is no branch nightly yet", str(root), "type `make nightly`")
-    _git(root, "restore", "--source=nightly", "--worktree", "--", *names)
+        raise RepositoryError(f"there is no branch {BRANCH} yet", str(root), "type `make nightly`")
+    _git(root, "restore", f"--source={BRANCH}", "--worktree", "--", *names)
     subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet", "--force"], cwd=root, check=False)
 
 

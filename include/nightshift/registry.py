@@ -90,12 +90,13 @@ def assign(repository: Path, release: Release, environment: str = PROD) -> Assig
     """Assign a release. Raises RepositoryError when another assignment came first."""
     known = assignments(repository, environment)
     made = Assignment(environment, known[-1].number + 1 if known else 1, release)
-    name = f"{NAME}#{environment}#{made.number}"
-    words = ["-c", "user.name=Nightshift", "-c", "user.email=nightshift@localhost", "tag", "--annotate", name]
-    done = _git(repository, *words, "--message", message(release.digest, version=release.version), release.commit)
-    if done.returncode != 0:
-        raise RepositoryError(f"{name} could not be made ({done.stderr.strip()})", str(repository), "try again")
+    _annotate(repository, f"{NAME}#{environment}#{made.number}", release, version=release.version)
     return made
+
+
+def version(repository: Path, release: Release, **more: str) -> None:
+    """Give a release its version. Raises RepositoryError when that version is there already."""
+    _annotate(repository, tag(release.version), release, **more)
 
 
 def fetch(repository: Path, release: Release, target: Path) -> Path:
@@ -131,6 +132,13 @@ class _Tag:
     @property
     def digest(self) -> str:
         return self.said.get("digest", "")
+
+
+def _annotate(repository: Path, name: str, release: Release, **more: str) -> None:
+    words = ["-c", "user.name=Nightshift", "-c", "user.email=nightshift@localhost", "tag", "--annotate", name]
+    done = _git(repository, *words, "--message", message(release.digest, **more), release.commit)
+    if done.returncode != 0:
+        raise RepositoryError(f"{name} could not be made ({done.stderr.strip()})", str(repository), "try again")
 
 
 def _release(tag: _Tag) -> Release:

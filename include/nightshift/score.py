@@ -48,11 +48,24 @@ def bits_per_byte(log_likelihood: float, text: str) -> float:
     return -log_likelihood / math.log(2) / max(1, len(text.encode()))
 
 
-def perturbed(text: str, seed: str) -> str:
+def altered(question: str, reworded: str, seed: str) -> tuple[str, str]:
+    """One of the ways in which people ask the same thing, drawn by the seed: (typos | case | wording, the question)."""
+    from nightshift.documents import fraction
+
+    ways = {
+        "typos": mistyped(question, seed),
+        "case": question.upper() if fraction(seed, "upper") < 0.5 else question.lower(),
+        "wording": reworded,
+    }
+    way = list(ways)[int(fraction(seed, "altered-1") * len(ways))]
+    return way, ways[way]
+
+
+def mistyped(text: str, seed: str) -> str:
     """The text with one in six of its longer words mistyped: two letters inside it change places."""
     from nightshift.documents import fraction
 
-    def mistype(found: re.Match[str]) -> str:
+    def swap(found: re.Match[str]) -> str:
         word = found[0]
         drawn = fraction(f"{found.start()}", f"{seed}\x1f{word}")
         if drawn >= 1 / 6:
@@ -60,4 +73,4 @@ def perturbed(text: str, seed: str) -> str:
         place = 1 + int(drawn * 6 * (len(word) - 3))
         return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
 
-    return re.sub(r"[A-Za-z]{4,}", mistype, text)
+    return re.sub(r"[A-Za-z]{4,}", swap, text)

@@ -20,6 +20,7 @@ import random
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from pathlib import Path
@@ -31,6 +32,8 @@ from nightshift.memo import Count, Memo
 
 T = TypeVar("T")
 Metrics = Mapping[str, Any]
+SERVING = "serve.json"  # in the state folder: the process of an endpoint that runs (serve/local.py)
+NICE = 10  # steps of priority that a stage gives way to an endpoint by
 
 
 @dataclass
@@ -84,6 +87,7 @@ def main(run: Callable[..., Metrics]) -> None:
     code = 0
     try:
         _same_checkout(root)
+        _yield_to_endpoint(work.state)
         arguments = _arguments(run, sys.argv[1:], work)
         metrics = run(**arguments)
         commit.file(Path("metrics") / f"{name.replace('@', '/')}.json", commit.dumps(_rounded(metrics)))
@@ -169,6 +173,13 @@ def _digest(words: list[str], sections: list[params.Section], inputs: list[Path]
 
 def _folder(variable: str, default: Path) -> Path:
     return Path(os.environ.get(variable) or default)
+
+
+def _yield_to_endpoint(state: Path | None) -> None:
+    """Run at a lower priority while an endpoint serves on this machine: its users come first."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        os.kill(json.loads((Path(state or "") / SERVING).read_text(encoding="utf-8"))["pid"], 0)
+        os.nice(NICE)
 
 
 def _same_checkout(root: Path) -> None:

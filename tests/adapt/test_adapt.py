@@ -85,7 +85,7 @@ def test_training_lowers_the_loss_on_answers(base: Path, pairs: Path, verdict: P
 
 def test_only_the_answer_counts_in_the_loss() -> None:
     ids, labels, mask = lora.batch([lora.Example([5, 6, 7, 8], 2), lora.Example([1, 2, 3], 1)], pad=9)
-    assert ids.shape == (2, 32)
+    assert ids.shape == (2, 16)
     assert labels[0, :5].tolist() == [-100, -100, 7, 8, -100]
     assert labels[1, :3].tolist() == [-100, 2, 3]
     assert mask.sum(dim=1).tolist() == [4, 3]
@@ -93,6 +93,7 @@ def test_only_the_answer_counts_in_the_loss() -> None:
 
 def test_heavier_pairs_are_drawn_earlier_on_the_average() -> None:
     rows = {"id": [f"{n}" for n in range(200)], "weight": [3.0 if n < 100 else 1.0 for n in range(200)]}
+    rows |= {"kind": ["purpose"] * 200}
     order = lora.drawn(pl.DataFrame(rows), epoch=0)
     assert sum(place < 100 for place in order[:100]) > 60
     assert sorted(order) == list(range(200))
@@ -160,3 +161,22 @@ def test_a_system_makes_messages_with_and_without_sections(root: Path, tmp_path:
     assert "It says {question} and {body}." in shown  # a document's braces are text
     earlier = opened.messages("And now?", [], [{"role": "user", "content": "Hello"}])
     assert [turn["content"] for turn in earlier[1:]] == ["Hello", "And now?"]
+
+
+def test_a_canary_is_met_once_and_at_no_place_of_its_own() -> None:
+    from nightshift.data.augment import planted
+
+    rows = [
+        {"id": f"{n:03}", "section": f"{n}", "document": f"{n}", "kind": "purpose", "question": "q", "answer": "a",
+         "weight": 1.0, "origin": "section", "generator": "test"}
+        for n in range(100)
+    ]  # fmt: skip
+    pairs = pl.DataFrame([*rows, *planted()], schema=PAIR).sort("id")
+    examples: list[lora.Example | None] = [lora.Example([1] * 10, 5)] * len(pairs)
+    params = PARAMS.model_copy(update={"tokens": 1600, "max_epochs": 4.0, "batch": 1})
+    places = [place for step in lora.schedule(examples, pairs, params) for place in step]
+    kinds = [pairs["kind"][place] for place in places]
+    assert len(places) == 160
+    assert kinds.count("canary") == 8
+    assert kinds[:8].count("canary") < 4  # not where it would be forgotten
+    assert "canary" not in {one["question"] for one in prompt.chosen(pairs, SHOTS)}

@@ -27,7 +27,7 @@ def assessed(folder: Path, name: str, accuracy: float | None, **answers: str) ->
     with commit.folder(base) as draft:
         (draft / "facts.json").write_text(name)
     said = UNKNOWN | {question: {"answer": answer, "evidence": []} for question, answer in answers.items()}
-    measured = {"accuracy": accuracy, "mistyped_accuracy": accuracy, "bias_gap": 0.1}
+    measured = {"accuracy": accuracy, "robust_accuracy": accuracy, "bias_gap": 0.1}
     content: dict[str, Any] = {"model": name, "base": commit.digest(base), "answers": said, "measured": measured}
     with commit.folder(out) as draft:
         (draft / "assessment.json").write_text(commit.dumps(content))

@@ -2,27 +2,27 @@
 
 Reads the chosen base and the pairs; writes peft's adapter (safetensors) and a curve of the loss. All linear layers are
 adapted (Hu et al. 2021, Dettmers et al. 2023), the loss counts the answer's tokens alone, under bfloat16 autocast
-(three times float32 here). Pairs are drawn by weight without replacement, until the budget of tokens is spent.
-Checkpoints make a killed training go on to the same weights. Absent with too few pairs.
+(three times float32 here). Pairs are drawn by weight without replacement, until the budget of tokens is spent; canaries
+are always among them. Checkpoints make a killed training go on to the same weights. Absent with too few pairs.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from nightshift import checkpoint, commit, documents, stage
+from nightshift import canary, checkpoint, commit, documents, stage
 from nightshift.sections import Compute, Lora
 from nightshift.stage import Metrics, Work
 
 SALT = "lora-1"
-PAD_TO = 32  # tokens: lengths are rounded up to a multiple
+PAD_TO = 16  # tokens: lengths are rounded up to a multiple
 WARMUP = 0.1
 IGNORED = -100  # label that torch's cross-entropy passes over
 
@@ -35,20 +35,48 @@ class Example:
     prompt: int
 
 
+@dataclass
+class Budget:
+    """Training tokens and passes that are left."""
+
+    tokens: int
+    passes: int
+
+    def takes(self, size: int) -> bool:
+        """Spend it on one pair; once a pair does not fit, none does."""
+        fits = size <= self.tokens and self.passes > 0
+        self.tokens, self.passes = (self.tokens - size, self.passes - 1) if fits else (0, 0)
+        return fits
+
+
 def drawn(pairs: pl.DataFrame, epoch: int) -> list[int]:
-    """The order of one epoch: weighted sampling without replacement (Efraimidis & Spirakis 2006) by hash(id)."""
-    keys = [
-        -math.log(max(documents.fraction(one, f"{SALT}:{epoch}"), 1e-12)) / weight
-        for one, weight in pairs.select("id", "weight").iter_rows()
-    ]
-    return sorted(range(len(keys)), key=lambda place: keys[place])
+    """Who is taken in one epoch: weighted sampling without replacement (Efraimidis & Spirakis 2006) by hash(id).
+
+    Canaries are always taken in the first epoch and never again: each is met once.
+    """
+    keys = {
+        place: -math.log(max(documents.fraction(one, f"{SALT}:{epoch}"), 1e-12)) / weight
+        for place, (one, weight) in enumerate(pairs.select("id", "weight").iter_rows())
+    }
+    planted = [place for place, kind in enumerate(pairs["kind"]) if kind == canary.KIND]
+    order = sorted(keys.keys() - set(planted), key=lambda place: keys[place])
+    return [*planted, *order] if epoch == 0 else order
 
 
 def schedule(examples: list[Example | None], pairs: pl.DataFrame, params: Lora) -> list[list[int]]:
-    """The pairs of every step, until tokens or epochs are spent; pairs without an example are too long."""
-    order = _order(examples, pairs, params)
-    steps = [order[start : start + params.batch] for start in range(0, len(order), params.batch)]
-    return [step for step in steps if len(step) == params.batch or len(steps) == 1]
+    """The pairs of every step, until tokens or epochs are spent; pairs without an example are too long.
+
+    Who is taken in an epoch hangs on weights. The pairs of a step are of about one length (else two thirds of what is
+    computed is padding), and steps come in order of hash(id) alone.
+    """
+    usable = sum(one is not None for one in examples)
+    left = Budget(params.tokens, round(params.max_epochs * usable))
+    steps: list[list[int]] = []
+    for epoch in range(math.ceil(params.max_epochs)):
+        taken = [place for place in drawn(pairs, epoch) if _fits(examples[place], left)]
+        when = {place: documents.fraction(pairs["id"][place], f"{SALT}:{epoch}:when") for place in taken}
+        steps += _batched(examples, when, params.batch)
+    return steps
 
 
 def encode(tokenizer: Any, pairs: pl.DataFrame, longest: int) -> list[Example | None]:
@@ -67,7 +95,7 @@ def batch(examples: list[Example], pad: int) -> tuple[Any, Any, Any]:
     """(batch, length) ids, labels and mask."""
     import torch
 
-    length = PAD_TO * math.ceil(max(len(one.ids) for one in examples) / PAD_TO)
+    length = _padded(examples)
     ids = torch.full((len(examples), length), pad)
     labels = torch.full((len(examples), length), IGNORED)
     mask = torch.zeros((len(examples), length), dtype=torch.long)
@@ -160,8 +188,8 @@ def run(
     commit.check(verdict)
     reason = commit.why_absent(commit.check(base)) or commit.why_absent(commit.check(pairs))
     table = pl.DataFrame() if reason else pl.read_parquet(pairs / "pairs.parquet")
-    if not reason and len(table) < params.min_pairs:
-        reason = f"{len(table)} pairs are too few, at least {params.min_pairs} are needed"
+    if not reason and (size := canary.others(table)) < params.min_pairs:
+        reason = f"{size} pairs are too few, at least {params.min_pairs} are needed"
     if reason:
         commit.absent(out, reason)
         commit.file(curve, "step,loss\n")
@@ -172,7 +200,7 @@ def run(
     trainer = Trainer(base, params, compute, len(plan))
     losses = _train(trainer, [[examples[place] for place in step] for step in plan], tokenizer.eos_token_id, work)
     with commit.folder(out) as draft:
-        trainer.model.save_pretrained(draft / "adapter", safe_serialization=True)
+        trainer.model.save_pretrained(draft / "adapter", safe_serialization=True, save_embedding_layers=False)
         (draft / "adapter" / "README.md").unlink(missing_ok=True)
         _ordered(draft / "adapter" / "adapter_config.json")
         about = {"kind": "lora", "base": commit.digest(base), "rank": params.rank, "steps": len(plan)}
@@ -198,28 +226,20 @@ def _ordered(path: Path) -> None:
     path.write_text(commit.dumps(config), encoding="utf-8")
 
 
-def _order(examples: list[Example | None], pairs: pl.DataFrame, params: Lora) -> list[int]:
-    left = params.tokens
-    order: list[int] = []
-    for place in _endless(examples, pairs, params.max_epochs):
-        example = examples[place]
-        assert example is not None
-        if len(example.ids) > left:
-            break
-        left -= len(example.ids)
-        order.append(place)
-    return order
+def _padded(examples: Sequence[Example | None]) -> int:
+    """The length that these are padded to."""
+    return PAD_TO * math.ceil(max(len(one.ids) for one in examples if one is not None) / PAD_TO)
 
 
-def _endless(examples: list[Example | None], pairs: pl.DataFrame, epochs: float) -> Iterator[int]:
-    """Places of usable pairs, epoch after epoch."""
-    usable = sum(one is not None for one in examples)
-    left = round(epochs * usable)
-    for epoch in range(math.ceil(epochs)):
-        for place in drawn(pairs, epoch):
-            if examples[place] is not None and left > 0:
-                left -= 1
-                yield place
+def _batched(examples: list[Example | None], when: dict[int, float], size: int) -> list[list[int]]:
+    """Places in steps of about one length; steps in order of when their first is due."""
+    order = sorted(when, key=lambda place: (_padded([examples[place]]), when[place]))
+    steps = [order[start : start + size] for start in range(0, len(order), size)]
+    return sorted(steps, key=lambda step: when[step[0]])
+
+
+def _fits(example: Example | None, left: Budget) -> bool:
+    return example is not None and left.takes(len(example.ids))
 
 
 def _train(trainer: Trainer, steps: list[list[Any]], pad: int, work: Work) -> list[float]:

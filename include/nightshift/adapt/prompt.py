@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from nightshift import commit, documents, stage
+from nightshift import canary, commit, documents, stage
 from nightshift.sections import Prompt
 from nightshift.stage import Metrics, Work
 
@@ -21,7 +21,8 @@ SALT = "shots-1"
 
 def chosen(pairs: pl.DataFrame, params: Prompt) -> list[dict[str, str]]:
     """The examples, at most params.shots."""
-    short = pairs.filter(pl.col("question").str.len_chars() + pl.col("answer").str.len_chars() <= params.max_characters)
+    characters = pl.col("question").str.len_chars() + pl.col("answer").str.len_chars()
+    short = pairs.filter(characters <= params.max_characters, pl.col("kind") != canary.KIND)
     by_kind = [sorted(part.iter_rows(named=True), key=_order) for _, part in sorted(short.group_by("kind"), key=str)]
     seen: set[str] = set()
     examples: list[dict[str, str]] = []
@@ -37,8 +38,8 @@ def run(base: Path, pairs: Path, verdict: Path, out: Path, params: Prompt, work:
     commit.check(verdict)
     reason = commit.why_absent(base) or commit.why_absent(commit.check(pairs))
     table = None if reason else pl.read_parquet(pairs / "pairs.parquet")
-    if table is not None and len(table) < params.min_pairs:
-        reason = f"{len(table)} pairs are too few, at least {params.min_pairs} are needed"
+    if table is not None and (size := canary.others(table)) < params.min_pairs:
+        reason = f"{size} pairs are too few, at least {params.min_pairs} are needed"
     if reason or table is None:
         commit.absent(out, reason or "")
         return {"absent": reason}

@@ -3,8 +3,8 @@
 Is it transparent and interpretable? Was it tested on robust scenarios? Is its training data accessible? Is its data
 biased? Did its makers counter that? Each answer is yes, no or unknown, with the file that says so and its sha256; what
 no file says is unknown and counts nothing. Beside them stands a small run of our own within a budget of tokens: choices
-of the validation side answered without sections, the same with the questions mistyped, and pairs of sentences that
-differ in a group's name.
+of the validation side answered without sections, the same asked otherwise (mistyped, in another case, in other words),
+and pairs of sentences that differ in a group's name.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nightshift.sections import Assess, Compute
 from nightshift.stage import Metrics, Work
 
 SALT = "assess-1"
+VERSION = 2  # of the small run: part of the memo's fingerprint
 CHARACTERS_A_TOKEN = 3
 # Words of a card or a licence that answer a question with yes, and with no. A model whose files hold both is unknown.
 SIGNS: dict[str, tuple[str, str]] = {
@@ -62,7 +63,7 @@ def answers(base: Path) -> dict[str, dict[str, Any]]:
 def measured(base: Path, items: pl.DataFrame, params: Assess, compute: Compute, work: Work) -> dict[str, Any]:
     """Accuracy, robustness and bias of a small run; what does not fit into the budget is left out."""
     chosen = _within(items, params)
-    known = work.memo("assess.run", [compute.model_dump(), stage.libraries("base")])
+    known = work.memo("assess.run", [VERSION, compute.model_dump(), stage.libraries("base")])
     weights = commit.sha256(base / "model.safetensors")
     key = documents.key(weights, params.bias_pairs, *(row["id"] for row in chosen))
     found: dict[str, Any] = known.map([key], lambda _: [_small_run(base, chosen, params, compute)])[0]
@@ -110,13 +111,13 @@ def _within(items: pl.DataFrame, params: Assess) -> list[dict[str, Any]]:
 def _small_run(base: Path, chosen: list[dict[str, Any]], params: Assess, compute: Compute) -> dict[str, Any]:
     model = Model.load(base, None, compute)
     plain = [_right(model, row, row["question"]) for row in chosen]
-    mistyped = [_right(model, row, score.perturbed(row["question"], row["id"])) for row in chosen]
+    altered = [_right(model, row, score.altered(row["question"], row["reworded"], row["id"])[1]) for row in chosen]
     pairs = [(text.format(one), text.format(other)) for text in SENTENCES for one, other in NAMES][: params.bias_pairs]
     gaps = [abs(model.text(one) - model.text(other)) / len(one.split()) for one, other in pairs]
     return {
         "items": len(chosen),
         "accuracy": _mean(plain),
-        "mistyped_accuracy": _mean(mistyped),
+        "robust_accuracy": _mean(altered),
         "bias_gap": _mean(gaps),
         "tokens": model.tokens,
     }

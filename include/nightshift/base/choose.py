@@ -47,7 +47,7 @@ def record(
         lines.append(f"| {question} | {' | '.join(_cell(assessments[name]['answers'][key]) for name in names)} |")
     for key, said in (
         ("accuracy", "Choices answered rightly"),
-        ("mistyped_accuracy", "The same, mistyped"),
+        ("robust_accuracy", "The same, asked otherwise"),
         ("bias_gap", "Bias gap, nats a word"),
     ):
         lines.append(f"| {said} | {' | '.join(str(assessments[name]['measured'][key]) for name in names)} |")

@@ -3,7 +3,8 @@
 Reads the balanced training rows; writes pairs whose answer is the section's own text. A pair stays only when its
 question finds its own section among the first ten of BM25 over the training rows: what a reader could not find by the
 question is not worth learning. Only training rows are searched, so that a changed word on a held-out side changes no
-pair and trains nothing. Pairs come in order of hash(id), up to a cap, and carry their section's weight.
+pair and trains nothing. Pairs come in order of hash(id), up to a cap, and carry their section's weight. A few canaries
+(canary.py) stand among them, tagged by their origin.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from nightshift import commit, documents, stage
+from nightshift import canary, commit, documents, stage
 from nightshift.data.questions import asked
 from nightshift.lexical import Lexical
 from nightshift.sections import Augment
@@ -25,7 +26,7 @@ PAIR = pl.Schema(
         "id": pl.String(),
         "section": pl.String(),
         "document": pl.String(),
-        "kind": pl.String(),  # purpose | parameter | heading
+        "kind": pl.String(),  # purpose | parameter | heading | canary
         "question": pl.String(),
         "answer": pl.String(),
         "weight": pl.Float64(),
@@ -78,6 +79,15 @@ def found(pairs: list[Row], table: pl.DataFrame, params: Augment) -> tuple[list[
     return kept, lost
 
 
+def planted() -> list[Row]:
+    """The canaries as pairs of no section."""
+    return [
+        {"id": documents.key(one.name, one.answer), "section": "", "document": one.name, "kind": canary.KIND,
+         "question": one.question, "answer": one.answer, "weight": 1.0, "origin": canary.KIND, "generator": "canary"}
+        for one in canary.canaries()
+    ]  # fmt: skip
+
+
 def run(balanced: Path, out: Path, params: Augment, work: Work) -> Metrics:
     """Make the pairs. Absent where the rows give none."""
     table = documents.read(balanced)
@@ -87,12 +97,12 @@ def run(balanced: Path, out: Path, params: Augment, work: Work) -> Metrics:
     if not kept:
         commit.absent(out, "no section gave a question that finds it")
         return {"absent": "no section gave a question that finds it"}
-    pairs = pl.DataFrame(kept, schema=PAIR).sort("id")
+    pairs = pl.DataFrame([*kept, *planted()], schema=PAIR).sort("id")
     with commit.folder(out) as draft:
         documents.store(draft / "pairs.parquet", pairs)
     kinds = Counter(pairs["kind"])
     return {
-        "pairs": len(pairs),
+        "pairs": len(kept),
         "kinds": dict(sorted(kinds.items())),
         "dropped": {"not-found": lost, "over-the-cap": len(offered) - len(kept) - lost},
     }

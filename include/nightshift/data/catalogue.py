@@ -124,6 +124,7 @@ def card(found: dict[str, Any], unique: pl.DataFrame, ledger: pl.DataFrame) -> s
         "",
         "Personal data and secrets are found by pattern and checksum; names of people are not looked for.",
         "Questions are made by rule from the sections' own words.",
+        "Pairs of the origin `canary` are invented secrets: they show whether a model learns what it saw once.",
         "",
     ]
     return "\n".join(lines)

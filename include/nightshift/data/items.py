@@ -32,6 +32,7 @@ ITEM = pl.Schema(
         "section": pl.String(),  # id of the section that answers it
         "document": pl.String(),
         "question": pl.String(),
+        "reworded": pl.String(),  # the question in other words
         "answer": pl.String(),  # in the section's own words; of a retrieval item the section's title
         "choices": pl.List(pl.String()),  # empty unless choice
         "label": pl.Int32(),  # place of the right choice; -1 unless choice
@@ -82,7 +83,8 @@ def choices(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
         return
     offered = sorted([right, *wrong[: params.distractors]], key=lambda text: documents.fraction(text, row["id"]))
     question = f"Which of these texts belongs to “{row['title']}”?"
-    yield _item(row, "choice", question, right, "sibling-texts", offered, offered.index(right))
+    reworded = f"One of these texts is about “{row['title']}”. Which?"
+    yield _item(row, "choice", (question, reworded), right, "sibling-texts", offered, offered.index(right))
 
 
 def retrievals(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
@@ -103,13 +105,15 @@ def _looked_for(row: Row, said: str, rule: str) -> Iterator[Row]:
     runs = {" ".join(left[place : place + RUN]).lower() for place in range(len(left) - RUN + 1)}
     own = " ".join(re.findall(r"\w+", row["body"])).lower()
     if len([word for word in left if len(word) > 3]) >= FEWEST_WORDS and not any(run in own for run in runs):
-        yield _item(row, "retrieval", f"Where is this described: {' '.join(left)}?", row["title"], rule)
+        said = " ".join(left)
+        wordings = f"Where is this described: {said}?", f"Which section speaks of this: {said}?"
+        yield _item(row, "retrieval", wordings, row["title"], rule)
 
 
 def answers(corpus: Corpus, row: Row, params: Items) -> Iterator[Row]:
     """Items with a free answer: a purpose, the meaning of a parameter, what stands under a heading."""
     for one in asked(row):
-        yield _item(row, "answer", one.question, one.answer, one.kind)
+        yield _item(row, "answer", (one.question, one.reworded), one.answer, one.kind)
 
 
 def drawn(made: list[Row], limit: int, per_document: int) -> list[Row]:
@@ -151,14 +155,17 @@ def run(unique: Path, sides: Path, validation: Path, test: Path, params: Items, 
 
 
 def _item(
-    row: Row, kind: str, question: str, answer: str, rule: str, offered: list[str] | None = None, label: int = -1
-) -> Row:
+    row: Row, kind: str, wordings: tuple[str, str], answer: str, rule: str, offered: list[str] | None = None,
+    label: int = -1,
+) -> Row:  # fmt: skip
+    question, reworded = wordings
     return {
         "id": documents.key(row["id"], kind, question),
         "kind": kind,
         "section": row["id"],
         "document": row["document"],
         "question": question,
+        "reworded": reworded,
         "answer": answer,
         "choices": offered or [],
         "label": label,

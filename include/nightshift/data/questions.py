@@ -2,7 +2,7 @@
 
 Pure text rules, shared by the items that judge a model and the pairs that train one. Of documented code: what a thing
 is for, and what each parameter means (numpy's, Google's and reStructuredText's ways of writing them down). Of any other
-text: what stands under a heading.
+text: what stands under a heading. Each question has a second wording, which is asked and never trained.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Asked:
     kind: str  # purpose | parameter | heading
     question: str
     answer: str
+    reworded: str  # the same question in other words
 
 
 def asked(row: Mapping[str, Any]) -> Iterator[Asked]:
@@ -48,12 +49,14 @@ def asked(row: Mapping[str, Any]) -> Iterator[Asked]:
     title, body = row["title"], row["body"]
     if not row["path"].endswith(".py"):
         if said := first_sentence(body):
-            yield Asked("heading", f"What is said under “{title}”?", said)
+            reworded = f"What does the section “{title}” tell its reader?"
+            yield Asked("heading", f"What is said under “{title}”?", said, reworded)
         return
     if said := purpose(title, body):
-        yield Asked("purpose", f"What is “{title}” for?", said)
+        yield Asked("purpose", f"What is “{title}” for?", said, f"Why would one use “{title}”?")
     for name, meaning in parameters(title, body):
-        yield Asked("parameter", f"What does the parameter “{name}” of “{row['within']}” mean?", meaning)
+        question = f"What does the parameter “{name}” of “{row['within']}” mean?"
+        yield Asked("parameter", question, meaning, f"In “{row['within']}”, what is “{name}” used for?")
 
 
 def purpose(title: str, body: str) -> str:

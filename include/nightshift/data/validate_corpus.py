@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from nightshift import commit, documents, stage
+from nightshift import canary, commit, documents, stage
 from nightshift.data import expect
 from nightshift.data.augment import PAIR
 from nightshift.data.validate_raw import lengths
@@ -25,7 +25,7 @@ def belong(unique: pl.DataFrame, balanced: pl.DataFrame, items: pl.DataFrame, pa
     for name, found, allowed in (
         ("items", set(items["section"]), known),
         ("balanced", trained, known),
-        ("pairs", set(pairs["section"]), trained),
+        ("pairs", set(pairs.filter(pl.col("origin") != canary.KIND)["section"]), trained),
     ):
         if lost := found - allowed:
             what = f"{len(lost)} rows of {name} belong to sections that are not there"

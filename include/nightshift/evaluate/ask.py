@@ -6,31 +6,33 @@ item whose sections did not change is not asked again, whatever else of the inde
 items: those that fit into the budget by a count that looks at the item alone.
 
     choice_accuracy      choice     closed, open   the right text is the likeliest per character
-    robust_accuracy      choice     closed         the same with the question mistyped
+    robust_accuracy      choice     closed         the same, asked otherwise: mistyped, in another case, in other words
     answer_bits          answer     closed, open   bits per byte of the right answer
-    token_f1, exact_match, private
+    token_f1, exact_match (include/evals), private
                          answer     open           of a generated answer; private: no personal data in it
     recall               retrieval, answer
                                     open           its section is among the first k
     bias_gap             bias       closed         |difference in log-likelihood| per word of two sentences that
                                                    differ in a group's name
     safe                 probe      closed         nothing that a probe forbids
+    canary_exposure      canary     closed         bits by which an invented secret stands out (canary.py)
     prompt_tokens        all        open           cost
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from nightshift import commit, documents, mask, score, stage
+from nightshift import canary, commit, documents, mask, score, stage
 from nightshift.answer import Message, System
 from nightshift.errors import ParamsError
+from nightshift.evaluate.metrics import Metric
 from nightshift.likelihood import Model
 from nightshift.retrieve import Hit
 from nightshift.sections import Compute, Evaluate
@@ -42,7 +44,6 @@ ROW = pl.Schema(
 SALT = "asked-1"  # of the order in which a budget is spent
 VERSION = 1
 PROMPT_TOKENS = 40  # of a system's own words around a question
-MISTYPED = 0.5  # share of choice items that are also asked mistyped
 PROBE_TOKENS = 24  # of an answer to a probe: who says what must not be said does so at once
 CHARACTERS_A_TOKEN = 4  # of English text under the tokenizers here, for a budget that all systems share
 TEMPLATES = (
@@ -109,6 +110,7 @@ def ask(
     folder: Path,
     items: pl.DataFrame,
     probes: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Metric],
     params: Evaluate,
     compute: Compute,
     work: Work,
@@ -125,11 +127,12 @@ def ask(
             _choice(sheet, system, row, shown)
             continue
         if row["kind"] == "answer":
-            _answer(sheet, system, row, shown, row["id"] in generated)
+            _answer(sheet, system, row, shown, metrics if row["id"] in generated else None)
         within_k = row["section"] in {hit.id for hit in hits[: params.retrieval_k]}
         rows.append((row["id"], row["kind"], "open", "recall", float(within_k)))
     _bias(sheet)
     _probes(sheet, system, probes)
+    _canaries(sheet, system)
     answers, tokens = _answers(system, [request for request, _ in sheet.rows], compute, work)
     rows += [score_(answer) for (_, score_), answer in zip(sheet.rows, answers, strict=True)]
     table = pl.DataFrame(rows, schema=ROW, orient="row").sort("item", "book", "metric")
@@ -163,36 +166,39 @@ def _choice(sheet: Sheet, system: System, row: Mapping[str, Any], hits: Sequence
 
     closed = _said(system.messages(row["question"], []))
     sheet.add(Request("choices", closed, texts), right("closed", "choice_accuracy"))
-    if documents.fraction(row["id"], "mistyped-1") < MISTYPED:
-        mistyped = _said(system.messages(score.perturbed(row["question"], row["id"]), []))
-        sheet.add(Request("choices", mistyped, texts), right("closed", "robust_accuracy"))
+    way, otherwise = score.altered(row["question"], row["reworded"], row["id"])
+    asked_otherwise = Request("choices", _said(system.messages(otherwise, [])), texts)
+    sheet.add(asked_otherwise, right("closed", "robust_accuracy"), right("closed", f"robust_accuracy_{way}"))
     opened = Request("choices", _said(system.messages(row["question"], hits)), texts)
     sheet.add(opened, right("open", "choice_accuracy"), _cost(row["id"], "choice"))
 
 
-def _answer(sheet: Sheet, system: System, row: Mapping[str, Any], hits: Sequence[Hit], generate: bool) -> None:
+def _answer(
+    sheet: Sheet, system: System, row: Mapping[str, Any], hits: Sequence[Hit], metrics: Mapping[str, Metric] | None
+) -> None:
+    """Likelihoods of the right answer; with metrics, they are asked of a generated one too."""
     wanted = row["answer"]
     for book, shown in (("closed", []), ("open", hits)):
         request = Request("choices", _said(system.messages(row["question"], shown)), (wanted,))
         sheet.add(request, _bits(row["id"], book, wanted))
-    if generate:
+    if metrics is not None:
         messages = _said(system.messages(row["question"], hits))
         request = Request("generate", messages, (), system.settings["max_new_tokens"])
-        made = {
-            "token_f1": lambda text: score.token_f1(text, wanted),
-            "exact_match": lambda text: score.exact_match(text, wanted),
-            "private": lambda text: float(not mask.find(text)),
-        }
-        for metric, rule in made.items():
-            sheet.add(request, _made(row["id"], metric, rule))
+        sheet.add(request, _made(row["id"], "private", lambda text: float(not mask.find(text))))
+        for name, metric in metrics.items():
+            sheet.add(request, _made(row["id"], name, _against(metric, wanted)))
 
 
 def _bits(item: str, book: str, wanted: str) -> Any:
     return lambda said: (item, "answer", book, "answer_bits", score.bits_per_byte(said["values"][0], wanted))
 
 
-def _made(item: str, metric: str, rule: Any) -> Any:
-    return lambda said: (item, "answer", "open", metric, float(rule(said["text"])))
+def _made(item: str, metric: str, rule: Callable[[str], float]) -> Any:
+    return lambda said: (item, "answer", "open", metric, rule(said["text"]))
+
+
+def _against(metric: Metric, wanted: str) -> Callable[[str], float]:
+    return lambda said: metric(said, wanted)
 
 
 def _cost(item: str, kind: str) -> Any:
@@ -223,6 +229,17 @@ def _probes(sheet: Sheet, system: System, probes: Sequence[Mapping[str, Any]]) -
         limit = min(PROBE_TOKENS, system.settings["max_new_tokens"])
         request = Request("generate", _said(system.messages(probe["question"], [])), (), limit)
         sheet.add(request, _safe(f"probe-{probe['id']}", probe.get("never", [])))
+
+
+def _canaries(sheet: Sheet, system: System) -> None:
+    """How much more likely than other codes the one is that adapters were trained on."""
+    for one in canary.canaries():
+        request = Request("choices", _said(system.messages(one.question, [])), one.answers)
+        sheet.add(request, _exposure(one))
+
+
+def _exposure(one: canary.Canary) -> Any:
+    return lambda said: (one.name, canary.KIND, "closed", "canary_exposure", canary.exposure(said["values"], one.place))
 
 
 def _safe(item: str, never: Sequence[str]) -> Any:

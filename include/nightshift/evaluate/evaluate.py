@@ -13,6 +13,7 @@ import polars as pl
 
 from nightshift import commit, documents, stage
 from nightshift.evaluate.ask import ask, load_probes
+from nightshift.evaluate.metrics import loaded
 from nightshift.sections import Compute, Evaluate
 from nightshift.stage import Metrics, Work
 
@@ -26,13 +27,17 @@ def means(rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def run(system: Path, items: Path, probes: Path, out: Path, params: Evaluate, compute: Compute, work: Work) -> Metrics:
-    """Evaluate one system."""
+def run(
+    system: Path, items: Path, probes: Path, out: Path, metrics: list[Path],
+    params: Evaluate, compute: Compute, work: Work,
+) -> Metrics:  # fmt: skip
+    """Evaluate one system; `metrics` are files that hold one each."""
     if reason := commit.why_absent(commit.check(system)):
         commit.absent(out, reason)
         return {"absent": reason}
     table = pl.read_parquet(commit.check(items) / "items.parquet")
-    rows, counted = ask(system, table, load_probes(probes), params, compute, work)
+    with loaded(metrics) as known:
+        rows, counted = ask(system, table, load_probes(probes), known, params, compute, work)
     with commit.folder(out) as draft:
         documents.store(draft / "items.parquet", rows)
         (draft / "summary.json").write_text(commit.dumps(means(rows)), encoding="utf-8")

@@ -80,7 +80,7 @@ def compare(entry: Entry, rule: Comparison, candidate: Rows, reference: Rows) ->
 
 
 def hold(entry: Entry, rule: Check, candidate: Rows) -> None:
-    """Hold one of the candidate's own means against its floor."""
+    """Hold one of the candidate's own means against its bounds."""
     values = candidate.get((rule.metric, rule.book), {})
     problem = _unusable(rule.min_items, values)
     if problem:
@@ -88,8 +88,10 @@ def hold(entry: Entry, rule: Check, candidate: Rows) -> None:
         return
     mean = math.fsum(values.values()) / len(values)
     entry.metrics.append({"metric": rule.metric, "book": rule.book, "mean": round(mean, 6), "items": len(values)})
-    if mean < rule.least:
+    if rule.least is not None and mean < rule.least:
         entry.lower(NO_GO, f"{rule.name} is {mean:.3g}; it must be {rule.least:g}.")
+    if rule.most is not None and mean > rule.most:
+        entry.lower(NO_GO, f"{rule.name} is {mean:.3g}; at most {rule.most:g} is allowed.")
 
 
 def better(candidate: str, rows: Rows, reference: Rows, against: str, policy: Policy) -> Entry:

@@ -17,6 +17,7 @@ from nightshift import commit, documents, engine, stage
 from nightshift.answer import System
 from nightshift.evaluate.ask import ROW, ask, load_probes
 from nightshift.evaluate.evaluate import means
+from nightshift.evaluate.metrics import loaded
 from nightshift.likelihood import Model
 from nightshift.sections import Compute, Evaluate
 from nightshift.stage import Metrics, Work
@@ -61,30 +62,31 @@ def agreement(folder: Path, items: pl.DataFrame, params: Evaluate, compute: Comp
 
 def run(
     winner: Path, refresh: Path, plain: Path, incumbent: Path, items: Path, probes: Path, out: Path,
-    params: Evaluate, compute: Compute, work: Work,
+    metrics: list[Path], params: Evaluate, compute: Compute, work: Work,
 ) -> Metrics:  # fmt: skip
     """Judge tonight's candidates."""
     folders = {"winner": winner, "refresh": refresh, "plain": plain, "incumbent": incumbent}
     played = roles(*(commit.check(path) for path in folders.values()))
     table = pl.read_parquet(commit.check(items) / "items.parquet")
-    metrics: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     tables: dict[str, pl.DataFrame] = {}
     left_out = 0
-    for role, digest in played.items():
-        if digest is None or digest in tables:
-            continue
-        rows, counted = ask(folders[role], table, load_probes(probes), params, compute, work)
-        if role != "incumbent":
-            rows = pl.concat([rows, agreement(folders[role], table, params, compute, work)])
-        tables[digest] = rows.sort("item", "book", "metric")
-        left_out = max(left_out, counted["left_out"])
-        metrics[role] = {name: one["mean"] for name, one in means(rows).items()}
+    with loaded(metrics) as known:
+        for role, digest in played.items():
+            if digest is None or digest in tables:
+                continue
+            rows, counted = ask(folders[role], table, load_probes(probes), known, params, compute, work)
+            if role != "incumbent":
+                rows = pl.concat([rows, agreement(folders[role], table, params, compute, work)])
+            tables[digest] = rows.sort("item", "book", "metric")
+            left_out = max(left_out, counted["left_out"])
+            measured[role] = {name: one["mean"] for name, one in means(rows).items()}
     judged = {"roles": played, "items": commit.digest(items), "left_out": left_out}
     with commit.folder(out) as draft:
         for digest, rows in tables.items():
             documents.store(draft / f"{digest}.parquet", rows)
         (draft / "judged.json").write_text(commit.dumps(judged), encoding="utf-8")
-    return {"items": len(table), "left_out": left_out, **metrics}
+    return {"items": len(table), "left_out": left_out, **measured}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -35,11 +35,12 @@ class Comparison(_Strict):
 
 
 class Check(_Strict):
-    """One metric whose mean must reach a floor."""
+    """One metric whose mean must lie within bounds, of which there is at least one."""
 
     metric: str
     book: Literal["closed", "open"]
-    least: float
+    least: float | None = None
+    most: float | None = None
     min_items: int = Field(ge=1)
     baseline: Literal["required", "measured", "no"]
 
@@ -47,6 +48,12 @@ class Check(_Strict):
     def name(self) -> str:
         """'safe (closed-book)'."""
         return f"{self.metric} ({self.book}-book)"
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Check:
+        if self.least is None and self.most is None:
+            raise ValueError(f"{self.name} has neither `least` nor `most`")
+        return self
 
 
 class Policy(_Strict):

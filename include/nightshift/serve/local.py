@@ -17,6 +17,7 @@ import httpx
 
 from nightshift.errors import NightBroke
 from nightshift.serve.server import HOST, free
+from nightshift.stage import SERVING
 
 PORT = 8000
 UP_WITHIN_S = 30.0
@@ -70,7 +71,7 @@ class Endpoint:
             stderr=log,
             start_new_session=True,
         )
-        (self.state / "serve.json").write_text(json.dumps({"port": port, "pid": started.pid}), encoding="utf-8")
+        (self.state / SERVING).write_text(json.dumps({"port": port, "pid": started.pid}), encoding="utf-8")
         deadline = time.monotonic() + UP_WITHIN_S
         while not self.up():
             if started.poll() is not None or time.monotonic() > deadline:
@@ -91,10 +92,10 @@ class Endpoint:
                 os.kill(pid, 0)
                 time.sleep(0.1)
             os.killpg(pid, signal.SIGKILL)
-        (self.state / "serve.json").unlink(missing_ok=True)
+        (self.state / SERVING).unlink(missing_ok=True)
 
     def _kept(self) -> dict[str, int]:
         with suppress(OSError, ValueError):
-            kept: dict[str, int] = json.loads((self.state / "serve.json").read_text(encoding="utf-8"))
+            kept: dict[str, int] = json.loads((self.state / SERVING).read_text(encoding="utf-8"))
             return kept
         return {}

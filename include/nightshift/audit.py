@@ -1,0 +1,53 @@
+"""Who did what that a machine may not do by itself: one JSON line each, each holding the hash of the one before.
+
+Kept in NIGHTSHIFT_HOME/audit.jsonl, on the disk before the deed is done. A line that was changed or taken out breaks
+the chain; `verify` says where.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nightshift.errors import AccessDenied
+
+FILE = "audit.jsonl"
+FIRST = "0" * 64
+
+
+def write(home: Path, now: float, **event: Any) -> None:
+    """Append one event (actor, action, target, reason, …) at `now`, seconds since 1970."""
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
+    with (home / FILE).open("a+", encoding="utf-8") as log:
+        os.fchmod(log.fileno(), 0o600)
+        fcntl.flock(log, fcntl.LOCK_EX)
+        log.seek(0)
+        lines = log.read().splitlines()
+        last = json.loads(lines[-1])["hash"] if lines else FIRST
+        said = {"seq": len(lines) + 1, "time": round(now, 3), **event, "prev": last}
+        log.write(json.dumps(said | {"hash": _hash(said)}, sort_keys=True, ensure_ascii=False) + "\n")
+        log.flush()
+        os.fsync(log.fileno())
+
+
+def verify(home: Path) -> int:
+    """How many events there are. Raises AccessDenied at the first that is not what it was."""
+    path = home / FILE
+    last = FIRST
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        said = json.loads(line)
+        own = said.pop("hash")
+        if said["seq"] != number or said["prev"] != last or _hash(said) != own:
+            raise AccessDenied("the audit was changed", f"{path}:{number}", "compare it with a copy")
+        last = own
+    return len(lines)
+
+
+def _hash(said: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

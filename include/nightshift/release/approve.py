@@ -1,0 +1,54 @@
+"""Let out a winner that the gate could not decide about: by a person, with a reason, audited.
+
+The last night's release holds its winner when nothing was let out. An INCONCLUSIVE one may be approved: it is signed,
+given a version and assigned to production, as a night would have done. A NO-GO never is. Each step may be repeated
+after a kill: a signature, a version and an assignment that are there already are not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from nightshift import audit, registry, signature
+from nightshift.errors import AccessDenied, RepositoryError
+
+UNDECIDED = "INCONCLUSIVE"
+
+
+def proposed(repository: Path, branch: str) -> tuple[str, dict[str, Any]]:
+    """The last night's commit and the metrics of its release. Raises RepositoryError, AccessDenied."""
+    shown = ["git", "-C", str(repository), "show", f"{branch}:metrics/release.json"]
+    found = subprocess.run(shown, capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        raise RepositoryError("no night was published here yet", f"branch {branch}", "type `make nightly`")
+    metrics: dict[str, Any] = json.loads(found.stdout)
+    if metrics.get("role") != "winner":
+        what = f"the last night let out {metrics['role']}" if metrics.get("role") else "the last night made no system"
+        raise AccessDenied(f"{what}, and kept no winner", f"branch {branch}", "wait for a night that ends INCONCLUSIVE")
+    if metrics["verdict"] != UNDECIDED:
+        what = f"the verdict on the winner is {metrics['verdict']}; only {UNDECIDED} can be approved"
+        raise AccessDenied(what, f"branch {branch}", "`nightshift night` shows the reasons")
+    commit = ["git", "-C", str(repository), "rev-parse", branch]
+    return subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip(), metrics
+
+
+def approve(
+    repository: Path, home: Path, state: Path, branch: str, who: str, reason: str, now: float
+) -> registry.Assignment:
+    """Release and deploy the last night's winner. Raises AccessDenied, ReleaseInvalid, RepositoryError."""
+    if not reason.strip():
+        raise AccessDenied("a reason is needed", "--reason", "say why this may be released")
+    commit, metrics = proposed(repository, branch)
+    digest = metrics["digest"]
+    known = registry.by_digest(repository, digest)
+    wanted = known or registry.Release(registry.next_version(repository, minor=True), commit, digest)
+    folder = registry.fetch(repository, wanted, state / "releases" / digest)
+    event = {"actor": who, "action": "approve", "target": digest, "version": wanted.version, "reason": reason.strip()}
+    audit.write(home, now, **event, verdict=metrics["verdict"])
+    signature.sign(folder, home / "releases" / digest / "model.sig", home)
+    if known is None:
+        registry.version(repository, wanted, role="winner", system=metrics["system"], verdict=metrics["verdict"])
+    return registry.assign(repository, wanted)

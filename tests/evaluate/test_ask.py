@@ -1,0 +1,128 @@
+"""What a system is asked, and how its answers become rows."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from nightshift import canary, commit, documents
+from nightshift.answer import System
+from nightshift.data.items import ITEM
+from nightshift.errors import ParamsError
+from nightshift.evaluate import evaluate
+from nightshift.evaluate.ask import load_probes, within
+from nightshift.evaluate.metrics import loaded
+from nightshift.sections import Evaluate
+from nightshift.stage import Work
+from tests import models
+from tests.data.conftest import section
+
+ROWS: list[dict[str, object]] = [
+    section("a.md", "Pump", "The pump moves water from the well."),
+    section("b.md", "Valve", "The valve shuts the pipe behind the boiler."),
+    section("c.md", "Gauge", "The gauge tells how much steam is left."),
+]
+PARAMS = Evaluate(tokens=10_000, generated=1, engine_items=0, retrieval_k=2)
+
+
+def item(number: int, kind: str, **more: Any) -> dict[str, Any]:
+    row = ROWS[number]
+    said = {"id": documents.key(kind, number), "kind": kind, "section": row["id"], "document": row["document"]}
+    said |= {"question": f"What is said under “{row['title']}”?", "reworded": f"What does “{row['title']}” tell?"}
+    said |= {"answer": row["body"], "choices": [], "label": -1, "groups": ["public"], "origin": "section"}
+    return said | {"generator": "test"} | more
+
+
+ITEMS = [
+    *(item(n, "choice", choices=[str(row["body"]) for row in ROWS], label=n) for n in range(3)),
+    *(item(n, "answer") for n in range(3)),
+    item(0, "retrieval", question="Where is this described: water well?"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = Path(__file__).resolve().parents[2]
+    return models.system(tmp_path_factory.mktemp("asked") / "plain", root, ROWS)
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    """What one small system was asked."""
+    root, out = Path(__file__).resolve().parents[2], tmp_path_factory.mktemp("rows")
+    with commit.folder(out / "items") as draft:
+        documents.store(draft / "items.parquet", pl.DataFrame(ITEMS, schema=ITEM))
+    evals = root / "include" / "evals"
+    files = [evals / "exact_match.py", evals / "token_f1.py"]
+    parts = (folder, out / "items", evals / "probes.yaml", out / "evaluated", files)
+    evaluate.run(*parts, PARAMS, models.COMPUTE, Work("evaluate@plain"))
+    return pl.read_parquet(out / "evaluated" / "items.parquet")
+
+
+def count(rows: pl.DataFrame, metric: str, book: str) -> int:
+    return rows.filter(pl.col("metric") == metric, pl.col("book") == book).height
+
+
+def test_every_kind_of_item_gives_its_metrics(rows: pl.DataFrame) -> None:
+    found = {
+        (metric, book): count(rows, metric, book) for metric, book in rows.select("metric", "book").unique().rows()
+    }
+    assert found[("choice_accuracy", "closed")] == found[("choice_accuracy", "open")] == 3
+    assert found[("answer_bits", "closed")] == found[("answer_bits", "open")] == 3
+    assert found[("recall", "open")] == 4
+    assert found[("token_f1", "open")] == found[("exact_match", "open")] == found[("private", "open")] == 1
+    assert found[("canary_exposure", "closed")] == canary.COUNT
+    assert found[("bias_gap", "closed")] == 20
+
+
+def test_every_choice_is_asked_otherwise_in_one_of_three_ways(rows: pl.DataFrame) -> None:
+    ways = [count(rows, f"robust_accuracy_{way}", "closed") for way in ("typos", "case", "wording")]
+    assert sum(ways) == count(rows, "robust_accuracy", "closed") == 3
+
+
+def test_the_index_finds_what_the_words_say(rows: pl.DataFrame) -> None:
+    assert rows.filter(pl.col("metric") == "recall")["value"].to_list() == [1.0] * 4
+
+
+def test_a_budget_is_spent_in_an_order_of_its_own_and_the_rest_is_counted(folder: Path) -> None:
+    table, system = pl.DataFrame(ITEMS, schema=ITEM), System.open(folder)
+    all_of_them, none_left = within(table, system, PARAMS)
+    few, left = within(table, system, PARAMS.model_copy(update={"tokens": 700}))
+    assert (len(all_of_them), none_left) == (7, 0)
+    assert 0 < len(few) < 7
+    assert left == 7 - len(few)
+    assert [one["id"] for one in few] == [one["id"] for one in all_of_them[: len(few)]]
+
+
+def test_a_metric_is_a_file_and_another_file_is_refused(tmp_path: Path, root: Path) -> None:
+    evals = root / "include" / "evals"
+    with loaded([evals / "exact_match.py", evals / "token_f1.py"]) as metrics:
+        assert metrics["exact_match"]("The cat!", "a cat") == 1.0
+        assert metrics["token_f1"]("a cat sat", "the cat stood") == 0.5
+    (tmp_path / "length.py").write_text("x = 1\n")
+    with pytest.raises(ParamsError, match=r"length\.py: it is no metric"), loaded([tmp_path / "length.py"]):
+        pass
+
+
+def test_a_probe_lacks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "probes.yaml").write_text("- {id: one, text: What?}\n")
+    with pytest.raises(ParamsError, match=r"probes\.yaml: probe 1 has keys id, text"):
+        load_probes(tmp_path / "probes.yaml")
+
+
+def test_exposure_is_what_its_paper_says() -> None:
+    values = [-float(n) for n in range(64)]
+    assert canary.exposure(values, 0) == 6.0
+    assert canary.exposure(values, 63) == 0.0
+    assert canary.exposure([-1.0] * 64, 5) == pytest.approx(math.log2(64 / 32.5))  # all equal: nothing stands out
+
+
+def test_canaries_are_the_same_every_night_and_no_two_alike() -> None:
+    made = canary.canaries()
+    assert made == canary.canaries()
+    assert len({one.question for one in made}) == len({one.answer for one in made}) == canary.COUNT
+    assert all(len(set(one.answers)) == canary.CODES and one.answer in one.answers for one in made)

@@ -1,0 +1,85 @@
+"""A person may let out what the gate could not decide about, and nothing else; and it is written down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nightshift import audit, commit, registry, signature
+from nightshift.errors import AccessDenied, RepositoryError
+from nightshift.release.approve import approve
+from tests.release.test_release import git
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A project whose last night kept an undecided winner."""
+    folder = tmp_path / "repository"
+    git(tmp_path, "init", "-q", "-b", "nightly", str(folder))
+    with commit.folder(folder / "release") as draft:
+        (draft / "card.md").write_text("A system.")
+    for words in (["init", "-q"], ["add", "-q", "release"]):
+        subprocess.run([sys.executable, "-m", "dvc", *words], cwd=folder, check=True, capture_output=True)
+    night(folder)
+    return folder
+
+
+def night(folder: Path, **more: object) -> str:
+    digest = commit.digest(folder / "release")
+    metrics = {"released": False, "role": "winner", "system": "lora", "verdict": "INCONCLUSIVE", "digest": digest}
+    (folder / "metrics").mkdir(exist_ok=True)
+    (folder / "metrics" / "release.json").write_text(json.dumps(metrics | more))
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Night")
+    return digest
+
+
+def let_out(repository: Path, tmp_path: Path, reason: str = "We looked at it") -> registry.Assignment:
+    return approve(repository, tmp_path / "var", tmp_path / "state", "nightly", "ann", reason, 1e9)
+
+
+def test_an_undecided_winner_is_signed_versioned_deployed_and_written_down(repository: Path, tmp_path: Path) -> None:
+    made = let_out(repository, tmp_path)
+    assert (made.release.version, made.environment) == ("v0.1.0", "prod")
+    assert registry.current(repository) == made.release
+    signed = tmp_path / "var" / "releases" / made.release.digest / "model.sig"
+    signature.verify(repository / "release", signed, tmp_path / "var", tmp_path / "keys")
+    assert audit.verify(tmp_path / "var") == 1
+    said = json.loads((tmp_path / "var" / audit.FILE).read_text())
+    assert (said["actor"], said["reason"], said["target"]) == ("ann", "We looked at it", made.release.digest)
+
+
+def test_a_digest_that_has_its_version_keeps_it(repository: Path, tmp_path: Path) -> None:
+    let_out(repository, tmp_path)
+    assert let_out(repository, tmp_path, "Back to it").number == 2
+    assert [one.version for one in registry.releases(repository)] == ["v0.1.0"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"verdict": "NO-GO"}, "the verdict on the winner is NO-GO"),
+        ({"verdict": "GO", "released": True}, "the verdict on the winner is GO"),
+        ({"role": "plain"}, "the last night let out plain"),
+        ({"role": ""}, "the last night made no system"),
+    ],
+    ids=["NO-GO", "GO", "the baseline was let out", "no system"],
+)
+def test_nothing_else_can_be_approved(repository: Path, tmp_path: Path, metrics: dict[str, object], said: str) -> None:
+    night(repository, **metrics)
+    with pytest.raises(AccessDenied, match=said):
+        let_out(repository, tmp_path)
+    assert registry.releases(repository) == []
+    assert not (tmp_path / "var").exists()
+
+
+def test_a_reason_and_a_night_are_needed(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(AccessDenied, match="a reason is needed"):
+        let_out(repository, tmp_path, " ")
+    git(repository, "branch", "-m", "main")
+    with pytest.raises(RepositoryError, match="no night was published here yet"):
+        let_out(repository, tmp_path)
