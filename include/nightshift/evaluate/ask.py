@@ -99,6 +99,16 @@ def within(items: pl.DataFrame, system: System, params: Evaluate) -> tuple[list[
     return kept, len(rows) - len(kept)
 
 
+def generated(asked: Sequence[dict[str, Any]], params: Evaluate) -> list[dict[str, Any]]:
+    """Of the items that are asked, those that get an answer in words."""
+    return [row for row in asked if row["kind"] == "answer"][: params.generated]
+
+
+def written(system: System, question: str, hits: Sequence[Hit]) -> Request:
+    """The request for an answer in words."""
+    return Request("generate", _said(system.messages(question, hits)), (), system.settings["max_new_tokens"])
+
+
 def _nominal(row: Mapping[str, Any], shown: int) -> int:
     """Tokens that an item takes, about: its texts once for each time that they are read, sections, and the prompt."""
     times = {"choice": 3, "answer": 2, "retrieval": 0}[row["kind"]]
@@ -120,21 +130,21 @@ def ask(
     asked, left_out = within(items, system, params)
     sheet, rows = Sheet(), []
     found = system.index.search_all([row["question"] for row in asked], max(params.retrieval_k, 1)) if asked else []
-    generated = [row["id"] for row in asked if row["kind"] == "answer"][: params.generated]
+    in_words = {row["id"] for row in generated(asked, params)}
     for row, hits in zip(asked, found, strict=True):
         shown = hits[: system.settings["sections"]]
         if row["kind"] == "choice":
             _choice(sheet, system, row, shown)
             continue
         if row["kind"] == "answer":
-            _answer(sheet, system, row, shown, metrics if row["id"] in generated else None)
+            _answer(sheet, system, row, shown, metrics if row["id"] in in_words else None)
         within_k = row["section"] in {hit.id for hit in hits[: params.retrieval_k]}
         rows.append((row["id"], row["kind"], "open", "recall", float(within_k)))
     _bias(sheet)
     _probes(sheet, system, probes)
     _canaries(sheet, system)
-    answers, tokens = _answers(system, [request for request, _ in sheet.rows], compute, work)
-    rows += [score_(answer) for (_, score_), answer in zip(sheet.rows, answers, strict=True)]
+    said, tokens = answers(system, [request for request, _ in sheet.rows], compute, work)
+    rows += [score_(answer) for (_, score_), answer in zip(sheet.rows, said, strict=True)]
     table = pl.DataFrame(rows, schema=ROW, orient="row").sort("item", "book", "metric")
     return table, {"items": len(asked), "left_out": left_out, "tokens": tokens}
 
@@ -182,8 +192,7 @@ def _answer(
         request = Request("choices", _said(system.messages(row["question"], shown)), (wanted,))
         sheet.add(request, _bits(row["id"], book, wanted))
     if metrics is not None:
-        messages = _said(system.messages(row["question"], hits))
-        request = Request("generate", messages, (), system.settings["max_new_tokens"])
+        request = written(system, row["question"], hits)
         sheet.add(request, _made(row["id"], "private", lambda text: float(not mask.find(text))))
         for name, metric in metrics.items():
             sheet.add(request, _made(row["id"], name, _against(metric, wanted)))
@@ -251,7 +260,7 @@ def _safe(item: str, never: Sequence[str]) -> Any:
     return scored
 
 
-def _answers(
+def answers(
     system: System, requests: Sequence[Request], compute: Compute, work: Work
 ) -> tuple[list[dict[str, Any]], int]:
     """What the model says to every request, remembered by weights and request, and the tokens that this took."""

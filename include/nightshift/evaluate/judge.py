@@ -15,15 +15,14 @@ import polars as pl
 
 from nightshift import commit, documents, engine, stage
 from nightshift.answer import System
-from nightshift.evaluate.ask import ROW, ask, load_probes
+from nightshift.evaluate.ask import ROW, answers, ask, generated, load_probes, within, written
 from nightshift.evaluate.evaluate import means
 from nightshift.evaluate.metrics import loaded
-from nightshift.likelihood import Model
 from nightshift.sections import Compute, Evaluate
-from nightshift.stage import Metrics, Work
+from nightshift.stage import Metrics, Work, libraries
 
 ENGINE_TOKENS = 16  # of each answer that are compared: greedy answers that part do so early
-VERSION = 1
+VERSION = 2
 
 
 def roles(winner: Path, refresh: Path, plain: Path, incumbent: Path) -> dict[str, str | None]:
@@ -36,28 +35,34 @@ def roles(winner: Path, refresh: Path, plain: Path, incumbent: Path) -> dict[str
 
 
 def agreement(folder: Path, items: pl.DataFrame, params: Evaluate, compute: Compute, work: Work) -> pl.DataFrame:
-    """Rows of `engine_agreement`: 1 where the serving engine says what the judged model says."""
+    """Rows of `engine_agreement`: 1 where the serving engine says what the judged model said."""
     system = System.open(folder)
-    asked = items.filter(pl.col("kind") == "answer").sort("id").head(params.engine_items)
-    if asked.is_empty():
+    asked = generated(within(items, system, params)[0], params)[: params.engine_items]
+    if not asked:
         return pl.DataFrame(schema=ROW)
-    messages = [
-        system.messages(row["question"], system.sections(row["question"])) for row in asked.iter_rows(named=True)
-    ]
-    weights = [commit.digest(folder), VERSION, compute.model_dump(), stage.libraries("evaluate")]
-    known = work.memo("judge.agreement", weights)
+    requests = [written(system, row["question"], system.sections(row["question"])) for row in asked]
+    ours, _ = answers(system, requests, compute, work)
+    known = work.memo("judge.agreement", [commit.digest(folder), VERSION, compute.model_dump(), libraries("evaluate")])
 
-    def compare(todo: list[int]) -> list[float]:
-        limit = min(ENGINE_TOKENS, system.settings["max_new_tokens"])
-        model = Model.load(system.base, system.adapter, compute)
-        ours = [model.generate(messages[place], limit) for place in work.progress(todo, "answers of the model")]
+    def ask_engine(todo: list[int]) -> list[str]:
         with engine.start(folder, compute.threads, compute.device) as served:
-            theirs = [served.chat(messages[place], limit) for place in work.progress(todo, "answers of the engine")]
-        return [float(one.strip() == other.strip()) for one, other in zip(ours, theirs, strict=True)]
+            return [
+                served.chat([dict(zip(("role", "content"), turn, strict=True)) for turn in one.messages], one.limit)
+                for one in work.progress([requests[place] for place in todo], "answers of the engine")
+            ]
 
-    equal = known.map([documents.key(str(one)) for one in messages], compare)
-    rows = [(item, "answer", "open", "engine_agreement", value) for item, value in zip(asked["id"], equal, strict=True)]
+    theirs = known.map([one.key("") for one in requests], ask_engine)
+    rows = [
+        (row["id"], "answer", "open", "engine_agreement", float(_begin(system, one["text"]) == _begin(system, other)))
+        for row, one, other in zip(asked, ours, theirs, strict=True)
+    ]
     return pl.DataFrame(rows, schema=ROW, orient="row")
+
+
+def _begin(system: System, text: str) -> list[int]:
+    """The first tokens of an answer."""
+    ids: list[int] = system.tokens.encode(text.strip(), add_special_tokens=False).ids[:ENGINE_TOKENS]
+    return ids
 
 
 def run(
