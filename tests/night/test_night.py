@@ -113,7 +113,8 @@ def test_the_same_night_by_dvc_repro_makes_the_same_bytes(
     lock = YAML(typ="safe").load((folder / "dvc.lock").read_text())["stages"]
     assert {name: entry for name, entry in lock.items() if entry != project.lock().get(name)} == {}
     assert set(lock) == set(project.lock())
-    for words in (["metrics", "show"], ["plots", "show"], ["metrics", "diff"]):
+    experiment = ["exp", "run", "--quiet", "-S", "pretrain.learning_rate=1e-3", "pretrain"]
+    for words in (["metrics", "show"], ["plots", "show"], ["metrics", "diff"], experiment, ["exp", "show"]):
         shown = subprocess.run(
             [sys.executable, "-m", "dvc", *words], cwd=folder, env=other.environ, capture_output=True, check=False
         )
