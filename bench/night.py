@@ -2,9 +2,10 @@
 
     python bench/night.py [--profile laptop] [--out bench/night.json]
 
-Runs three nights in a fresh clone of this checkout's commit with a HOME, cache and state of its own (packages are
-those of this environment), over twenty copies of small Markdown files beside the default sources, and writes seconds by
-stage with the machine and the commit. A night of another commit or machine is another file: compare two of them.
+Runs three nights in a copy of this checkout with a HOME, cache and state of its own (packages are those of this
+environment), over twenty small Markdown files beside the default sources, and writes seconds by stage with the machine
+and the commit, and beside it what the first night said (night.txt). A night of another commit or machine is another
+file: compare two of them.
 """
 
 from __future__ import annotations
@@ -81,12 +82,15 @@ def main() -> None:
         for n in range(20):
             (pages / f"{n}.md").write_text(PAGE.format(n=n))
         project.params("  items:\n", SOURCE)
-        found = {"first": night(project, said.profile), "unchanged": night(project, said.profile)}
+        found = {"first": night(project, said.profile)}
+        summary = project.run("night").stdout
+        found["unchanged"] = night(project, said.profile)
         (pages / "7.md").write_text(PAGE.format(n=7).replace("oiled", "greased"))
         found["one document changed"] = night(project, said.profile)
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     about = {"commit": commit.stdout.strip(), "machine": machine(), "profile": said.profile}
     said.out.write_text(json.dumps(about | {"nights": found}, indent=2) + "\n", encoding="utf-8")
+    said.out.with_suffix(".txt").write_text(summary, encoding="utf-8")
     for name, one in found.items():
         print(f"{name:<22} {one['seconds']:7.1f} s  {one['outcomes']}")
 

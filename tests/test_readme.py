@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
+
+from tests.night.project import make
 
 
 def test_every_make_command_is_a_target(root: Path) -> None:
     readme = (root / "README.md").read_text()
     targets = set(re.findall(r"(?m)^([a-z-]+):", (root / "Makefile").read_text()))
-    named = set(re.findall(r"make ([a-z-]+)", "\n".join(re.findall(r"```sh\n(.*?)```", readme, flags=re.S))))
+    named = set(re.findall(r"make ([a-z-]+)", "\n".join(re.findall(r"```sh\b.*?\n(.*?)```", readme, flags=re.S))))
     assert named
     assert named <= targets
 
@@ -28,3 +31,20 @@ def test_ci_runs_the_readmes_test_command(root: Path) -> None:
 def test_every_file_that_it_links_to_exists(root: Path) -> None:
     linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", (root / "README.md").read_text())
     assert [name for name in linked if not (root / name).exists()] == []
+
+
+def test_every_block_that_is_marked_runs(root: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"```sh run\n(.*?)```", (root / "README.md").read_text(), flags=re.S)
+    assert blocks
+    project = make(tmp_path / "project", tmp_path / "home")
+    for block in blocks:
+        words = ["bash", "-euo", "pipefail", "-c", block]
+        ended = subprocess.run(
+            words, cwd=project.folder, env=project.environ, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_night_that_it_shows_is_the_benchmarks(root: Path) -> None:
+    shown = re.findall(r"```text\n(.*?)```", (root / "README.md").read_text(), flags=re.S)
+    assert (root / "bench" / "night.txt").read_text() in shown
