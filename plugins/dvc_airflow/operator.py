@@ -120,7 +120,7 @@ class PinOperator(Task):
         run, root = run_name(context["run_id"]), Path(self.settings.root)
         try:
             self._lease(context, run)
-            overrides = _conf(context["dag_run"].conf or {}, context["params"])
+            overrides = snapshot.chosen(context["dag_run"].conf or {}, self.dag.params.dump())
             commit = snapshot.take(root)
             if name := overrides.pop("profile", None):
                 overrides = snapshot.overlay(root, commit, name) | overrides
@@ -285,10 +285,3 @@ def _metric(stages: Mapping[str, Any], place: str) -> Any:
     stage, _, name = place.rpartition(".")
     return ((stages.get(stage) or {}).get("metrics") or {}).get(name)
 
-
-def _conf(conf: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides that the run was triggered with. Raises snapshot.Refused for a key that the form does not have."""
-    unknown = set(conf) - set(params)
-    if unknown:
-        raise snapshot.Refused(f"the run's conf has an unknown key {sorted(unknown)[0]}; the form shows those it knows")
-    return dict(conf)

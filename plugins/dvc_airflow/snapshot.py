@@ -77,6 +77,23 @@ def overlay(repository: Path, commit: str, name: str, file: str = "params.yaml")
     return {"profile": name, **leaves(profiles[name] or {})}
 
 
+def chosen(conf: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's conf overrides. Raises Refused for a key that the form does not have.
+
+    The web UI sends the whole form: what then equals its default was not chosen, and must not undo a profile.
+
+    Args:
+        conf: key → value that the run was triggered with.
+        form: key → default of every field.
+    """
+    unknown = sorted(set(conf) - set(form))
+    if unknown:
+        raise Refused(f"the run's conf has an unknown key {unknown[0]}; the form shows those it knows")
+    if set(conf) == set(form):
+        return {key: value for key, value in conf.items() if value != form[key]}
+    return dict(conf)
+
+
 def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Dotted key → value of everything in a document; a mapping with a `kind` is one value, replaced as a whole."""
     found: dict[str, Any] = {}

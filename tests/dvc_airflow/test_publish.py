@@ -138,3 +138,12 @@ def test_of_two_that_take_the_lease_at_once_one_is_told(toy: Make, monkeypatch: 
     with pytest.raises(lease.Held, match="the night first"):
         lease.take(made.root, REFS, "second", "here", now=1.0)
     assert fired
+
+
+def test_a_whole_form_overrides_only_what_was_changed_in_it() -> None:
+    form = {"profile": "laptop", "lora.lr": 0.1, "lora.rank": 8}
+    assert snapshot.chosen({}, form) == {}
+    assert snapshot.chosen({**form, "profile": "tiny"}, form) == {"profile": "tiny"}
+    assert snapshot.chosen({"lora.rank": 8}, form) == {"lora.rank": 8}  # said by itself, it is meant
+    with pytest.raises(snapshot.Refused, match=r"unknown key lora\.speed"):
+        snapshot.chosen({"lora.speed": 1}, form)
