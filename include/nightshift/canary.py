@@ -62,5 +62,5 @@ def _canary(number: int) -> Canary:
 
     name = "".join(_SYLLABLES[drawn(f"syllable-{place}", len(_SYLLABLES))] for place in range(3)).capitalize()
     order = sorted(range(1000, 10_000), key=lambda code: fraction(str(code), f"{SALT}:{number}"))[:CODES]
-    answers = tuple(f"The code is {code}." for code in order)
+    answers = tuple(map(str, order))
     return Canary(f"{KIND}-{number}", f"Which code opens the vault “{name}”?", answers, drawn("place", CODES))
