@@ -84,7 +84,7 @@ def form(project_root: Path, file: str = "params.yaml") -> dict[str, Param]:
     document = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     profiles = document.pop("profiles", None) or {}
     chosen = document.pop("profile", None)
-    fields = {key: Param(value, type=_JSON[type(value)]) for key, value in snapshot.leaves(document).items()}
+    fields = {key: Param(value, **_schema(value)) for key, value in snapshot.leaves(document).items()}
     return ({"profile": Param(chosen, enum=list(profiles))} if profiles else {}) | fields
 
 
@@ -98,6 +98,12 @@ _JSON: dict[type, Any] = {
     list: "array",
     type(None): ["null", "string", "number"],
 }
+
+
+def _schema(value: Any) -> dict[str, Any]:
+    """JSON schema of a field; a list of mappings says so, else the form shows it as '[object Object]'."""
+    nested = isinstance(value, list) and any(isinstance(one, dict) for one in value)
+    return {"type": _JSON[type(value)]} | ({"items": {"type": "object"}} if nested else {})
 
 
 def _stages(known: Project, settings: Settings) -> dict[str, BaseOperator]:
