@@ -47,7 +47,7 @@ class Template(BaseModel):
             first = error.errors()[0]
             what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
             raise ParamsError(what, str(path), "a prompt has system, closed, open and section") from None
-        except YAMLError as error:
+        except (YAMLError, UnicodeDecodeError) as error:
             raise ParamsError(f"not YAML: {error}", str(path), "mend the syntax there") from None
 
 

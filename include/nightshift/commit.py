@@ -9,17 +9,18 @@ old or the new. A folder that holds only `absent.json` stands for 'too little to
 from __future__ import annotations
 
 import ctypes
-import errno
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nightshift.errors import CacheCorrupt, DiskFull, SourceError
+from nightshift import objects
+from nightshift.errors import CacheCorrupt, SourceError, full, no_room
 
 MANIFEST = "manifest.json"
 ABSENT = "absent.json"
@@ -33,8 +34,8 @@ def folder(out: Path) -> Iterator[Path]:
     """
     draft = _draft(out)
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
     try:
+        draft.mkdir(parents=True)
         yield draft
         files = {name: sha256(draft / name) for name in names(draft)}
         (draft / MANIFEST).write_text(dumps(files), encoding="utf-8")
@@ -43,26 +44,47 @@ def folder(out: Path) -> Iterator[Path]:
         for path in [draft, *(p for p in draft.rglob("*") if p.is_dir())]:
             _fsync(path)
         _replace(draft, out)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise _full(error, out) from error
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
+        if full(error):
+            raise no_room(str(out)) from error
         raise
 
 
-def file(out: Path, content: str | bytes) -> None:
+def file(out: Path, content: str | bytes, mode: int = 0o666) -> None:
     """Write one file whole or not at all. Raises DiskFull; the old content then stays."""
     draft = _draft(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
-        _fsync(draft)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _write(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), content)
         draft.replace(out)
         _fsync(out.parent)
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise _full(error, out) from error
+        with suppress(OSError):
+            draft.unlink()
+        if full(error):
+            raise no_room(str(out)) from error
+        raise
+
+
+def secret(path: Path, content: str | bytes, mode: int = 0o600) -> None:
+    """Write a file for its owner alone, once, whole or not at all. Raises FileExistsError, DiskFull."""
+    draft = Path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
+        draft = Path(name)
+        _write(handle, content)
+        draft.chmod(mode)
+        os.link(draft, path)  # unlike a rename, fails where another was faster
+        _fsync(path.parent)
+    except OSError as error:
+        if full(error):
+            raise no_room(str(path)) from error
+        raise
+    finally:
+        with suppress(OSError):
+            draft.unlink()
 
 
 def absent(out: Path, reason: str) -> None:
@@ -86,19 +108,26 @@ def check(path: Path) -> Path:
         raise SourceError("it is not there", str(path), "run the stage that makes it (`dvc repro`), or `dvc checkout`")
     if path.is_file():
         return path
-    manifest = path / MANIFEST
-    if not manifest.is_file():
-        raise CacheCorrupt("it has no manifest", str(path), _REMEDY)
-    wanted: dict[str, str] = json.loads(manifest.read_text(encoding="utf-8"))
-    found = set(names(path)) - {MANIFEST}
-    if odd := sorted(found ^ set(wanted)):
-        raise CacheCorrupt(
-            f"{odd[0]} is {'missing' if odd[0] in wanted else 'not in the manifest'}", str(path), _REMEDY
-        )
-    for name, digest in wanted.items():
-        if sha256(path / name) != digest:
-            raise CacheCorrupt(f"{name} differs from the manifest", str(path), _REMEDY)
+    if found := damage(path):
+        name, what = found
+        raise CacheCorrupt(what, str(path), objects.remedy(path, name))
     return path
+
+
+def damage(folder: Path) -> tuple[str, str] | None:
+    """A file of a folder that is not what the manifest says, and a sentence about it; None when all are."""
+    try:
+        wanted: dict[str, str] = dict(json.loads((folder / MANIFEST).read_bytes()))
+    except FileNotFoundError:
+        return MANIFEST, "it has no manifest"
+    except (ValueError, TypeError):  # not JSON, not UTF-8, not an object
+        return MANIFEST, "its manifest is damaged"
+    for name in sorted((set(names(folder)) - {MANIFEST}) ^ set(wanted)):
+        return name, f"{name} is {'missing' if name in wanted else 'not in the manifest'}"
+    for name, digest in wanted.items():
+        if sha256(folder / name) != digest:
+            return name, f"{name} differs from the manifest"
+    return None
 
 
 def digest(path: Path) -> str:
@@ -120,9 +149,6 @@ def names(path: Path) -> list[str]:
 def dumps(value: Any) -> str:
     """JSON with sorted keys, two spaces and a last newline: the same value is the same bytes. Refuses NaN."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-_REMEDY = "remove it and run `dvc checkout`; if it comes back so, remove that object from the cache and run `dvc repro`"
 
 
 def _draft(out: Path) -> Path:
@@ -148,15 +174,16 @@ def _exchange(one: Path, other: Path) -> None:
         raise OSError(number, os.strerror(number), str(other))
 
 
+def _write(handle: int, content: str | bytes) -> None:
+    with os.fdopen(handle, "wb") as out:
+        out.write(content.encode() if isinstance(content, str) else content)
+        out.flush()
+        os.fsync(out.fileno())
+
+
 def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _full(error: OSError, out: Path) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFull("no room left on the disk", str(out), "free some space and run again")
-    return error

@@ -1,8 +1,9 @@
 """Keep work on one document between nights: (its hash, a fingerprint of function, params and libraries) → result.
 
 A pure cache under `NIGHTSHIFT_STATE/memo`: without it the same bytes are made, only later. A memo is one SQLite file a
-fingerprint, so that what nobody uses any more can be removed by last use. An unreadable one is forgotten, not trusted.
-Results are JSON; who wants speed stores arrays as bytes with `map_bytes`.
+fingerprint, so that what nobody uses any more can be removed by last use. An unreadable one is forgotten, not trusted;
+one that cannot be written is said, since it would cost that time every night. Results are JSON; who wants speed stores
+arrays as bytes with `map_bytes`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from nightshift.errors import StorageError, full, no_room
 
 
 @dataclass
@@ -75,6 +78,15 @@ class Memo:
         if self.path is None or not fresh:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with sqlite3.connect(self.path, timeout=30) as db:
-            db.execute("create table if not exists memo (key text primary key, value blob) without rowid")
-            db.executemany("insert or replace into memo values (?, ?)", fresh.items())
+        new = not self.path.exists()
+        try:
+            with sqlite3.connect(self.path, timeout=30) as db:
+                db.execute("create table if not exists memo (key text primary key, value blob) without rowid")
+                db.executemany("insert or replace into memo values (?, ?)", fresh.items())
+        except sqlite3.Error as error:
+            if new:
+                self.path.unlink(missing_ok=True)
+            if full(error):
+                raise no_room(str(self.path)) from error
+            what = f"it cannot be written ({error})"
+            raise StorageError(what, str(self.path), "check that disk and run again") from error

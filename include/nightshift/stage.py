@@ -19,7 +19,6 @@ import json
 import os
 import random
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,8 +26,8 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from nightshift import commit, params
-from nightshift.errors import CheckoutMismatch, NightshiftError
+from nightshift import checkout, commit, params
+from nightshift.errors import UsageError, known, tell
 from nightshift.memo import Count, Memo
 
 T = TypeVar("T")
@@ -88,21 +87,22 @@ def main(run: Callable[..., Metrics]) -> None:
     outcome: dict[str, Any] = {}
     code = 0
     try:
-        _same_checkout(root)
+        checkout.same(root)
         _yield_to_endpoint(work.state)
         _keep_memory()
         arguments = _arguments(run, sys.argv[1:], work)
         metrics = run(**arguments)
         commit.file(Path("metrics") / f"{name.replace('@', '/')}.json", commit.dumps(_rounded(metrics)))
-    except NightshiftError as error:
-        code = error.code
-        outcome = {"outcome": "storage" if error.retry else "refused", "sentence": str(error), "code": code}
-        print(f"{name}: {error}", file=sys.stderr)
-        if os.environ.get("NIGHTSHIFT_DEBUG"):
-            traceback.print_exc()
+    except Exception as error:
+        found = known(error)
+        if found is None:  # a bug of ours: its traceback is what helps
+            raise
+        code = tell(name, found)
+        outcome = {"outcome": "storage" if found.retry else "refused", "sentence": str(found), "code": code}
     outcome |= {"work": vars(work.count), "resumed_from": work.resumed_from}
     if target := os.environ.get("DVC_AIRFLOW_OUTCOME"):
-        Path(target).write_text(json.dumps(outcome), encoding="utf-8")
+        with suppress(OSError):  # on a full disk the sentence on stderr and the exit code must do
+            Path(target).write_text(json.dumps(outcome), encoding="utf-8")
     sys.stderr.flush()
     sys.stdout.flush()
     sys.exit(code)
@@ -139,9 +139,9 @@ def _arguments(run: Callable[..., Metrics], words: list[str], work: Work) -> dic
         elif rest:
             values[name] = hint(rest.pop(0))
         elif parameter.default is Parameter.empty:
-            raise SystemExit(f"usage: {_usage(run)}")
+            raise UsageError(f"the word for {name} is missing", "", f"type `{_usage(run)}`")
     if rest:
-        raise SystemExit(f"usage: {_usage(run)}")
+        raise UsageError(f"{rest[0]!r} is one word too many", "", f"type `{_usage(run)}`")
     inputs = [v for v in values.values() if isinstance(v, Path)] + [
         p for v in values.values() if isinstance(v, list) for p in v
     ]
@@ -154,7 +154,8 @@ def _usage(run: Callable[..., Metrics]) -> str:
     words = [n for n in signature(run).parameters if hints[n] in (Path, str)] + [
         f"{n}…" for n in hints if hints[n] == list[Path]
     ]
-    return f"python -m {run.__module__} {' '.join(words)}"
+    spec = sys.modules["__main__"].__spec__
+    return f"python {f'-m {spec.name}' if spec else sys.argv[0]} {' '.join(words)}"
 
 
 def _digest(words: list[str], sections: list[params.Section], inputs: list[Path]) -> str:
@@ -194,18 +195,6 @@ def _yield_to_endpoint(state: Path | None) -> None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         os.kill(json.loads((Path(state or "") / SERVING).read_text(encoding="utf-8"))["pid"], 0)
         os.nice(NICE)
-
-
-def _same_checkout(root: Path) -> None:
-    """Refuse to run when DVC stands in one checkout and Python imports the code of another."""
-    here = Path(__file__).resolve()
-    there = root / "include" / "nightshift" / "stage.py"
-    if there.is_file() and not here.is_relative_to(root / "include"):
-        raise CheckoutMismatch(
-            "the code that would run is another checkout's",
-            str(here),
-            f"run with PYTHONPATH={root / 'include'}, or `make` there",
-        )
 
 
 def _rounded(value: Any) -> Any:

@@ -59,7 +59,7 @@ def suite(path: Path) -> dict[str, Table]:
     try:
         found = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
         tables = {name: Table.model_validate(said) for name, said in found.items()}
-    except (ValidationError, YAMLError, AttributeError) as error:
+    except (ValidationError, YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise ParamsError(f"it is not a suite ({str(error).splitlines()[0]})", str(path), "mend it there") from None
     bare = [name for name, table in tables.items() if not table.expectations]
     if bare or not tables:

@@ -67,7 +67,7 @@ class Policy(_Strict):
         """Read a policy. Raises ParamsError, also for one that would let everything through."""
         try:
             found = cls.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
-        except (ValidationError, YAMLError) as error:
+        except (ValidationError, YAMLError, UnicodeDecodeError) as error:
             said = str(error).splitlines()
             raise ParamsError(" ".join(said[1:3]).strip() or said[0], str(path), "mend it there") from None
         tiers = {one.tier for one in found.comparisons}
