@@ -23,7 +23,9 @@ from typing import Any
 
 import httpx
 
-from nightshift.errors import NightBroke, PortInUse
+from nightshift import commit
+from nightshift.errors import NightBroke, NightshiftError, full, no_room
+from nightshift.place import free
 
 PORT = 8080
 HEALTHY_WITHIN_S = 90.0
@@ -71,7 +73,7 @@ class Airflow:
                 self._start(port)
 
     def _start(self, port: int) -> None:
-        _free(port)
+        free(port, "stop it, or set NIGHTSHIFT_AIRFLOW_PORT")
         self._prepare(port)
         log = (self.home / "logs" / "airflow.log").open("ab")
         started = subprocess.Popen(
@@ -172,8 +174,8 @@ class Airflow:
                 ["airflow", *words], env=self.environment(port), capture_output=True, text=True, check=False
             )
             if ended.returncode != 0:
-                raise NightBroke(f"`airflow {words[0]}` failed: {ended.stderr.strip()[-300:]}", str(self.home))
-        mark.write_text(json.dumps(wanted), encoding="utf-8")
+                raise _unprepared(words[0], ended.stderr, self.home)
+        commit.file(mark, json.dumps(wanted))
 
     def _secrets(self) -> dict[str, str]:
         path = self.home / "secrets.json"
@@ -187,6 +189,14 @@ class Airflow:
             kept: dict[str, Any] = json.loads((self.home / "airflow.json").read_text(encoding="utf-8"))
             return kept
         return {}
+
+
+def _unprepared(command: str, said: str, home: Path) -> NightshiftError:
+    """The error of a command that sets Airflow up; its last line is what went wrong."""
+    error = OSError((said.strip().splitlines() or ["it said nothing"])[-1])
+    if full(error):
+        return no_room(str(home))
+    return NightBroke(f"`airflow {command}` failed ({error})", str(home), "remove that folder and try again")
 
 
 @cache
@@ -209,21 +219,7 @@ def settings(path: Path) -> dict[str, str]:
 
 
 def _secret(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def _free(port: int) -> None:
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            raise PortInUse(
-                "something else listens there", f"127.0.0.1:{port}", "stop it, or set NIGHTSHIFT_AIRFLOW_PORT"
-            ) from None
+    commit.file(path, json.dumps(value), 0o600)
 
 
 def _unused() -> int:

@@ -7,9 +7,10 @@ needed. A release is trusted when its signature verifies against this home's pub
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 
+from nightshift import commit
 from nightshift.errors import ReleaseInvalid
 
 PRIVATE, PUBLIC = "signing/private.pem", "signing/public.pem"
@@ -20,12 +21,11 @@ def sign(folder: Path, signature: Path, home: Path) -> None:
     from model_signing import hashing, signing
 
     key = _key(home)
-    signature.parent.mkdir(parents=True, exist_ok=True)
-    draft = signature.with_name(f".{signature.name}.draft")
     config = signing.Config().use_elliptic_key_signer(private_key=str(key))
     config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False))
-    config.sign(str(folder), str(draft))
-    draft.replace(signature)
+    with tempfile.TemporaryDirectory() as scratch:
+        config.sign(str(folder), f"{scratch}/signature")
+        commit.file(signature, Path(scratch, "signature").read_bytes())
 
 
 def verify(folder: Path, signature: Path, home: Path, keys: Path) -> None:
@@ -38,32 +38,30 @@ def verify(folder: Path, signature: Path, home: Path, keys: Path) -> None:
     known = [home / PUBLIC, *sorted(keys.glob("*.pem"))]
     said = "no public key is known"
     for key in (one for one in known if one.is_file()):
-        config = verifying.Config().use_elliptic_key_verifier(public_key=str(key))
-        config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False))
         try:
+            config = verifying.Config().use_elliptic_key_verifier(public_key=str(key))
+            config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False))
             config.verify(str(folder), str(signature))
-        except ValueError as error:  # what the library raises for a wrong key and for wrong files alike
-            said = str(error).splitlines()[0]
+        except Exception as error:  # for a damaged key or signature the library raises what its parsers happen to
+            said = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
         else:
             return
     raise ReleaseInvalid(f"its signature does not hold ({said})", str(folder), "assign another release")
 
 
 def _key(home: Path) -> Path:
-    """The private key; made with its public half when there is none."""
-    private = home / PRIVATE
-    if private.is_file():
-        return private
+    """The private key; made when there is none, and its public half too."""
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    made = ec.generate_private_key(ec.SECP256R1())
-    private.parent.mkdir(parents=True, exist_ok=True)
-    home.chmod(0o700)
-    public = made.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-    (home / PUBLIC).write_bytes(public)
-    plain = made.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-    with os.fdopen(handle, "wb") as out:
-        out.write(plain)
+    private = home / PRIVATE
+    if not private.is_file():
+        made = ec.generate_private_key(ec.SECP256R1())
+        plain = made.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)
+        commit.secret(private, plain, 0o400)
+    if not (home / PUBLIC).is_file():
+        half = form.load_pem_private_key(private.read_bytes(), None).public_key()
+        commit.file(home / PUBLIC, half.public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
     return private

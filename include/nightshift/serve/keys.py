@@ -14,17 +14,17 @@ import binascii
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
 import sqlite3
 import string
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nightshift.errors import AccessDenied
+from nightshift import commit
+from nightshift.errors import AccessDenied, StorageError, full, no_room
 
 SCOPES = ("infer:chat", "models:read")
 FORM = re.compile(r"ns_([a-z]+)_([a-z2-7]{10})_([A-Za-z0-9_-]{43})_([0-9A-Za-z]{6})")
@@ -59,9 +59,9 @@ class Keys:
     ) -> str:
         """Make a key; the text that is returned is kept nowhere. Raises AccessDenied for an unknown scope."""
         if unknown := set(scopes) - set(SCOPES):
-            raise AccessDenied(f"no scope {sorted(unknown)[0]}", "", f"there are {', '.join(SCOPES)}")
+            raise AccessDenied(f"no scope {sorted(unknown)[0]}", "--scope", f"there are {', '.join(SCOPES)}")
         if not 1 <= days <= LONGEST_DAYS:
-            raise AccessDenied(f"a key lives 1 to {LONGEST_DAYS} days, not {days}")
+            raise AccessDenied(f"a key lives 1 to {LONGEST_DAYS} days, not {days}", "--days", "give another number")
         identifier = base64.b32encode(secrets.token_bytes(7)).decode().lower()[:10]
         secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
         with self._store() as db:
@@ -113,25 +113,27 @@ class Keys:
     def _pepper(self) -> bytes:
         path = self.home / "keys" / "pepper-1"
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(parents=True, exist_ok=True)
             self.home.chmod(0o700)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-            with os.fdopen(handle, "wb") as out:
-                out.write(secrets.token_bytes(32))
+            with suppress(FileExistsError):  # of two who make one at once, both use the first
+                commit.secret(path, secrets.token_bytes(32), 0o400)
         return path.read_bytes()
 
     @contextmanager
     def _store(self) -> Iterator[sqlite3.Connection]:
         path = self.home / "keys" / "keys.sqlite"
         self._pepper()
-        db = sqlite3.connect(path, timeout=10)
         try:
-            path.chmod(0o600)
-            with db:
-                db.execute(_TABLE)
-                yield db
-        finally:
-            db.close()
+            with closing(sqlite3.connect(path, timeout=10)) as db:
+                path.chmod(0o600)
+                with db:
+                    db.execute(_TABLE)
+                    yield db
+        except sqlite3.Error as error:
+            if full(error):
+                raise no_room(str(path)) from error
+            do = "check that it is whole and may be written; restore it from a backup, or make new keys"
+            raise StorageError(f"the key store cannot be used ({error})", str(path), do) from error
 
 
 def checksum(text: str) -> str:
