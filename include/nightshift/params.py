@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from nightshift import commit
 from nightshift.errors import ParamsError
@@ -58,34 +58,47 @@ def check(path: Path) -> None:
     document = parse(path)
     known = sections()
     for spine in _maps(document):
-        name = ".".join(spine)
+        name = ".".join(map(str, spine))
         if not any(one == name or one.startswith(f"{name}.") for one in known):
             raise ParamsError(
                 f"unknown section {name!r}", _at(path, document, spine), f"known are {', '.join(sorted(known))}"
             )
     for section in known.values():
         _typed(path, document, section)
-    for name in document.get("profiles", {}):
+    for name in _profiles(path, document):
         overlaid = _overlay(document, document["profiles"][name], path, ["profiles", name])
         for section in known.values():
-            _typed(path, overlaid, section, shown=f"profiles.{name}.")
-    if document.get("profile") not in document.get("profiles", {}):
-        raise ParamsError(
-            f"profile {document.get('profile')!r} is not one of profiles", _at(path, document, ["profile"])
-        )
+            _typed(path, overlaid, section, profile=name)
+    if document.get("profile") not in _profiles(path, document):
+        do = f"name one of {', '.join(_profiles(path, document))}"
+        raise ParamsError(f"no profile {document.get('profile')!r}", _at(path, document, ["profile"]), do)
 
 
 def apply(path: Path, profile: str) -> None:
     """Write the overlay `profile` into the sections of params.yaml; comments stay. Raises ParamsError."""
     document = parse(path)
-    profiles = document.get("profiles", {})
-    if profile not in profiles:
-        raise ParamsError(f"no profile {profile!r}", str(path), f"there are {', '.join(profiles)}")
-    overlaid = _overlay(document, profiles[profile], path, ["profiles", profile])
-    overlaid["profile"] = profile
+    overlaid = _overlaid(path, document, profile)
     out = io.StringIO()
     _yaml().dump(overlaid, out)
     commit.file(path, out.getvalue())
+
+
+def overridden(path: Path, profile: str | None, values: Mapping[str, Any]) -> None:
+    """Check a file that is right itself with a profile's values and others at dotted keys. Raises ParamsError."""
+    document = _overlaid(path, parse(path), profile) if profile else parse(path)
+    for name, value in values.items():
+        *spine, last = name.split(".")
+        place: Any = document
+        for key in spine:
+            place = place.get(key) if isinstance(place, CommentedMap) else None
+        if not isinstance(place, CommentedMap) or last not in place:
+            raise ParamsError(f"{path.name} has no key {name!r}", "--set", "name one that it has")
+        place[last] = value
+    try:
+        for section in sections().values():
+            _typed(path, document, section)
+    except ParamsError as error:
+        raise ParamsError(error.what, "--set", error.do or "give another value") from None
 
 
 def parse(path: Path) -> CommentedMap:
@@ -93,7 +106,10 @@ def parse(path: Path) -> CommentedMap:
     try:
         document = _yaml().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError("it is not there", str(path), "run in the project's folder") from None
+        raise ParamsError("it is not there", str(path), "run in the project's folder, or restore it from Git") from None
+    except OSError as error:
+        do = "make it a file that may be read, or restore it from Git"
+        raise ParamsError(f"it cannot be read ({error.strerror})", str(path), do) from None
     except UnicodeDecodeError:
         raise ParamsError("it is not UTF-8 text", str(path), "save it as UTF-8") from None
     except DuplicateKeyError as error:
@@ -103,6 +119,8 @@ def parse(path: Path) -> CommentedMap:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ParamsError(f"not YAML: {error.problem}", f"{path}:{line}", "mend the syntax there") from None
+    except YAMLError as error:  # a character that YAML does not have
+        raise ParamsError(f"not YAML: {error}", str(path), "take that character out") from None
     if not isinstance(document, CommentedMap):
         raise ParamsError("it holds no keys", str(path), "restore it from Git")
     return document
@@ -119,14 +137,15 @@ def _yaml() -> YAML:
 def _maps(document: CommentedMap) -> Iterator[list[str]]:
     """The keys to everything that must be a section, or hold some."""
     above = {name.partition(".")[0] for name in sections() if "." in name}
-    for key in document:
+    for key, value in document.items():
         if key not in ("profile", "profiles"):
             yield [key]
-        if key in above:
-            yield from ([key, inner] for inner in document[key])
+        if key in above and isinstance(value, Mapping):
+            yield from ([key, inner] for inner in value)
 
 
-def _typed(path: Path, document: CommentedMap, section: type[S], shown: str = "") -> S:
+def _typed(path: Path, document: CommentedMap, section: type[S], profile: str | None = None) -> S:
+    """A section of a document; `profile` is the one whose values stand in it, to say where a wrong one is."""
     spine = section.name.split(".")
     found: Any = document
     for key in spine:
@@ -139,16 +158,22 @@ def _typed(path: Path, document: CommentedMap, section: type[S], shown: str = ""
         found_wrong = error.errors()  # a misspelt key is also a missing one: the misspelling says more
         first = next((one for one in found_wrong if one["type"] == "extra_forbidden"), found_wrong[0])
         keys = _keys(found, first["loc"])
-        name = ".".join(map(str, [section.name, *keys]))
-        raise ParamsError(f"{shown}{name}: {_reason(first, section)}", _at(path, document, [*spine, *keys])) from None
+        above, lines = (["profiles", profile], parse(path)) if profile else ([], document)
+        name = ".".join(map(str, [*above, section.name, *keys]))
+        what, do = _reason(first, section)
+        raise ParamsError(f"{name}: {what}", _at(path, lines, [*above, *spine, *keys]), do) from None
 
 
-def _reason(first: Mapping[str, Any], section: type[Section]) -> str:
+def _reason(first: Mapping[str, Any], section: type[Section]) -> tuple[str, str]:
+    """What is wrong with a value, and what to do where the first does not say it."""
     if first["type"] == "extra_forbidden":
-        return f"no such key; {section.name} has {', '.join(section.model_fields)}"
+        return "no such key", f"{section.name} has {', '.join(section.model_fields)}"
     if first["type"] == "missing":
-        return "is missing"
-    return f"{first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+        return "is missing", "write it there, or restore it from Git"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"]), ""
+    said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    return (said if isinstance(first["input"], Mapping | list) else f"{said}, not {first['input']!r}"), ""
 
 
 def _keys(document: Any, location: tuple[int | str, ...]) -> list[int | str]:
@@ -175,6 +200,27 @@ def _at(path: Path, document: Any, keys: list[Any]) -> str:
             continue
         document = document[key]
     return f"{path}:{line + 1}"
+
+
+def _profiles(path: Path, document: CommentedMap) -> Mapping[str, Any]:
+    """The overlays by name. Raises ParamsError where they are none."""
+    found = document.get("profiles") or {}
+    wrong = [] if not isinstance(found, Mapping) else [n for n, o in found.items() if not isinstance(o, Mapping | None)]
+    if not isinstance(found, Mapping) or wrong:
+        at = ["profiles", *wrong[:1]]
+        what = f"{'.'.join(map(str, at))} holds no sections"
+        raise ParamsError(what, _at(path, document, at), "indent them below it")
+    return found
+
+
+def _overlaid(path: Path, document: CommentedMap, profile: str) -> CommentedMap:
+    """The document with a profile's values in its sections. Raises ParamsError for one that it does not have."""
+    profiles = _profiles(path, document)
+    if profile not in profiles:
+        raise ParamsError(f"no profile {profile!r}", str(path), f"there are {', '.join(profiles)}")
+    overlaid = _overlay(document, profiles[profile], path, ["profiles", profile])
+    overlaid["profile"] = profile
+    return overlaid
 
 
 def _overlay(document: CommentedMap, overlay: Any, path: Path, spine: list[Any]) -> CommentedMap:
