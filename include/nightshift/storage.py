@@ -8,10 +8,12 @@ again; nothing is half-written.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from nightshift import commit
@@ -83,12 +85,23 @@ def _split(location: str) -> tuple[str, str]:
 
 
 def _files(folder: Path) -> Iterator[Stored]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for a folder above that may not be entered
         raise SourceError("the folder is not there", str(folder), "make it, or mend its path in params.yaml")
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden:
-            yield Stored(path.relative_to(folder).as_posix(), path.stat().st_size)
+    try:
+        for here, inside, names in os.walk(folder, onerror=_unreadable):
+            inside[:] = [name for name in inside if not name.startswith(".")]
+            for path in (Path(here, name) for name in names if not name.startswith(".")):
+                about = path.stat()
+                if S_ISREG(about.st_mode):
+                    yield Stored(path.relative_to(folder).as_posix(), about.st_size)
+    except OSError as error:
+        do = "mend its permissions or where it points, or take it away"
+        raise SourceError(f"it cannot be read ({error.strerror})", str(error.filename), do) from None
+
+
+def _unreadable(error: OSError) -> None:
+    """A folder that cannot be listed is refused, where `os.walk` would leave its documents out and say nothing."""
+    raise error
 
 
 def _objects(location: str) -> Iterator[Stored]:

@@ -56,7 +56,7 @@ def test_a_bad_file_goes_to_quarantine_and_the_rest_goes_on(
 
 def test_a_folder_of_nothing_usable_is_refused(notes: Path, tmp_path: Path, work: Work) -> None:
     (notes / "guide.md").write_bytes(b"\xff\xfe")
-    with pytest.raises(SourceError, match="no file could be used"):
+    with pytest.raises(SourceError, match=r"no file of this source could be used: guide\.md is not-text"):
         night(tmp_path, work)
 
 

@@ -2,7 +2,7 @@
 
 Reads sources.json and the files that it names; writes the raw section table, and beside it the files that could not
 be used, with the reason (`quarantine.parquet`). What one file becomes is kept by its hash, so that a night costs
-what changed. Refuses a file that changed since it was discovered, and a night in which no file could be used.
+what changed. Refuses a file that changed since it was discovered, and a source of which no file could be used.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def rows(item: source.Item, found: list[markup.Part]) -> list[dict[str, object]]
 
 
 def run(sources: Path, out: Path, params: Sources, work: Work) -> Metrics:
-    """Read every file. Raises SourceError when a file changed meanwhile or none could be used."""
+    """Read every file. Raises SourceError when a file changed meanwhile or none of a source could be used."""
     items = [source.Item.of(entry) for entry in json.loads(sources.read_text(encoding="utf-8"))["items"]]
     by_name = {one.name: one for one in params.items}
     known = work.memo("ingest.parts", [VERSION, params.max_file_bytes])
@@ -92,8 +92,7 @@ def run(sources: Path, out: Path, params: Sources, work: Work) -> Metrics:
         table += rows(item, [markup.Part(tuple(title), body) for title, body in found])
         if reason:
             bad.append({"source": item.source, "path": item.path, "sha256": item.sha256, "reason": reason})
-    if not table:
-        raise SourceError("no file could be used", str(sources), f"reasons: {dict(Counter(b['reason'] for b in bad))}")
+    _usable(items, bad, table)
     _write(out, table, bad)
     return {
         "files": len(items),
@@ -101,6 +100,19 @@ def run(sources: Path, out: Path, params: Sources, work: Work) -> Metrics:
         "characters": sum(len(str(row["body"])) for row in table),
         "quarantined": dict(sorted(Counter(entry["reason"] for entry in bad).items())),
     }
+
+
+def _usable(items: list[source.Item], bad: list[dict[str, str]], table: list[dict[str, object]]) -> None:
+    """Refuse a source of which no file could be used, and a night without a single section."""
+    wrong = Counter(entry["source"] for entry in bad)
+    for name, files in Counter(item.source for item in items).items():
+        if wrong[name] == files:
+            first = next(entry for entry in bad if entry["source"] == name)
+            what = f"no file of this source could be used: {first['path']} is {first['reason']}"
+            do = "put files of UTF-8 text there, or take the source out of params.yaml"
+            raise SourceError(f"{what}, and {files - 1} more" if files > 1 else what, f"source {name}", do)
+    if not table:
+        raise SourceError("the sources hold no section", "params.yaml: sources", "name others there")
 
 
 def _kind(name: PurePosixPath) -> str:

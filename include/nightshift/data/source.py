@@ -8,6 +8,7 @@ folder that Git does not ignore is refused, since documents in Git cannot be tak
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -56,10 +57,11 @@ def items(source: PackagesSource | FolderSource | S3Source, rank: int, root: Pat
         for name in source.packages:
             yield from _package(source, rank, name, lock)
         return
+    place = location(source, root)
+    found = storage.listing(place)
     if isinstance(source, FolderSource):
         _outside_git(root / source.path)
-    place = location(source, root)
-    listed = [o for o in storage.listing(place) if PurePosixPath(o.name).suffix.lower() in READ]
+    listed = [o for o in found if PurePosixPath(o.name).suffix.lower() in READ]
     if not listed:
         raise SourceError("no Markdown, text or HTML is there", place, f"known endings are {', '.join(READ)}")
     for stored in listed:
@@ -90,7 +92,7 @@ def _package(source: PackagesSource, rank: int, name: str, lock: str) -> Iterato
     head = f"{name}=={version}"
     for relative in _python_files(name):
         path = _root(name) / relative
-        content = path.read_bytes()
+        content = storage.read(str(path))
         digest = hashlib.sha256(content).hexdigest()
         groups = tuple(source.groups)
         yield Item(source.name, source.kind, rank, f"{head}/{relative}", len(content), digest, licence, groups)
@@ -158,17 +160,18 @@ def _content(path: str) -> bytes:
     name = head.partition("==")[0]
     if relative == "README.md":
         return _readme(name) or b""
-    return (_root(name) / relative).read_bytes()
+    return storage.read(str(_root(name) / relative))
 
 
 def _outside_git(folder: Path) -> None:
     """Refuse a folder of documents that Git would keep. Raises SourceError with the line to add."""
-    if not folder.is_dir():
-        raise SourceError("the folder is not there", str(folder), "make it, or mend its path in params.yaml")
     asked = ["git", "-C", str(folder), "rev-parse", "--show-toplevel"]
-    top = subprocess.run(asked, capture_output=True, text=True, check=False)
-    if top.returncode != 0:
+    top = subprocess.run(asked, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}, check=False)
+    if top.returncode != 0 and "not a git repository" in top.stderr:
         return
+    if top.returncode != 0:  # not known to be outside: a repository of another owner, say
+        said = " ".join(top.stderr.split())
+        raise SourceError(f"Git cannot say whether it keeps this folder ({said})", str(folder), "do what Git says")
     line = "/" + folder.resolve().relative_to(Path(top.stdout.strip()).resolve()).as_posix() + "/"
     ignored = subprocess.run(["git", "-C", str(folder), "check-ignore", "-q", "."], check=False).returncode == 0
     tracked = subprocess.run(["git", "-C", str(folder), "ls-files", "."], capture_output=True, check=False).stdout
