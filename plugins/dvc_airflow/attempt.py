@@ -124,8 +124,9 @@ class Attempt:
             clone = self._clone()
             self._start(clone)
             return self._wait(clone, began)
-        except workspace.GitError as error:
-            return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))
+        except (workspace.GitError, OSError) as error:
+            said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            return Result(self.stage.name, "storage", time.monotonic() - began, sentence=said)
 
     def kill(self) -> None:
         """End the stage and all that it started: SIGTERM, at most four seconds, SIGKILL; for a signal handler."""
@@ -180,10 +181,11 @@ class Attempt:
 
     def _start(self, clone: Path) -> None:
         made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
-        deps = [dep for dep in self.stage.deps if any(dep == p or dep.startswith(f"{p}/") for p in made)]
+        deps = [dep for dep in self.stage.deps if any(_inside(dep, path) for path in made)]
         env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
         env |= {"DVC_AIRFLOW_OUTCOME": str(self.job / "outcome.json"), "PYTHONUNBUFFERED": "1"}
         job = {"clone": str(clone), "stage": self.stage.name, "deps": deps, "env": env, "push": _remote(clone)}
+        job |= {"cache": str(self.cache), "needed": self._needed(made), "own": self._own()}
         (self.job / "job.json").write_text(json.dumps(job), encoding="utf-8")
         here = Path(__file__).resolve().parent
         reads, self._leash = os.pipe()
@@ -199,6 +201,18 @@ class Attempt:
             command, cwd=clone, env=scrubbed() | around, start_new_session=True, pass_fds=[reads]
         )
         os.close(reads)
+
+    def _needed(self, made: set[str]) -> dict[str, str]:
+        """Path → md5 of the outs that this stage reads."""
+        held = {path: md5 for result in self.above.values() for path, md5 in lock.objects(result.entry or {}).items()}
+        read = {path for path in made if any(_inside(dep, path) for dep in self.stage.deps)}
+        return {path: md5 for path, md5 in held.items() if path in read}
+
+    def _own(self) -> dict[str, str]:
+        """Path → md5 of the folders that this stage made last."""
+        entry = self.night.entries.get(self.stage.name) or {}
+        cached = {out.path for out in self.stage.outs if out.cached}
+        return {path: md5 for path, md5 in lock.objects(entry).items() if path in cached and md5.endswith(".dir")}
 
     def _wait(self, clone: Path, began: float) -> Result:
         assert self.child is not None
@@ -217,7 +231,10 @@ class Attempt:
             where = f"{sentence} (its clone is kept at {clone})"
             return Result(name, outcome, seconds, memory, sentence=where, report=report)
         entry = lock.parse((clone / "dvc.lock").read_text(encoding="utf-8"))[name]
-        files = {out.path: (clone / out.path).read_text(encoding="utf-8") for out in self.stage.outs if not out.cached}
+        try:
+            files = {out.path: (clone / out.path).read_text("utf-8") for out in self.stage.outs if not out.cached}
+        except UnicodeDecodeError:
+            return Result(name, "failed", seconds, memory, sentence="its metrics are not UTF-8 text", report=report)
         if sum(map(len, files.values())) > LARGEST_METRICS:
             return Result(name, "failed", seconds, memory, sentence=f"its metrics are over {LARGEST_METRICS} bytes")
         outcome = "ran" if record else ("cached" if result["reproduced"] else "unchanged")
@@ -234,6 +251,8 @@ def _failure(
 ) -> tuple[str, str]:
     """Outcome and sentence of a stage that did not end well."""
     tail = "\n".join(record.get("tail", []))
+    if result.get("lacking"):  # what the stage said of its input comes from this
+        return str(result["error"]), str(result["sentence"])
     if report.get("outcome"):
         return str(report["outcome"]), str(report.get("sentence", ""))
     if code < 0 or record.get("signal") == signal.SIGKILL:
@@ -248,6 +267,10 @@ def scrubbed() -> dict[str, str]:
     """The environment without Airflow's settings and secrets, and with this interpreter's commands first."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW"))}
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def _remote(clone: Path) -> bool:

@@ -3,7 +3,8 @@
 One process does both through DVC's API (two commands take a second longer a stage). It leads a session of its own,
 so that everything that the stage starts can be ended together, and it hangs on a leash: a pipe whose write end only
 the task holds. When the task dies, however it dies, the pipe ends and this process ends the whole group, itself
-last.
+last. What a stage reads from the cache is hashed where that is cheap (files, and the lists of folders), and where the
+stage failed the files of folders too.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from dvc_airflow import objects
+from dvc_airflow.objects import Lacking
 
 GRACE_S = 4.0  # between SIGTERM and SIGKILL; Airflow gives a task five seconds
 
@@ -24,7 +29,8 @@ def main(job: str, leash: int) -> int:
     """Reproduce as the job file says; writes `result.json` beside it. Returns 0, or 1 when the stage failed.
 
     Args:
-        job: JSON file with clone, stage, deps (paths to check out), env (for the stage alone), push.
+        job: JSON file with clone, stage, deps (paths to check out), env (for the stage alone), push, cache, needed (out
+            that it reads → md5), own (folder that it made last → md5).
         leash: file descriptor that ends when the task is gone.
     """
     signal.signal(signal.SIGTERM, lambda *_: None)  # the stage gets the group's SIGTERM; this one reports afterwards
@@ -35,20 +41,27 @@ def main(job: str, leash: int) -> int:
     return 0 if "error" not in result else 1
 
 
-def _reproduce(clone: str, stage: str, deps: list[str], env: dict[str, str], push: bool) -> dict[str, Any]:
+def _reproduce(
+    clone: str,
+    stage: str,
+    deps: list[str],
+    env: dict[str, str],
+    push: bool,
+    cache: str,
+    needed: dict[str, str],
+    own: dict[str, str],
+) -> dict[str, Any]:
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
 
     os.chdir(clone)
-    kind = "failed"
+    kind, store = "storage", Path(cache)
+    with suppress(Lacking):
+        objects.require(store, own, members=False)  # a damaged list of its last outs would not be written anew
     try:
         with Repo(clone) as repo:
-            kind = "storage"
-            if deps:
-                if push:
-                    repo.fetch(targets=deps)
-                repo.checkout(targets=deps, force=True)
+            _bring(repo, deps, push, store, needed)
             kind = "failed"
             made = repo.reproduce(targets=[stage], single_item=True, run_env=env)
             kind = "storage"
@@ -56,18 +69,44 @@ def _reproduce(clone: str, stage: str, deps: list[str], env: dict[str, str], pus
                 repo.push(targets=[stage])
     except LockError as error:
         return {"error": "lock", "sentence": str(error)}
-    except (DvcException, OSError) as error:
-        return {"error": kind, "sentence": _sentence(error)}
+    except (Lacking, DvcException, OSError) as error:
+        return _lacking(error, push, store, needed) or {"error": kind, "sentence": _sentence(error)}
     return {"reproduced": bool(made)}
 
 
+def _bring(repo: Any, deps: list[str], push: bool, store: Path, needed: dict[str, str]) -> None:
+    """Check out what the stage reads. Raises Lacking, and what DVC raises."""
+    if not deps:
+        return
+    if push:
+        with suppress(Lacking):
+            objects.require(store, needed, members=False)  # removed, a damaged one is fetched
+        repo.fetch(targets=deps)
+    objects.require(store, needed, members=False)
+    repo.checkout(targets=deps, force=True)
+
+
+def _lacking(error: BaseException, push: bool, store: Path, needed: dict[str, str]) -> dict[str, Any] | None:
+    """The result of a stage that failed because the cache lacks something that it reads; None for other failures.
+
+    With a remote another attempt fetches it; without one only another night makes it.
+    """
+    try:
+        if isinstance(error, Lacking):
+            raise error
+        objects.require(store, needed, members=True)
+    except Lacking as lacking:
+        return {"error": "storage" if push else "refused", "sentence": str(lacking), "lacking": True}
+    return None
+
+
 def _sentence(error: BaseException) -> str:
-    """What DVC said, with what it had from below."""
+    """What DVC said, with what it had from below, on one line."""
     said = [str(error)]
     while error.__cause__ is not None:
         error = error.__cause__
         said.append(str(error))
-    return ": ".join(dict.fromkeys(filter(None, said)))
+    return " ".join(": ".join(dict.fromkeys(filter(None, said))).split())
 
 
 def _hang_on(leash: int) -> None:

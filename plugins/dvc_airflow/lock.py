@@ -32,6 +32,11 @@ def dump(entries: Mapping[str, Entry], order: Iterable[str]) -> str:
     return out.getvalue()
 
 
+def objects(entry: Entry) -> dict[str, str]:
+    """Path → md5 of the outs whose objects lie where DVC 3 keeps them."""
+    return {one["path"]: one["md5"] for one in entry.get("outs") or [] if one.get("hash") == "md5" and "md5" in one}
+
+
 def hashes(entry: Entry, part: str) -> dict[str, str]:
     """Path → md5 of an entry's 'deps' or 'outs'."""
     return {one["path"]: one.get("md5", "") for one in entry.get(part) or []}

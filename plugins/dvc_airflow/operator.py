@@ -23,6 +23,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from dvc_airflow import lease, project, publish, snapshot, workspace
 from dvc_airflow.attempt import RETRIED, Attempt, Night, Result
 from dvc_airflow.project import Project
+from dvc_airflow.workspace import GitError
 
 RENEW_S = 60.0
 WAIT_FOR_SHAPE_S = 60.0
@@ -128,12 +129,11 @@ class PinOperator(Task):
             tags = workspace.tags(root)
             workspace.sweep(self.settings.clones)
             clone = workspace.make(root, commit, self.settings.clones / f"{run}-pin", tags, workspace.cache_of(root))
-            known = project.read(clone, root / ".dvc" / "tmp" / "projects")
+            known = project.read(clone, project.kept(root))
             workspace.remove(clone)
             self._same_graph(context, known)
-        except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
-            context["ti"].xcom_push(key="sentence", value=str(refused))
-            raise AirflowFailException(str(refused)) from None
+        except (lease.Held, snapshot.Refused, project.ProjectError, GitError) as refused:
+            raise _refusal(context, refused) from None
         entries, came = publish.newest(root, self.settings.branch, self.settings.refs, commit)
         night = Night(str(root), commit, tags, entries, came, run)
         return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
@@ -201,8 +201,8 @@ class PublishOperator(Task):
             done = publish.publish(
                 night, known, results, shared.branch, shared.refs, shared.publish, env, shared.clones
             )
-        except publish.PublishError as error:
-            raise AirflowFailException(str(error)) from None
+        except (publish.PublishError, GitError) as error:
+            raise _refusal(context, error) from None
         return asdict(done)
 
 
@@ -222,8 +222,8 @@ class CommandOperator(Task):
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         try:
             return publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
-        except publish.PublishError as error:
-            raise AirflowFailException(str(error)) from None
+        except (publish.PublishError, GitError) as error:
+            raise _refusal(context, error) from None
 
 
 class EndOperator(Task):
@@ -240,7 +240,8 @@ class EndOperator(Task):
         pinned = ti.xcom_pull(task_ids=PIN)
         lease.release(Path(self.settings.root), self.settings.refs, run)
         record: dict[str, Any] = {"run": run, "published": None, "new": False, "stages": {}}
-        record |= {"sentence": ti.xcom_pull(task_ids=PIN, key="sentence")}
+        said = [ti.xcom_pull(task_ids=one, key="sentence") for one in (PIN, PUBLISH, *self.after)]
+        record |= {"sentence": next(filter(None, said), None)}
         if pinned:
             night, known = self.pinned(context)
             stages = {name: _reported(ti.xcom_pull(task_ids=task_id(name), key="result")) for name in known.stages}
@@ -257,6 +258,12 @@ class EndOperator(Task):
         draft.replace(place)
         if not done:
             raise AirflowFailException("the night was not published; the first failed task says why")
+
+
+def _refusal(context: Any, error: Exception) -> AirflowFailException:
+    """What ends a task for good; its sentence is kept for night.json."""
+    context["ti"].xcom_push(key="sentence", value=str(error))
+    return AirflowFailException(str(error))
 
 
 def shape_tag(known: Project) -> str:

@@ -8,7 +8,6 @@ clone, which is slower and says the same. An always_changed stage is never uncha
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from dvc_airflow import objects
 from dvc_airflow.lock import Entry, hashes
 from dvc_airflow.project import Stage
 
@@ -100,16 +100,10 @@ def _value(values: Any, key: str) -> Any:
 
 
 def _present(cache: Path, md5: str) -> bool:
-    """Whether an object, and for a folder all that it lists, is in the cache."""
-    place = object_path(cache, md5)
-    if not md5 or not place.is_file():
+    """Whether an object, and for a folder all that it lists, is in the cache; a damaged list is none."""
+    held = objects.place(cache, md5)
+    if not md5 or not held.is_file():
         return False
     if not md5.endswith(".dir"):
         return True
-    listed = json.loads(place.read_text(encoding="utf-8"))
-    return all(object_path(cache, one["md5"]).is_file() for one in listed)
-
-
-def object_path(cache: Path, md5: str) -> Path:
-    """Where DVC's cache keeps an object."""
-    return cache / "files" / "md5" / md5[:2] / md5[2:]
+    return objects.sound(held) and all(objects.place(cache, one).is_file() for one in objects.listed(held))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -114,30 +116,45 @@ def read(root: Path, cache: Path | None = None) -> Project:
     if not (root / "dvc.yaml").is_file():
         raise ProjectError(f"{root}: no dvc.yaml there; run in a DVC project")
     key = _key(root)
-    kept = cache / f"{key}.json" if cache else None
-    if kept and kept.is_file():
-        return loads(kept.read_text(encoding="utf-8"))
+    known = cache / f"{key}.json" if cache else None
+    if known and known.is_file():
+        return loads(known.read_text(encoding="utf-8"))
     stages = _expand(root)
     project = Project({name: _stage(name, body) for name, body in stages.items()})
     _refuse_folders(project)
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        draft = kept.with_suffix(".draft")
-        draft.write_text(dumps(project), encoding="utf-8")
-        draft.replace(kept)
+    if known:
+        _keep(project, known)
     return project
+
+
+def _keep(project: Project, known: Path) -> None:
+    """Keep what was read; where that cannot be written, it is read again another time."""
+    draft = known.with_suffix(".draft")
+    with suppress(OSError):
+        known.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(dumps(project), encoding="utf-8")
+        draft.replace(known)
+
+
+def kept(root: Path) -> Path:
+    """Where what was read of the checkout at `root` is kept."""
+    return root / ".dvc" / "tmp" / "projects"
 
 
 def _key(root: Path) -> str:
     """Hash of everything that expansion reads: dvc.yaml, and the files that its `vars` name."""
-    text = (root / "dvc.yaml").read_bytes()
-    files = ["params.yaml"]
+    file, files = root / "dvc.yaml", ["params.yaml"]
     try:
-        document = YAML(typ="safe").load(text) or {}
+        text = file.read_bytes()
+        document = YAML(typ="safe").load(text)
+    except OSError as error:
+        raise ProjectError(f"{file}: it cannot be read ({error.strerror}); check its permissions") from None
     except YAMLError as error:
-        line = " ".join(str(error).split())
-        raise ProjectError(f"{root / 'dvc.yaml'}: not YAML: {line}; mend the syntax there") from None
-    for entry in document.get("vars") or []:
+        mark = getattr(error, "problem_mark", None)
+        said = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ProjectError(f"{file}:{mark.line + 1 if mark else 1}: not YAML: {said}; mend the syntax there") from None
+    named = document.get("vars") if isinstance(document, Mapping) else None
+    for entry in named if isinstance(named, list) else []:
         if isinstance(entry, str):
             files.append(entry.partition(":")[0])
     parts = [str(VERSION).encode(), text]
@@ -146,17 +163,31 @@ def _key(root: Path) -> str:
 
 
 def _expand(root: Path) -> dict[str, dict[str, Any]]:
+    from dvc.dvcfile import load_file
     from dvc.exceptions import DvcException
     from dvc.parsing import DataResolver
     from dvc.repo import Repo
+    from dvc.utils.strictyaml import YAMLValidationError
 
+    file = root / "dvc.yaml"
     try:
         with Repo(str(root)) as repo:
-            document = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8")) or {}
+            document = load_file(repo, str(file)).load()
             resolved: dict[str, dict[str, Any]] = DataResolver(repo, str(root), document).resolve()["stages"]
+    except YAMLValidationError as error:
+        raise ProjectError(_against_schema(file, error.exc.errors[0])) from error
     except DvcException as error:
-        raise ProjectError(f"{root / 'dvc.yaml'}: {error}") from error
+        raise ProjectError(f"{file}: {' '.join(str(error).split())}; mend it there") from error
     return resolved
+
+
+def _against_schema(file: Path, wrong: Any) -> str:
+    """What DVC's schema refuses, with the line."""
+    from dvc.utils.strictyaml import determine_linecol
+
+    line, *_ = determine_linecol(YAML().load(file.read_text(encoding="utf-8")), wrong.path)
+    place = ".".join(map(str, wrong.path)) or "the file"
+    return f"{file}:{line or 1}: {place}: {wrong.error_message}; mend it there"
 
 
 def _stage(name: str, body: Mapping[str, Any]) -> Stage:
@@ -216,3 +247,17 @@ def loads(text: str) -> Project:
         for body in json.loads(text)
     ]
     return Project({stage.name: stage for stage in made})
+
+
+def main(root: Path) -> int:
+    """Read a project as its DAG does, and say what is wrong; returns 2 when something is (1 is a traceback's)."""
+    try:
+        read(root, kept(root))
+    except ProjectError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,12 +109,17 @@ def ask(command: str, night: Night, commit: str, env: Mapping[str, str], clones:
     clone = workspace.make(Path(night.repository), commit, clones / f"{night.run}-publish", night.tags, cache)
     stage_env = {name: value.replace("{clone}", str(clone)) for name, value in env.items()}
     around = scrubbed() | stage_env
-    ended = subprocess.run(shlex.split(command), cwd=clone, env=around, stdout=subprocess.PIPE, text=True, check=False)
-    lines = ended.stdout.strip().splitlines()
+    ended = subprocess.run(shlex.split(command), cwd=clone, env=around, capture_output=True, text=True, check=False)
+    sys.stderr.write(ended.stderr)
+    lines, words = ended.stdout.strip().splitlines(), ended.stderr.strip().splitlines()
     if ended.returncode != 0:
-        raise PublishError(f"`{command}` ended with {ended.returncode}; its clone is kept at {clone}")
+        last = f": {words[-1]}" if words else ""
+        raise PublishError(f"`{command}` ended with {ended.returncode}{last} (its clone is kept at {clone})")
     workspace.remove(clone)
-    said: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    try:
+        said: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        raise PublishError(f"the last line of `{command}` is not JSON: {lines[-1][:200]}") from None
     return said
 
 

@@ -56,7 +56,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     Raises:
         ProjectError: dvc.yaml cannot be used as it is.
     """
-    known = project.read(project_root, project_root / ".dvc" / "tmp" / "projects")
+    known = project.read(project_root, project.kept(project_root))
     kept = record or project_root / ".dvc" / "tmp" / "runs"
     settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept), dict(headline or {}))
     options: dict[str, Any] = {"catchup": False, "max_active_runs": 1, "params": form(project_root)} | dag

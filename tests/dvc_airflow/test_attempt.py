@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow import lock, plan, project
+from dvc_airflow import lock, objects, project
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -80,7 +80,7 @@ def test_an_object_that_is_gone_is_made_again(toy: Make) -> None:
     commit = made.git("rev-parse", "HEAD")
     first = made.run(commit)
     made.came = dict.fromkeys(first, commit)
-    gone = plan.object_path(made.root / ".dvc/cache", lock.hashes(first["numbers"].entry or {}, "outs")["numbers.txt"])
+    gone = objects.place(made.root / ".dvc/cache", lock.hashes(first["numbers"].entry or {}, "outs")["numbers.txt"])
     gone.unlink()
     again = made.run(commit)
     assert again["numbers"].outcome == "ran"
@@ -129,7 +129,7 @@ def test_the_stage_sees_no_airflow_secret(toy: Make, monkeypatch: pytest.MonkeyP
     made = toy(FAILING.format(cmd="env > out.txt"))
     result = made.attempt("bad", made.night("HEAD"), {}).run()
     md5 = lock.hashes(result.entry or {}, "outs")["out.txt"]
-    seen = plan.object_path(made.root / ".dvc/cache", md5).read_text()
+    seen = objects.place(made.root / ".dvc/cache", md5).read_text()
     assert "PATH=" in seen
     assert "key-x9" not in seen
 

@@ -29,6 +29,22 @@ def test_a_wrong_template_is_refused(toy: Make) -> None:
         project.read(made.root)
 
 
+@pytest.mark.parametrize(
+    ("dvc_yaml", "said"),
+    [
+        ("stages:\n  one: {cmd: a\n", r"dvc\.yaml:3: not YAML: .*; mend the syntax there"),
+        ("stages:\n  one: {cmd: a}\n  two:\n    cmd: b\n    out: [x]\n", r"dvc\.yaml:5: stages\.two\.out: .*; mend it"),
+        ("stages: 5\n", r"dvc\.yaml:1: stages: .*; mend it there"),
+        ("[one]\n", r"dvc\.yaml:1: the file: .*; mend it there"),
+    ],
+)
+def test_a_broken_dvc_yaml_is_refused_in_a_line_with_its_line(dvc_yaml: str, said: str, toy: Make) -> None:
+    made = toy(dvc_yaml)
+    with pytest.raises(project.ProjectError, match=said) as refused:
+        project.read(made.root)
+    assert "\n" not in str(refused.value)
+
+
 def test_no_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(project.ProjectError, match=r"no dvc\.yaml"):
         project.read(tmp_path)

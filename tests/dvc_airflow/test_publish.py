@@ -76,11 +76,19 @@ def test_a_night_without_all_its_stages_is_not_published(toy: Make) -> None:
         publication(made, results)
 
 
-def test_a_failing_command_publishes_nothing(toy: Make) -> None:
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("false", "`false` ended with 1 "),
+        ("sh -c 'echo first >&2; echo publish: no room. >&2; exit 14'", r"ended with 14: publish: no room\. "),
+        ("echo done", "the last line of `echo done` is not JSON: done"),
+    ],
+)
+def test_a_failing_command_publishes_nothing(command: str, sentence: str, toy: Make) -> None:
     made = toy()
     results = made.run(made.git("rev-parse", "HEAD"))
-    with pytest.raises(PublishError, match="`false` ended with 1"):
-        publication(made, results, "false")
+    with pytest.raises(PublishError, match=sentence):
+        publication(made, results, command)
     assert made.git("branch", "--list", "nightly") == ""
 
 

@@ -1,0 +1,106 @@
+"""What the cache lacks or holds damaged never passes for an input, and the next night makes it anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dvc_airflow import lock, objects
+from dvc_airflow.attempt import Attempt, Result
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+
+DVC_YAML = """\
+stages:
+  make:
+    cmd: mkdir d && echo one > d/a && echo two > d/b && echo seed > file.txt
+    deps: [seed.txt]
+    outs: [d, file.txt]
+  read:
+    cmd: grep -q one d/a && grep -q seed file.txt && cat d/a d/b > out.txt
+    deps: [d, file.txt]
+    outs: [out.txt]
+"""
+
+
+def flip(held: Path) -> None:
+    """Change a byte, and leave the object as DVC left it: read-only."""
+    content = bytearray(held.read_bytes())
+    content[0] ^= 1
+    held.chmod(0o644)
+    held.write_bytes(content)
+    held.chmod(0o444)
+
+
+def held(made: Toy, result: Result, what: str) -> Path:
+    """The object of an out, or of a file in one."""
+    out, _, member = what.partition("/")
+    top = objects.place(made.root / ".dvc/cache", lock.objects(result.entry or {})[out])
+    if not member:
+        return top
+    return objects.place(made.root / ".dvc/cache", objects.listed(top)[["a", "b"].index(member)])
+
+
+@pytest.mark.parametrize(
+    ("what", "harm", "said"),
+    [
+        ("d/a", flip, "d: its object {} was damaged, and is removed from the cache"),
+        ("d", flip, "d: its object {} was damaged, and is removed from the cache"),
+        ("file.txt", flip, "file.txt: its object {} was damaged, and is removed from the cache"),
+        ("d/b", Path.unlink, "d: its object {} is missing from the cache"),
+    ],
+)
+def test_a_stage_is_refused_by_name_and_the_next_night_mends_it(
+    what: str, harm: Callable[[Path], None], said: str, toy: Make
+) -> None:
+    made = toy(DVC_YAML)
+    commit = made.git("rev-parse", "HEAD")
+    night = made.night(commit)
+    results = {"make": made.attempt("make", night, {}).run()}
+    place = held(made, results["make"], what)
+    whole = place.read_bytes()
+    harm(place)
+    refused = made.attempt("read", night, results).run()
+    assert refused.outcome == "refused"
+    assert refused.sentence.startswith(f"{said.format(place)}; run the night again, which makes it anew")
+    assert "\n" not in refused.sentence
+    assert not place.exists()
+    made.entries, made.came = {"make": results["make"].entry}, {"make": commit}
+    assert {name: one.outcome for name, one in made.run(commit).items()} == {"make": "ran", "read": "ran"}
+    assert place.read_bytes() == whole
+
+
+def test_with_a_remote_another_attempt_mends_it(toy: Make, tmp_path: Path) -> None:
+    made = toy(DVC_YAML)
+    (tmp_path / "store").mkdir()
+    config = (made.root / ".dvc" / "config").read_text()
+    (made.root / ".dvc" / "config").write_text(
+        f"{config}[core]\n    remote = store\n['remote \"store\"']\n    url = {tmp_path / 'store'}\n"
+    )
+    night = made.night(made.commit({}))
+    results = {"make": made.attempt("make", night, {}).run()}
+    flip(held(made, results["make"], "d/a"))
+    first = made.attempt("read", night, results).run()
+    assert (first.outcome, "was damaged" in first.sentence) == ("storage", True)
+    assert made.attempt("read", night, results, number=2).run().outcome == "ran"
+
+
+def test_a_stage_that_fails_by_itself_is_not_laid_to_the_cache(toy: Make) -> None:
+    made = toy(DVC_YAML.replace("grep -q seed file.txt", "grep -q other file.txt"))
+    night = made.night("HEAD")
+    results = {"make": made.attempt("make", night, {}).run()}
+    assert made.attempt("read", night, results).run().sentence.startswith("its command ended with 1")
+
+
+def test_a_folder_for_clones_that_cannot_be_written_is_said(toy: Make) -> None:
+    made = toy()
+    (made.root / "file").write_text("")
+    attempt = made.attempt("numbers", made.night("HEAD"), {})
+    there = Attempt(attempt.night, attempt.project, "numbers", {}, made.root / "file" / "clones", {})
+    result = there.run()
+    assert result.outcome == "storage"
+    assert re.fullmatch(r"/.*/file/clones/.*: Not a directory", result.sentence)
