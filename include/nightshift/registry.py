@@ -8,17 +8,21 @@ that names the release's digest, so that nobody needs its files to know which it
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nightshift import commit
-from nightshift.errors import ReleaseInvalid, RepositoryError
+from nightshift import commit, objects
+from nightshift.errors import ReleaseInvalid, RepositoryError, full, no_room
 
 NAME = "nightshift"
 OUT = "release"  # the out of dvc.yaml that a release is
 PROD = "prod"
+TAG = re.compile(rf"{NAME}(@v\d+\.\d+\.\d+|#[a-z]+#\d+)")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,12 @@ def version(repository: Path, release: Release, **more: str) -> None:
 def fetch(repository: Path, release: Release, target: Path) -> Path:
     """The release's folder, from DVC's cache or remote, checked against its manifest and its digest.
 
-    Raises ReleaseInvalid when it is not what its tag says; `target` is then not there.
+    A copy that was fetched before and is damaged is fetched again. Raises ReleaseInvalid when what the cache holds is
+    not what the tag says; `target` is then not there.
     """
-    if target.is_dir():
-        return _checked(target, release)
+    if target.is_dir() and not _damage(target, release):
+        return target
+    shutil.rmtree(target, ignore_errors=True)
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
 
@@ -116,9 +122,13 @@ def fetch(repository: Path, release: Release, target: Path) -> Path:
         DVCFileSystem(str(repository), rev=release.commit).get(OUT, str(draft), recursive=True)
     except (DvcException, OSError) as error:
         shutil.rmtree(draft, ignore_errors=True)
+        if full(error):
+            raise no_room(str(draft)) from None
         do = "`dvc fetch` it from the remote, or assign another release"
         raise ReleaseInvalid(f"its files are not to be had ({error})", release.version, do) from None
-    _checked(draft, release)
+    if found := _damage(draft, release):
+        shutil.rmtree(draft)
+        raise _invalid(repository, release, *found)
     draft.replace(target)
     return target
 
@@ -146,7 +156,10 @@ def _release(tag: _Tag) -> Release:
 
 
 def _tags(repository: Path) -> list[_Tag]:
-    """Annotated tags of ours with a message that is JSON; other tags are other people's."""
+    """Annotated tags of ours whose message is JSON with a digest; other tags are other people's.
+
+    The digest names a folder that may be removed: nothing but 64 hex digits is one.
+    """
     wanted = "--format=%(refname:strip=2)%1f%(*objectname)%1f%(contents:subject)"
     listed = _git(repository, "for-each-ref", wanted, f"refs/tags/{NAME}[@#]*")
     if listed.returncode != 0:
@@ -154,8 +167,10 @@ def _tags(repository: Path) -> list[_Tag]:
     found = []
     for line in listed.stdout.splitlines():
         name, at, said = line.split("\x1f")
-        if at and said.startswith("{"):
-            found.append(_Tag(name, at, json.loads(said)))
+        with suppress(ValueError, TypeError):
+            message = dict(json.loads(said))
+            if at and TAG.fullmatch(name) and DIGEST.fullmatch(str(message.get("digest"))):
+                found.append(_Tag(name, at, message))
     return found
 
 
@@ -164,11 +179,20 @@ def _numbers(version: str) -> tuple[int, int, int]:
     return int(major), int(minor), int(patch)
 
 
-def _checked(folder: Path, release: Release) -> Path:
-    if commit.digest(folder) != release.digest:
-        shutil.rmtree(folder)
-        raise ReleaseInvalid("its files are not those that were released", release.version, "assign another release")
-    return commit.check(folder)
+def _damage(folder: Path, release: Release) -> tuple[str, str] | None:
+    """A file that makes a folder another one than was released, and how; None when it is the one."""
+    if found := commit.damage(folder):
+        return found
+    return None if commit.digest(folder) == release.digest else (commit.MANIFEST, "it has another manifest")
+
+
+def _invalid(repository: Path, release: Release, name: str, what: str) -> ReleaseInvalid:
+    """The error of a release that the cache holds in another form than it was released in."""
+    lock = _git(repository, "cat-file", "blob", f"{release.commit}:dvc.lock").stdout
+    held = objects.place(lock, repository, OUT, name)
+    do = f"remove {held}, run the night again and restart the endpoint, or " if held else ""
+    said = f"its files are not those that were released ({what})"
+    return ReleaseInvalid(said, release.version, f"{do}assign another release")
 
 
 def _git(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from nightshift import registry
-from nightshift.errors import NightshiftError, ReleaseInvalid
+from nightshift.errors import NightshiftError, ReleaseInvalid, known, tell
 
 
 def deploy(repository: Path, commit: str) -> registry.Assignment:
@@ -29,9 +29,10 @@ def main() -> None:
     asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     try:
         made = deploy(Path(os.environ["DVC_AIRFLOW_REPOSITORY"]), asked.stdout.strip())
-    except NightshiftError as error:
-        print(f"deploy: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    except (NightshiftError, OSError) as error:
+        if (found := known(error)) is None:
+            raise
+        sys.exit(tell("deploy", found))
     print(json.dumps({"deployed": made.environment, "version": made.release.version, "number": made.number}))
 
 

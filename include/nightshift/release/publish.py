@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nightshift import commit, registry, signature
-from nightshift.errors import NightshiftError, ReleaseInvalid
+from nightshift.errors import CacheCorrupt, NightshiftError, ReleaseInvalid, known, tell
 
 
 def said(metrics: dict[str, Any], version: str | None, night: str) -> dict[str, Any]:
@@ -34,10 +34,15 @@ def publish(clone: Path, home: Path, night: str) -> dict[str, Any]:
     metrics = json.loads((clone / "metrics" / "release.json").read_text(encoding="utf-8"))
     if not metrics.get("released") or registry.by_digest(clone, metrics["digest"]):
         return said(metrics, None, night)
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with Repo(str(clone)) as repo:
-        repo.checkout(targets=[registry.OUT], force=True)
+    try:
+        with Repo(str(clone)) as repo:
+            repo.checkout(targets=[registry.OUT], force=True)
+    except DvcException as error:
+        do = "run the night again, which makes it anew"
+        raise CacheCorrupt(f"it is not whole in DVC's cache ({error})", registry.OUT, do) from None
     folder = commit.check(clone / registry.OUT)
     if commit.digest(folder) != metrics["digest"]:
         raise ReleaseInvalid("the release is not the one that its metrics name", str(folder), "run the night again")
@@ -50,9 +55,10 @@ def main() -> None:
     """Print what is to be published; exits with the error's code."""
     try:
         done = publish(Path.cwd(), Path(os.environ["NIGHTSHIFT_HOME"]), os.environ.get("DVC_AIRFLOW_RUN", "Night"))
-    except NightshiftError as error:
-        print(f"publish: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    except (NightshiftError, OSError) as error:
+        if (found := known(error)) is None:
+            raise
+        sys.exit(tell("publish", found))
     print(json.dumps(done))
 
 

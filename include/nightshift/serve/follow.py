@@ -17,7 +17,7 @@ from pathlib import Path
 from nightshift import engine, registry, signature
 from nightshift.answer import System
 from nightshift.engine import Engine
-from nightshift.errors import NightshiftError
+from nightshift.errors import NightshiftError, known
 from nightshift.registry import Release
 
 LOOK_EVERY_S = 2.0
@@ -82,9 +82,9 @@ class Follower:
             return
         try:
             fresh = await asyncio.to_thread(self.bring_up, wanted)
-        except NightshiftError as error:
+        except (NightshiftError, OSError) as error:
             self.failed = wanted.digest
-            self.say(f"{wanted.version} is not served: {error}")
+            self.say(f"{wanted.version} is not served: {known(error) or error}")
             return
         self.served, self.failed = fresh, None
         self.say(f"{wanted.version} is served ({wanted.digest[:12]})")
@@ -98,8 +98,8 @@ class Follower:
         while True:
             try:
                 await self.look()
-            except NightshiftError as error:
-                self.say(str(error))
+            except (NightshiftError, OSError) as error:
+                self.say(str(known(error) or error))
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _end(self, old: Served) -> None:
