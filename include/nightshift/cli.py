@@ -9,23 +9,21 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nightshift.errors import NightBroke, NightshiftError, ParamsError
+from nightshift.errors import NightBroke, ParamsError, UsageError, known, tell
 from nightshift.place import Place, port
 
 FIRST_KEY = "first.key"
 
 app = typer.Typer(
     help="The whole life of a language model, every night, from one definition.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-keys = typer.Typer(help="Keys of the endpoint.", no_args_is_help=True)
+keys = typer.Typer(help="Keys of the endpoint.")
 app.add_typer(keys, name="keys")
 
 
@@ -42,11 +40,14 @@ def nightly(
     set_: Annotated[list[str] | None, typer.Option("--set", help="An override, section.key=value")] = None,
 ) -> None:
     """Run a night in Airflow, follow it, and say what came of it."""
-    from nightshift import night, params
+    from nightshift import night, params, pipeline
 
     place = Place.here()
-    params.check(place.root / params.FILE)
+    file = place.root / params.FILE
     conf = _conf(profile, set_ or [])
+    params.check(file)
+    params.overridden(file, conf.get("profile"), {key: value for key, value in conf.items() if key != "profile"})
+    pipeline.check(place.root)
     airflow = place.airflow()
     running = airflow.healthy()
     started_by_another = "Following the night that somebody else is starting here."
@@ -72,13 +73,22 @@ def nightly(
 @app.command()
 def up() -> None:
     """Start Airflow and the endpoint, and leave them running."""
+    from nightshift import commit
+
     place = Place.here()
     airflow, endpoint = place.airflow(), place.endpoint()
+    endpoint.free(port("NIGHTSHIFT_PORT", 8000))
+    running = airflow.healthy()
     airflow.start(port("NIGHTSHIFT_AIRFLOW_PORT", 8080))
-    endpoint.start(port("NIGHTSHIFT_PORT", 8000))
+    try:
+        endpoint.start(port("NIGHTSHIFT_PORT", 8000))
+    except BaseException:
+        if not running:
+            airflow.stop()  # both are left running, or neither
+        raise
     first = place.home / FIRST_KEY
     if not first.is_file():
-        _secret(first, _create(place, "first", ("infer:chat",), ("public",), 90) + "\n")
+        commit.secret(first, _create(place, "first", ("infer:chat",), ("public",), 90) + "\n")
     print(f"airflow: {airflow.url}")
     print(f"endpoint: {endpoint.url}")
     print(f"admin: {endpoint.admin}")
@@ -94,7 +104,9 @@ def down() -> None:
 
 
 @app.command()
-def serve(port_: Annotated[int, typer.Option("--port", help="Port; the admin listens on the next")] = 8000) -> None:
+def serve(
+    port_: Annotated[int, typer.Option("--port", min=1, max=65_534, help="Port; the admin listens on the next")] = 8000,
+) -> None:
     """Serve the release in production, until stopped."""
     from nightshift import params
     from nightshift.sections import Compute
@@ -116,10 +128,12 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="night.json itself
 
 @app.command()
 def check() -> None:
-    """Check the whole of params.yaml."""
-    from nightshift import params
+    """Check the whole of params.yaml, and that dvc.yaml can be run."""
+    from nightshift import params, pipeline
 
-    params.check(Place.here().root / params.FILE)
+    root = Place.here().root
+    params.check(root / params.FILE)
+    pipeline.check(root)
 
 
 @app.command()
@@ -200,12 +214,15 @@ def revoke(identifier: Annotated[str, typer.Argument(help="Its id, as `keys list
 def main() -> None:
     """Run a command; exits with the code of its error."""
     try:
-        app()
-    except NightshiftError as error:
-        if os.environ.get("NIGHTSHIFT_DEBUG"):
+        sys.exit(app(standalone_mode=False))
+    except typer.TyperException as error:
+        what = error.format_message().rstrip(".")
+        sys.exit(tell("nightshift", UsageError(what, "", "`nightshift --help` shows what there is")))
+    except Exception as error:
+        found = known(error)
+        if found is None:  # a bug of ours: its traceback is what helps
             raise
-        print(f"nightshift: {error}", file=sys.stderr)
-        sys.exit(error.code)
+        sys.exit(tell("nightshift", found))
 
 
 def _create(place: Place, owner: str, scopes: tuple[str, ...], groups: tuple[str, ...], days: int) -> str:
@@ -216,23 +233,20 @@ def _create(place: Place, owner: str, scopes: tuple[str, ...], groups: tuple[str
     return Keys(place.home).create(owner, scopes, groups, days, time.time())
 
 
-def _secret(path: Path, content: str) -> None:
-    """Write a file that only its owner may read."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as out:
-        out.write(content)
-
-
 def _conf(profile: str | None, overrides: list[str]) -> dict[str, Any]:
     """The run's conf: only what was asked for. Raises ParamsError."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     typed: dict[str, Any] = {"profile": profile} if profile else {}
     for one in overrides:
         name, sign, value = one.partition("=")
         if not sign:
             raise ParamsError(f"{one!r} is not section.key=value", "--set", "write it as --set adapt.lora.lr=1e-3")
-        typed[name] = YAML(typ="safe").load(value)
+        try:
+            typed[name] = YAML(typ="safe").load(value)
+        except YAMLError:
+            raise ParamsError(f"{value!r} is not YAML", f"--set {name}", "quote it as YAML asks for") from None
     return typed
 
 

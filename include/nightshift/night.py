@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from nightshift.airflow import Airflow
-from nightshift.errors import NightBroke, RepositoryError
+from nightshift.errors import CacheCorrupt, NightBroke, RepositoryError, full, no_room
 from nightshift.summary import summary
 
 DAG = "nightly"
@@ -81,15 +81,22 @@ def last(state: Path) -> dict[str, Any]:
 def _nights(state: Path) -> list[dict[str, Any]]:
     """Every night.json, oldest first."""
     found = sorted(state.glob("runs/*/night.json"), key=lambda path: path.stat().st_mtime)
-    return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    return [_read(path) for path in found]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        night: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise NightBroke("the record of this night is damaged", str(path), "remove that file") from None
+    return night
 
 
 def of(state: Path, run_id: str) -> dict[str, Any]:
     """night.json of one run. Raises NightBroke where it did not get so far."""
     for path in state.glob("runs/*/night.json"):
         if _plain(path.parent.name) == _plain(run_id):
-            night: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return night
+            return _read(path)
     raise NightBroke(f"the night {run_id} ended before it was pinned", "", "read the log of `pin` in Airflow")
 
 
@@ -108,13 +115,24 @@ def told(state: Path, night: Mapping[str, Any]) -> str:
 
 
 def pull(root: Path) -> None:
-    """Bring the last night's lock file, metrics and outs into the tree. Raises RepositoryError where there is none."""
+    """Bring the last night's lock file, metrics and outs into the tree.
+
+    Raises RepositoryError where there is none or Git does not write it, CacheCorrupt for outs that the cache lacks.
+    """
     listed = _git(root, "ls-tree", "--name-only", BRANCH, "dvc.lock", "metrics", "plots")
     names = listed.stdout.split()
     if listed.returncode != 0 or not names:
         raise RepositoryError(f"there is no branch {BRANCH} yet", str(root), "type `make nightly`")
-    _git(root, "restore", f"--source={BRANCH}", "--worktree", "--", *names)
-    subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet", "--force"], cwd=root, check=False)
+    restored = _git(root, "restore", f"--source={BRANCH}", "--worktree", "--", *names)
+    if restored.returncode != 0:
+        raise RepositoryError(f"Git did not bring them ({restored.stderr.strip()})", str(root), "do what Git says")
+    asked = [sys.executable, "-m", "dvc", "checkout", "--force"]
+    done = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)
+    if full(OSError(done.stderr)):
+        raise no_room(str(root))
+    if done.returncode != 0:
+        do = "`dvc fetch` it from a remote, or run the night again, which makes it anew; then pull again"
+        raise CacheCorrupt(f"not everything is in DVC's cache ({done.stderr.strip()})", str(root / "dvc.lock"), do)
 
 
 def broken(night: Mapping[str, Any]) -> NightBroke:

@@ -54,6 +54,12 @@ class Endpoint:
             return httpx.get(f"http://{HOST}:{self.port}/healthz", timeout=5).is_success
         return False
 
+    def free(self, port: int) -> None:
+        """Raises PortInUse when it would have to be started and cannot listen there."""
+        if not self.up():
+            for one in (port, port + 1):
+                free(one)
+
     def start(self, port: int) -> None:
         """Start it and wait until it answers. Raises PortInUse, NightBroke."""
         if self.up():
@@ -75,6 +81,7 @@ class Endpoint:
         deadline = time.monotonic() + UP_WITHIN_S
         while not self.up():
             if started.poll() is not None or time.monotonic() > deadline:
+                self.stop()
                 raise NightBroke("the endpoint did not start", str(self.state / "serve.log"), "read the log there")
             time.sleep(0.1)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from pathlib import Path
 
 import uvicorn
 
-from nightshift.errors import PortInUse
+from nightshift import place
 from nightshift.serve.follow import Follower, to_stderr
 from nightshift.serve.gateway import Gateway, admin, application
 
@@ -27,14 +26,8 @@ def serve(repository: Path, home: Path, state: Path, port: int, threads: int) ->
 
 
 def free(port: int) -> None:
-    """Raises PortInUse when something listens there."""
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind((HOST, port))
-        except OSError:
-            do = "stop it, or set NIGHTSHIFT_PORT"
-            raise PortInUse("something else listens there", f"{HOST}:{port}", do) from None
+    """Raises PortInUse when something listens there, AccessDenied when one may not."""
+    place.free(port, "stop it, or choose another with --port or NIGHTSHIFT_PORT")
 
 
 async def _run(follower: Follower, home: Path, port: int) -> None:
