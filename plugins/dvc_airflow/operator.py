@@ -291,4 +291,3 @@ def _metric(stages: Mapping[str, Any], place: str) -> Any:
     """The metric at 'stage.metric'; None where the stage did not get so far."""
     stage, _, name = place.rpartition(".")
     return ((stages.get(stage) or {}).get("metrics") or {}).get(name)
-
