@@ -6,47 +6,75 @@ the chain; `verify` says where.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from nightshift.errors import AccessDenied
+from nightshift.errors import AccessDenied, full, no_room
 
 FILE = "audit.jsonl"
 FIRST = "0" * 64
 
 
 def write(home: Path, now: float, **event: Any) -> None:
-    """Append one event (actor, action, target, reason, …) at `now`, seconds since 1970."""
+    """Append one event (actor, action, target, reason, …) at `now`, seconds since 1970.
+
+    Raises DiskFull, AccessDenied for a last line that is none; the log is then as it was.
+    """
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
-    with (home / FILE).open("a+", encoding="utf-8") as log:
+    path = home / FILE
+    with path.open("a+b", buffering=0) as log:
         os.fchmod(log.fileno(), 0o600)
         fcntl.flock(log, fcntl.LOCK_EX)
         log.seek(0)
         lines = log.read().splitlines()
-        last = json.loads(lines[-1])["hash"] if lines else FIRST
+        last = _parsed(path, len(lines), lines[-1])["hash"] if lines else FIRST
         said = {"seq": len(lines) + 1, "time": round(now, 3), **event, "prev": last}
-        log.write(json.dumps(said | {"hash": _hash(said)}, sort_keys=True, ensure_ascii=False) + "\n")
-        log.flush()
-        os.fsync(log.fileno())
+        _append(log, json.dumps(said | {"hash": _hash(said)}, sort_keys=True, ensure_ascii=False).encode() + b"\n")
 
 
 def verify(home: Path) -> int:
     """How many events there are. Raises AccessDenied at the first that is not what it was."""
     path = home / FILE
     last = FIRST
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):
-        said = json.loads(line)
+        said = _parsed(path, number, line)
         own = said.pop("hash")
-        if said["seq"] != number or said["prev"] != last or _hash(said) != own:
+        if said.get("seq") != number or said.get("prev") != last or _hash(said) != own:
             raise AccessDenied("the audit was changed", f"{path}:{number}", "compare it with a copy")
         last = own
     return len(lines)
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """An event with its hash. Raises AccessDenied for a line that is none."""
+    with suppress(ValueError):
+        said = json.loads(line)
+        if isinstance(said, dict) and "hash" in said:
+            return said
+    raise AccessDenied("the audit was changed", f"{path}:{number}", "compare it with a copy")
+
+
+def _append(log: FileIO, line: bytes) -> None:
+    """Write a line to the disk, or none of it: half a line would break the chain."""
+    end = log.seek(0, os.SEEK_END)
+    try:
+        if log.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(log.fileno())
+    except OSError as error:
+        log.truncate(end)
+        if full(error):
+            raise no_room(str(log.name)) from error
+        raise
 
 
 def _hash(said: dict[str, Any]) -> str:
