@@ -1,9 +1,9 @@
 """Turn documents into the token stream that pretraining reads, up to a budget.
 
 Reads the tokenizer and the balanced rows; writes train.bin and validation.bin (uint16, little-endian; every document
-followed by the end token, and whole, but for the last of the validation stream) and packed.json. Documents come in
-order of hash(id): the first fill the validation stream, the next the training stream, so that a document outside the
-budget changes nothing. A document whose rows weigh more is read as often as its mean weight says, rounded by hash(id).
+followed by the end token, and whole, but for the last of each) and packed.json. Documents come in order of hash(id):
+the first fill the validation stream, the next the training stream, so that a document outside the budget changes
+nothing. A document whose rows weigh more is read as often as its mean weight says, rounded by hash(id).
 Encoding is tiktoken's over the same merges (four times as fast on one thread); that its ids are the tokenizer's own is
 checked each night on a sample.
 """
@@ -35,21 +35,25 @@ PIECES = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 
 @dataclass
 class Stream:
-    """Tokens of whole documents, up to a budget."""
+    """Tokens of documents, up to a budget; the last is cut where it ends."""
 
     budget: int
     tokens: list[Tokens] = field(default_factory=list)
     size: int = 0
     documents: int = 0
-    full: bool = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the budget is spent."""
+        return self.size >= self.budget
 
     def add(self, ids: list[int]) -> bool:
-        """Take a document, unless it does not fit: then the stream is full."""
-        if self.full or self.size + len(ids) > self.budget:
-            self.full = True
+        """Take of a document what fits; returns whether anything did."""
+        if self.full:
             return False
-        self.tokens.append(np.array(ids, dtype="<u2"))
-        self.size += len(ids)
+        taken = ids[: self.budget - self.size]
+        self.tokens.append(np.array(taken, dtype="<u2"))
+        self.size += len(taken)
         self.documents += 1
         return True
 
@@ -104,8 +108,8 @@ def run(tokenizer: Path, balanced: Path, out: Path, params: Pack, work: Work) ->
     left_out = 0
     for text, times in whole(table, weights):
         ids = [] if train.full else [*encoding.encode_ordinary(text), end]
-        if validation.size < validation.budget:
-            validation.add(ids[: validation.budget - validation.size])
+        if not validation.full:
+            validation.add(ids)
         else:
             left_out += sum(train.add(ids) for _ in range(times)) == 0
     if train.size < params.min_tokens or not validation.size:
