@@ -35,6 +35,21 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.93 < covered / 2000 < 0.97
 
 
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"),
+    [(0, 0, 1.0), (0, 40, 1.0), (40, 0, 2.0**-40), (4, 0, 1 / 16), (5, 0, 1 / 32), (1, 1, 0.75), (7, 3, 176 / 1024)],
+)
+def test_the_sign_test_is_exact(wins: int, losses: int, p: float) -> None:
+    assert stats.sign_test(wins, losses) == p
+
+
+def test_the_sign_test_is_the_binomial_test_of_the_pairs_that_differ() -> None:
+    wins, losses = np.random.default_rng(1).integers(0, 60, size=(2, 40)).tolist()
+    for won, lost in zip(wins, losses, strict=True):
+        wanted = reference.binomtest(won, won + lost, alternative="greater").pvalue if won + lost else 1.0
+        assert stats.sign_test(won, lost) == pytest.approx(wanted)
+
+
 def test_the_smallest_effect_is_what_the_items_needed_would_show() -> None:
     values = [0.0, 1.0] * 50
     effect = stats.smallest_effect(values)

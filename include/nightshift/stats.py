@@ -2,7 +2,8 @@
 
 The interval of a paired difference is Student's over the items' differences, which holds for the thirty items and more
 that a policy asks for. Where all differences are equal it has no width and proves nothing: then the exact binomial
-bound for an event that was never seen (Clopper & Pearson 1934) says how often it could still happen.
+bound for an event that was never seen (Clopper & Pearson 1934) says how often it could still happen. Whether one side
+wins more pairs than chance gives it is the exact sign test's to say, for any number of pairs.
 """
 
 from __future__ import annotations
@@ -47,6 +48,17 @@ def paired(differences: Sequence[float], binary: bool) -> Interval:
 def never(trials: int) -> float:
     """Largest probability of an event that `trials` trials did not show, at 95 % two-sided confidence."""
     return 1 - ((1 - CONFIDENCE) / 2) ** (1 / trials)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """One-sided p of the exact paired test: how often chance alone gives the candidate this many wins or more.
+
+    Of pairs with binary outcomes only those that differ say anything, and without an effect each is a fair coin:
+    p = sum of C(n, k) / 2**n over k from `wins` to n = wins + losses (McNemar 1947, exact as in Liddell 1983). It holds
+    where all differences are equal, and no differing pair is p = 1.
+    """
+    differing = wins + losses
+    return sum(math.comb(differing, more) for more in range(wins, differing + 1)) / 2**differing
 
 
 def smallest_effect(differences: Sequence[float]) -> float:
