@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.night.project import unused
 
 PROGRESS = re.compile(r"\w+: \d+ of \d+ files")
 DISCOVER = ("nightshift.data.discover", "requirements.txt", "data/sources.json")
@@ -129,7 +130,8 @@ def place(template: Path, tmp_path: Path) -> Iterator[Place]:
 def _environ(folder: Path) -> dict[str, str]:
     kept = {name: said for name, said in os.environ.items() if not name.startswith(("NIGHTSHIFT_", "DVC_", "AIRFLOW"))}
     who = {f"GIT_{role}_{part}": "test" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
-    return kept | who | {"PYTHONPATH": str(folder / "include"), "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
+    ports = {"NIGHTSHIFT_AIRFLOW_PORT": str(unused()), "NIGHTSHIFT_PORT": str(unused())}
+    return kept | who | ports | {"PYTHONPATH": str(folder / "include"), "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
 
 
 def _as_anybody() -> None:

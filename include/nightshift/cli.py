@@ -77,11 +77,12 @@ def up() -> None:
 
     place = Place.here()
     airflow, endpoint = place.airflow(), place.endpoint()
-    endpoint.free(port("NIGHTSHIFT_PORT", 8000))
+    of_airflow, own = port("NIGHTSHIFT_AIRFLOW_PORT", 8080), port("NIGHTSHIFT_PORT", 8000)
+    endpoint.free(own)
     running = airflow.healthy()
-    airflow.start(port("NIGHTSHIFT_AIRFLOW_PORT", 8080))
+    airflow.start(of_airflow)
     try:
-        endpoint.start(port("NIGHTSHIFT_PORT", 8000))
+        endpoint.start(own)
     except BaseException:
         if not running:
             airflow.stop()  # both are left running, or neither

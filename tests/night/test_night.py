@@ -149,11 +149,14 @@ def test_a_second_caller_follows_the_night_under_way(project: Project, second: A
     assert other.returncode == 0
 
 
-def test_an_unknown_override_is_refused_with_its_name(project: Project, second: Any) -> None:
-    ended = project.run("nightly", "--set", "lora.speed=3")
+def test_what_the_pin_refuses_is_said_where_the_night_was_asked_for(project: Project, second: Any) -> None:
+    secret = project.folder / ".env"
+    secret.write_text("TOKEN=1")
+    ended = project.run("nightly")
+    secret.unlink()
     assert ended.returncode == 20
-    assert "lora.speed" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    (sentence,) = ended.stderr.splitlines()
+    assert sentence.startswith("nightshift: the night was refused: .env looks like a secret")
 
 
 def test_a_corpus_that_validation_refuses_stops_the_night(project: Project, second: Any) -> None:
