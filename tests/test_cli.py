@@ -51,6 +51,9 @@ def test_outside_a_project_it_says_where_to_go(root: Path, tmp_path: Path) -> No
         ("  salt: nightshift-1", "  salt: a\n  salt: b", "'salt' stands twice"),
         ("    lr: 2e-3", "    lr: no", "adapt.lora.lr: input should be a valid number, not 'no'"),
         ("kind: packages", "kind: package", "sources.items.0"),
+        ('schedule: "0 2 * * *"', 'schedule: "every night"', "night.schedule: 'every night' is no cron expression"),
+        ("timezone: UTC", "timezone: Mars/Phobos", "night.timezone: 'Mars/Phobos' is no IANA time zone"),
+        ("  heads: 4", "  heads: 5", "pretrain.heads: 5 does not divide width, which is 256"),
     ],
 )
 def test_params_are_checked_with_file_and_line(

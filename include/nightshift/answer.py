@@ -15,13 +15,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from nightshift import commit
 from nightshift.errors import ParamsError, ReleaseInvalid
 from nightshift.retrieve import Hit, Index
 
 Message = dict[str, str]
+# text of a prompt → places that it must hold, and may hold
+_PLACES: list[tuple[str, set[str], set[str]]] = [
+    ("system", set(), set()),
+    ("closed", {"question"}, {"question"}),
+    ("open", {"sections", "question"}, {"sections", "question"}),
+    ("section", {"body"}, {"title", "body"}),
+]
 
 
 class Template(BaseModel):
@@ -34,6 +41,15 @@ class Template(BaseModel):
     open: str  # the user's turn with sections
     section: str  # one section inside it
 
+    @model_validator(mode="after")
+    def _filled(self) -> Template:
+        """Each text holds the places that it needs, and no others: a misspelt one would stand in every prompt."""
+        for name, needed, known in _PLACES:
+            found = set(re.findall(r"\{(\w+)\}", getattr(self, name)))
+            if wrong := sorted((needed - found) or (found - known)):
+                raise ValueError(f"`{name}` {'lacks' if needed - found else 'has an unknown'} {{{wrong[0]}}}")
+        return self
+
     @classmethod
     def read(cls, path: Path) -> Template:
         """Read a template. Raises ParamsError when a key is missing or unknown."""
@@ -45,7 +61,8 @@ class Template(BaseModel):
             return cls.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             first = error.errors()[0]
-            what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+            key = "".join(f"{one}: " for one in first["loc"])
+            what = key + first["msg"].removeprefix("Value error, ").lower()
             raise ParamsError(what, str(path), "a prompt has system, closed, open and section") from None
         except (YAMLError, UnicodeDecodeError) as error:
             raise ParamsError(f"not YAML: {error}", str(path), "mend the syntax there") from None

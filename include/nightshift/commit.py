@@ -130,6 +130,12 @@ def damage(folder: Path) -> tuple[str, str] | None:
     return None
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a folder's files into one that is being made; its manifest stays behind, since that one gets its own."""
+    ignore = shutil.ignore_patterns(MANIFEST)
+    shutil.copytree(source, target, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
+
+
 def digest(path: Path) -> str:
     """sha256 that stands for the whole of `path`: of its manifest, or of the file itself."""
     return sha256(path / MANIFEST if path.is_dir() else path)

@@ -52,10 +52,8 @@ class Model:
         return sum(one.numel() for one in self.model.parameters())
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The conversation as token ids, up to where the assistant speaks. Raises ValueError when it is too long."""
+        """The conversation as token ids, up to where the assistant speaks."""
         ids = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
-        if len(ids) >= self.context:
-            raise ValueError(f"{len(ids)} tokens are more than the model reads ({self.context})")
         return list(ids)
 
     def choices(self, messages: Sequence[Message], choices: Sequence[str]) -> list[float]:

@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-VERSION = 1  # of these rules: part of the fingerprint of whoever keeps their results
-
 
 @dataclass(frozen=True, order=True)
 class Found:

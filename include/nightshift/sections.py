@@ -1,14 +1,15 @@
 """What params.yaml may hold: one class a section, in the order of the night.
 
-Every field says its unit and its range. Values stand in params.yaml alone: no field that changes a result has a
-default here, so that what DVC compares is always all that counts.
+Every field says its unit and its range. Values stand in params.yaml alone, so that what DVC compares is all that
+counts; defaults there are for what a source leaves out.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
+from zoneinfo import available_timezones
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nightshift.params import Section, Strict
 
@@ -55,6 +56,22 @@ class Night(Section):
     name: ClassVar[str] = "night"
     schedule: str | None = Field(description="Cron expression of the nightly run; null for none")
     timezone: str = Field(description="IANA time zone that the expression is read in")
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        from croniter import croniter
+
+        if value is not None and not croniter.is_valid(value):
+            raise ValueError(f"{value!r} is no cron expression, like '0 2 * * *'")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"{value!r} is no IANA time zone, like Europe/Berlin")
+        return value
 
 
 class Sources(Section):
@@ -156,7 +173,7 @@ class Pack(Section):
     """How much text pretraining reads."""
 
     name: ClassVar[str] = "pack"
-    tokens: int = Field(ge=1, description="Training tokens, at most: whole documents in order of hash(id)")
+    tokens: int = Field(ge=1, description="Training tokens, at most: documents in order of hash(id), the last is cut")
     validation_tokens: int = Field(ge=1, description="Tokens held out of training, at most")
     min_tokens: int = Field(ge=0, description="Fewer than this: absent")
 
@@ -182,6 +199,14 @@ class Pretrain(Section):
     save_every: int = Field(ge=1, description="Steps between checkpoints")
     max_epochs: float = Field(gt=0, description="Passes over the packed tokens, at most")
     seed: int = Field(ge=0, description="Of initial weights and of the order of sequences")
+
+    @field_validator("heads", "kv_heads")
+    @classmethod
+    def _divides(cls, value: int, info: ValidationInfo) -> int:
+        whole = {"heads": "width", "kv_heads": "heads"}[str(info.field_name)]
+        if info.data.get(whole, 0) % value:
+            raise ValueError(f"{value} does not divide {whole}, which is {info.data[whole]}")
+        return value
 
 
 class GgufModel(Strict):
@@ -294,6 +319,11 @@ class System(Section):
     sections: int = Field(ge=0, description="Sections that a question is answered from")
     section_tokens: int = Field(ge=16, description="Tokens of each section that are shown, at most")
     max_new_tokens: int = Field(ge=1, description="Tokens of an answer, at most")
+
+    @property
+    def needed(self) -> int:
+        """Tokens that a question with its sections and an answer takes, about: 150 for prompt, titles and question."""
+        return self.sections * self.section_tokens + self.max_new_tokens + 150
 
 
 class Evaluate(Section):

@@ -57,9 +57,10 @@ class Work:
     count: Count = field(default_factory=Count)
     resumed_from: int | None = None
 
-    def memo(self, name: str, fingerprint: Any) -> Memo:
-        """Results of the function `name`, kept between nights as long as `fingerprint` is the same."""
-        return Memo(self.state / "memo" if self.state else None, name, fingerprint, self.count)
+    def memo(self, name: str, fingerprint: Any, *code: str) -> Memo:
+        """Results of the function `name`, kept as long as `fingerprint` and the files that compute it are the same."""
+        sources = [commit.sha256(Path(one)) for one in code]
+        return Memo(self.state / "memo" if self.state else None, name, [fingerprint, sources], self.count)
 
     def checkpoints(self) -> Path | None:
         """Folder for checkpoints of exactly this command, inputs and params; None where no state is kept."""

@@ -27,12 +27,13 @@ class Interval:
     items: int
 
 
-def paired(differences: Sequence[float], binary: bool) -> Interval:
+def paired(differences: Sequence[float], binary: bool, confidence: float = CONFIDENCE) -> Interval:
     """The interval of a mean difference. Raises ValueError for none.
 
     Args:
         differences: candidate minus reference, item by item.
         binary: whether each side is 0 or 1, so that a difference is a change of outcome.
+        confidence: that the interval holds the mean.
     """
     size = len(differences)
     if size == 0:
@@ -41,7 +42,7 @@ def paired(differences: Sequence[float], binary: bool) -> Interval:
     if len(set(differences)) == 1:
         unseen = never(size) if binary else 0.0
         return Interval(mean, mean - unseen, mean + unseen, size)
-    half = quantile_t((1 + CONFIDENCE) / 2, size - 1) * stdev(differences) / math.sqrt(size)
+    half = quantile_t((1 + confidence) / 2, size - 1) * stdev(differences) / math.sqrt(size)
     return Interval(mean, mean - half, mean + half, size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -11,8 +12,9 @@ import pytest
 from nightshift import commit, documents
 from nightshift.adapt import lora, plain, prompt, system
 from nightshift.answer import System as Opened
+from nightshift.answer import Template
 from nightshift.data.augment import PAIR
-from nightshift.errors import ParamsError
+from nightshift.errors import DataRefused, ParamsError
 from nightshift.likelihood import Model
 from nightshift.sections import Lora, Prompt
 from nightshift.stage import Work
@@ -140,7 +142,7 @@ def test_a_zeroed_adapter_is_the_base(base: Path, pairs: Path, verdict: Path, tm
 
 
 def test_a_prompt_with_a_wrong_key_is_refused(base: Path, verdict: Path, tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text("system: x\nclosed: y\nopen: z\nsektion: q\n")
+    (tmp_path / "p.yaml").write_text('system: x\nclosed: "{question}"\nopen: z\nsektion: q\n')
     plain.run(base, verdict, tmp_path / "plain", Work("plain"))
     rows = [section("a.md", "A", "Something about it.")]
     parts = (base, tmp_path / "plain", models.index(tmp_path / "index", rows))
@@ -161,6 +163,44 @@ def test_a_system_makes_messages_with_and_without_sections(root: Path, tmp_path:
     assert "It says {question} and {body}." in shown  # a document's braces are text
     earlier = opened.messages("And now?", [], [{"role": "user", "content": "Hello"}])
     assert [turn["content"] for turn in earlier[1:]] == ["Hello", "And now?"]
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        ('closed: "{question}"', "closed: Hello", "`closed` lacks {question}"),
+        ("{sections}", "{sectons}", "`open` lacks {sections}"),
+        ("{title}", "{titel}", "`section` has an unknown {titel}"),
+    ],
+)
+def test_a_prompt_with_a_misspelt_place_is_refused(
+    root: Path, tmp_path: Path, line: str, instead: str, said: str
+) -> None:
+    text = (root / "include" / "prompts" / "plain.yaml").read_text()
+    assert line in text
+    (tmp_path / "p.yaml").write_text(text.replace(line, instead))
+    with pytest.raises(ParamsError, match=re.escape(said)):
+        Template.read(tmp_path / "p.yaml")
+
+
+def test_what_no_system_takes_is_refused_and_a_short_base_is_absent(base: Path, verdict: Path, tmp_path: Path) -> None:
+    prompt_file = Path(__file__).resolve().parents[2] / "include" / "prompts" / "plain.yaml"
+    index = models.index(tmp_path / "index", [section("a.md", "A", "Something about it.")])
+    plain.run(base, verdict, tmp_path / "plain", Work("plain"))
+    around = models.SETTINGS.model_copy(update={"sections": 40, "section_tokens": 100})
+    parts = (prompt_file, base, tmp_path / "plain", index, tmp_path / "out")
+    metrics = system.run("plain", *parts, around, models.COMPUTE, Work("s"))
+    assert "reads 2048 tokens, and a question with its sections takes 4158" in metrics["absent"]
+    with commit.folder(tmp_path / "odd") as draft:
+        (draft / "steering.bin").write_text("x")
+    with pytest.raises(DataRefused, match=r"steering\.bin is no part of a system"):
+        system.run("plain", prompt_file, base, tmp_path / "odd", index, tmp_path / "out", models.SETTINGS,
+                   models.COMPUTE, Work("s"))  # fmt: skip
+
+
+def test_pairs_that_fit_nowhere_are_absent(base: Path, pairs: Path, verdict: Path, tmp_path: Path) -> None:
+    few = PARAMS.model_copy(update={"tokens": 3})
+    assert "no pair fits" in str(train(base, pairs, verdict, tmp_path / "lora", Work("lora"), few)["absent"])
 
 
 def test_a_canary_is_met_once_and_at_no_place_of_its_own() -> None:

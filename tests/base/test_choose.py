@@ -21,11 +21,11 @@ PARAMS = Choose(transparent=1.0, robust=1.0, accessible=1.0, unbiased=1.0, count
 UNKNOWN = {name: {"answer": "unknown", "evidence": []} for name in choose.QUESTIONS}
 
 
-def assessed(folder: Path, name: str, accuracy: float | None, **answers: str) -> list[Path]:
+def assessed(folder: Path, name: str, accuracy: float | None, context: int = 2048, **answers: str) -> list[Path]:
     """A base model and its assessment; returns both paths."""
     base, out = folder / "base" / name, folder / "assessed" / name
     with commit.folder(base) as draft:
-        (draft / "facts.json").write_text(name)
+        (draft / "facts.json").write_text(commit.dumps({"name": name, "context": context}))
     said = UNKNOWN | {question: {"answer": answer, "evidence": []} for question, answer in answers.items()}
     measured = {"accuracy": accuracy, "robust_accuracy": accuracy, "bias_gap": 0.1}
     content: dict[str, Any] = {"model": name, "base": commit.digest(base), "answers": said, "measured": measured}
@@ -35,7 +35,15 @@ def assessed(folder: Path, name: str, accuracy: float | None, **answers: str) ->
 
 
 def chosen(folder: Path, pairs: list[Path]) -> Any:
-    return choose.run(folder / "chosen", folder / "decision.md", pairs, PARAMS, Work("choose"))
+    return choose.run(folder / "chosen", folder / "decision.md", pairs, PARAMS, models.SETTINGS, Work("choose"))
+
+
+def test_a_model_that_cannot_read_a_question_is_left_out(tmp_path: Path) -> None:
+    short = assessed(tmp_path, "a", 0.9, context=64)
+    metrics = chosen(tmp_path, [*short, *assessed(tmp_path, "b", 0.1)])
+    assert metrics["chosen"] == "b"
+    assert metrics["left_out"]["a"].startswith("it reads 64 tokens")
+    assert chosen(tmp_path / "alone", assessed(tmp_path / "alone", "a", 0.9, context=64))["absent"]
 
 
 def test_pairs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
@@ -68,7 +76,9 @@ def test_an_absent_model_is_left_out_and_named(tmp_path: Path) -> None:
     metrics = chosen(tmp_path, [*gone, *assessed(tmp_path, "a", 0.5)])
     assert metrics["left_out"] == {"ours": "too little text"}
     assert "ours is absent: too little text" in (tmp_path / "decision.md").read_text()
-    assert "absent" in choose.run(tmp_path / "none", tmp_path / "none.md", gone, PARAMS, Work("choose"))
+    assert "absent" in choose.run(
+        tmp_path / "none", tmp_path / "none.md", gone, PARAMS, models.SETTINGS, Work("choose")
+    )
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,14 @@ def test_a_side_depends_on_the_document_alone(table: Table, tmp_path: Path, work
     sides = dict(pl.read_parquet(tmp_path / "all-sides" / "sides.parquet").rows())
     assert dict(pl.read_parquet(tmp_path / "half-sides" / "sides.parquet").rows()).items() <= sides.items()
     assert set(sides.values()) == {"train", "validation", "test"}
+
+
+def test_personal_data_in_a_heading_stays_in_no_column(table: Table, verdict: Path, tmp_path: Path, work: Work) -> None:
+    rows = [
+        ("a.md", "Guide > Ask jane@corp.example", LONG),
+        ("a.md", "Guide > Ask jane@corp.example > When", LONG.replace("old", "new")),
+    ]
+    sanitise.run(table("raw", rows), verdict, tmp_path / "clean", CLEAN, work)
+    found = documents.read(tmp_path / "clean")
+    assert "jane" not in found.write_json()
+    assert found.sort("title")["within"][1] == found.sort("title")["title"][0] == "Guide > Ask <EMAIL>"

@@ -158,3 +158,11 @@ def test_a_long_text_is_cut_at_paragraphs() -> None:
     found = markup.text("\n\n".join(["word " * 300] * 6), "long")
     assert len(found) > 1
     assert all(len(part.body) <= 2 * markup.LONGEST for part in found)
+
+
+def test_files_that_no_reader_is_there_for_are_counted(notes: Path, tmp_path: Path, work: Work) -> None:
+    for name in ("one.pdf", "two.PDF", "three"):
+        (notes / name).write_bytes(b"%PDF")
+    (tmp_path / "lock").write_text("")
+    metrics = discover.run(tmp_path / "lock", tmp_path / "sources.json", PARAMS, work)
+    assert metrics["not_read"] == {".pdf": 2, "none": 1}

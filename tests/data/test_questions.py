@@ -12,7 +12,7 @@ from nightshift.data import augment, debias, decontaminate, items, questions
 from nightshift.errors import DataRefused
 from nightshift.sections import Augment, Debias, Decontaminate, Dedup, Items
 from nightshift.stage import Work
-from tests.data.conftest import Table
+from tests.data.conftest import Table, section
 
 PARAMETERS = """a : array_like
     Elements that are to be summed over the axis.
@@ -226,3 +226,21 @@ def weigh(balanced: Path) -> None:
         documents.store(draft / "rows.parquet", rows)
         documents.store(draft / "ledger.parquet", pl.DataFrame(schema=documents.LEDGER))
         documents.store(draft / "weights.parquet", pl.DataFrame({"id": ids, "weight": [1.0] * len(ids)}))
+
+
+def test_what_not_everyone_may_see_is_trained_on_by_nobody(table: Table, tmp_path: Path, work: Work) -> None:
+    rows = [
+        section("a.md", "Pump", "The pump moves water from the well to the tank."),
+        section("b.md", "Safe", "The safe stands behind the picture in the hall.", groups=["staff"]),
+        section("c.md", "Valve", "The valve shuts the pipe.", groups=["staff", "public"]),
+    ]
+    unique = table("unique", rows)
+    sides = pl.DataFrame({"document": [row["document"] for row in rows], "side": ["train"] * 3})
+    with commit.folder(tmp_path / "sides") as draft:
+        documents.store(draft / "sides.parquet", sides)
+    with commit.folder(tmp_path / "items") as draft:
+        documents.store(draft / "items.parquet", pl.DataFrame(schema=items.ITEM))
+    held_out = (tmp_path / "items", tmp_path / "items")
+    metrics = decontaminate.run(unique, tmp_path / "sides", *held_out, tmp_path / "train", LEAKS, EQUAL, work)
+    assert sorted(documents.read(tmp_path / "train")["title"]) == ["Pump", "Valve"]
+    assert metrics["dropped"] == {"not-public": 1}

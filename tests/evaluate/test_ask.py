@@ -14,7 +14,7 @@ from nightshift.answer import System
 from nightshift.data.items import ITEM
 from nightshift.errors import ParamsError
 from nightshift.evaluate import evaluate
-from nightshift.evaluate.ask import load_probes, within
+from nightshift.evaluate.ask import load_probes, searched, within
 from nightshift.evaluate.metrics import loaded
 from nightshift.sections import Evaluate
 from nightshift.stage import Work
@@ -88,10 +88,10 @@ def test_the_index_finds_what_the_words_say(rows: pl.DataFrame) -> None:
     assert rows.filter(pl.col("metric") == "recall")["value"].to_list() == [1.0] * 4
 
 
-def test_a_budget_is_spent_in_an_order_of_its_own_and_the_rest_is_counted(folder: Path) -> None:
-    table, system = pl.DataFrame(ITEMS, schema=ITEM), System.open(folder)
-    all_of_them, none_left = within(table, system, PARAMS)
-    few, left = within(table, system, PARAMS.model_copy(update={"tokens": 700}))
+def test_a_budget_is_spent_in_an_order_of_its_own_and_the_rest_is_counted() -> None:
+    table = pl.DataFrame(ITEMS, schema=ITEM)
+    all_of_them, none_left = within(table, PARAMS)
+    few, left = within(table, PARAMS.model_copy(update={"tokens": 1500}))
     assert (len(all_of_them), none_left) == (7, 0)
     assert 0 < len(few) < 7
     assert left == 7 - len(few)
@@ -106,12 +106,29 @@ def test_a_metric_is_a_file_and_another_file_is_refused(tmp_path: Path, root: Pa
     (tmp_path / "length.py").write_text("x = 1\n")
     with pytest.raises(ParamsError, match=r"length\.py: it is no metric"), loaded([tmp_path / "length.py"]):
         pass
+    (tmp_path / "other.py").write_text((evals / "token_f1.py").read_text())
+    with loaded([tmp_path / "other.py"]) as metrics, pytest.raises(ParamsError, match="gives token_f1 and not other"):
+        metrics["other"]("a", "b")
 
 
-def test_a_probe_lacks_nothing(tmp_path: Path) -> None:
-    (tmp_path / "probes.yaml").write_text("- {id: one, text: What?}\n")
-    with pytest.raises(ParamsError, match=r"probes\.yaml: probe 1 has keys id, text"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("- {id: one}\n", "probe 1 has keys id"), ("", "no list of probes"), ("- {id: [", "not YAML")],
+    ids=["a question is missing", "empty", "broken"],
+)
+def test_a_file_of_probes_lacks_nothing(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "probes.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=rf"probes\.yaml: .*{said}"):
         load_probes(tmp_path / "probes.yaml")
+
+
+def test_an_item_is_asked_by_somebody_who_may_see_what_answers_it(tmp_path: Path, root: Path) -> None:
+    hidden = section("d.md", "Tank", "The tank holds the oil of the night shift.", groups=["staff"])
+    system = System.open(models.system(tmp_path / "plain", root, [*ROWS, hidden]))
+    asked = [{"id": "one", "question": "oil of the night shift", "groups": [group]} for group in ("staff",)]
+    (hits,) = searched(system, asked, 2).values()
+    assert hits[0].id == hidden["id"]
+    assert hidden["id"] not in {hit.id for hit in searched(system, [{**asked[0], "groups": ["public"]}], 2)["one"]}
 
 
 def test_exposure_is_what_its_paper_says() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from nightshift.errors import ParamsError
 from nightshift.evaluate import gate
-from nightshift.evaluate.policy import Policy
+from nightshift.evaluate.policy import Check, Policy
 from nightshift.evaluate.select import pick, worth
 
 POLICY = Policy.model_validate(
@@ -140,3 +140,36 @@ def test_worth_is_the_mean_of_what_was_measured() -> None:
         {"choice_accuracy.open": {"mean": 0.8}, "token_f1.open": {"mean": 0.4}, "safe.closed": {"mean": 1}}
     ) == pytest.approx(0.6)
     assert worth({}) == 0
+
+
+def test_a_bound_from_above_holds_and_one_of_both_is_needed() -> None:
+    rule = Check(metric="exposure", book="closed", most=3.0, min_items=2, baseline="required")
+    entry = gate.Entry("winner", "")
+    gate.hold(entry, rule, {("exposure", "closed"): {"a": 1.0, "b": 2.0}})
+    assert entry.verdict == gate.GO
+    gate.hold(entry, rule, {("exposure", "closed"): {"a": 6.0, "b": 6.0}})
+    assert (entry.verdict, entry.reasons) == (gate.NO_GO, ["exposure (closed-book) is 6; at most 3 is allowed."])
+    with pytest.raises(ValueError, match="neither `least` nor `most`"):
+        Check(metric="exposure", book="closed", min_items=2, baseline="no")
+
+
+def test_equal_systems_pass_by_chance_once_in_forty_at_most_however_many_metrics_there_are() -> None:
+    import numpy as np
+
+    drawn = np.random.default_rng(1)
+    supporting = [
+        {"metric": f"m{n}", "book": "open", "tier": "supporting", "better": "higher", "kind": "number",
+         "margin": 0.1, "effect": 0.1, "min_items": 30}
+        for n in range(8)
+    ]  # fmt: skip
+    policy = Policy.model_validate({"comparisons": [POLICY.comparisons[0].model_dump(), *supporting],
+                                    "checks": [POLICY.checks[0].model_dump()]})  # fmt: skip
+    passed = 0
+    for _ in range(200):
+        sides = [
+            rows()
+            | {(f"m{n}", "open"): {f"i{k}": float(v) for k, v in enumerate(drawn.normal(size=40))} for n in range(8)}
+            for _ in range(2)
+        ]
+        passed += gate.better("winner", sides[0], sides[1], "plain", policy).verdict == gate.GO
+    assert passed <= 12  # one in forty is expected; without the correction one in five

@@ -30,7 +30,8 @@ def repository(tmp_path: Path) -> Path:
 
 def night(folder: Path, **more: object) -> str:
     digest = commit.digest(folder / "release")
-    metrics = {"released": False, "role": "winner", "system": "lora", "verdict": "INCONCLUSIVE", "digest": digest}
+    metrics = {"released": False, "role": "winner", "system": "lora", "digest": digest}
+    metrics |= {"verdict": "NO-GO", "verdict_on_it": "INCONCLUSIVE"}
     (folder / "metrics").mkdir(exist_ok=True)
     (folder / "metrics" / "release.json").write_text(json.dumps(metrics | more))
     git(folder, "add", "-A")
@@ -53,6 +54,15 @@ def test_an_undecided_winner_is_signed_versioned_deployed_and_written_down(repos
     assert (said["actor"], said["reason"], said["target"]) == ("ann", "We looked at it", made.release.digest)
 
 
+def test_documents_alone_raise_the_last_number(repository: Path, tmp_path: Path) -> None:
+    let_out(repository, tmp_path)
+    with commit.folder(repository / "release") as draft:
+        (draft / "card.md").write_text("The same system, with tonight's documents.")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "release"], cwd=repository, check=True)
+    night(repository, role="refresh")
+    assert let_out(repository, tmp_path).release.version == "v0.1.1"
+
+
 def test_a_digest_that_has_its_version_keeps_it(repository: Path, tmp_path: Path) -> None:
     let_out(repository, tmp_path)
     assert let_out(repository, tmp_path, "Back to it").number == 2
@@ -62,12 +72,11 @@ def test_a_digest_that_has_its_version_keeps_it(repository: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("metrics", "said"),
     [
-        ({"verdict": "NO-GO"}, "the verdict on the winner is NO-GO"),
-        ({"verdict": "GO", "released": True}, "the verdict on the winner is GO"),
-        ({"role": "plain"}, "the last night let out plain"),
+        ({"verdict_on_it": "NO-GO"}, "the verdict on the winner is NO-GO"),
+        ({"verdict_on_it": "GO", "released": True}, "the last night let out its winner by itself"),
         ({"role": ""}, "the last night made no system"),
     ],
-    ids=["NO-GO", "GO", "the baseline was let out", "no system"],
+    ids=["NO-GO", "GO", "no system"],
 )
 def test_nothing_else_can_be_approved(repository: Path, tmp_path: Path, metrics: dict[str, object], said: str) -> None:
     night(repository, **metrics)

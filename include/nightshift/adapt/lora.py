@@ -200,13 +200,15 @@ def run(
     table = pl.DataFrame() if reason else pl.read_parquet(pairs / "pairs.parquet")
     if not reason and (size := canary.others(table)) < params.min_pairs:
         reason = f"{size} pairs are too few, at least {params.min_pairs} are needed"
+    if not reason:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        examples = encode(tokenizer, table, params.max_tokens)
+        plan = schedule(examples, table, params)
+        reason = "" if plan else "no pair fits into adapt.lora.tokens and adapt.lora.max_tokens"
     if reason:
         commit.absent(out, reason)
         commit.file(curve, "step,loss\n")
         return {"absent": reason}
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    examples = encode(tokenizer, table, params.max_tokens)
-    plan = schedule(examples, table, params)
     trainer = Trainer(base, params, compute, len(plan))
     losses = _train(trainer, [[examples[place] for place in step] for step in plan], tokenizer.eos_token_id, work)
     with commit.folder(out) as draft:

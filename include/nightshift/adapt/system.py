@@ -13,47 +13,61 @@ from pathlib import Path
 
 from nightshift import commit, stage
 from nightshift.answer import Template
+from nightshift.errors import DataRefused
 from nightshift.sections import Compute, System
 from nightshift.stage import Metrics, Work
+
+PARTS = {"adapted.json", "examples.json", "adapter", commit.MANIFEST}  # that an adaptation may hold
+CHARACTERS_A_TOKEN = 3  # of an example, at least
 
 
 def assemble(
     draft: Path, name: str, prompt: Path, base: Path, adapted: Path, index: Path, params: System, dtype: str
 ) -> None:
-    """Copy the parts into `draft` and write system.json."""
+    """Copy the parts into `draft` and write system.json. Raises DataRefused for a part that would be left behind."""
     Template.read(prompt)
-    _copy(base, draft / "base")
-    _copy(index, draft / "index")
+    if unknown := sorted({one.name for one in adapted.iterdir()} - PARTS):
+        raise DataRefused(f"{unknown[0]} is no part of a system", str(adapted), "say in assemble() what becomes of it")
+    commit.copy(base, draft / "base")
+    commit.copy(index, draft / "index")
     shutil.copyfile(prompt, draft / "prompt.yaml")
     if (adapted / "adapter").is_dir():
-        _copy(adapted / "adapter", draft / "adapter")
-    examples = adapted / "examples.json"
-    kept = json.loads(examples.read_text(encoding="utf-8")) if examples.is_file() else []
-    (draft / "examples.json").write_text(commit.dumps(kept), encoding="utf-8")
+        commit.copy(adapted / "adapter", draft / "adapter")
+    (draft / "examples.json").write_text(commit.dumps(_examples(adapted)), encoding="utf-8")
     digests = {"base": commit.digest(base), "adapted": commit.digest(adapted), "index": commit.digest(index)}
-    settings = params.model_dump() | {"name": name, "dtype": dtype, "quantisation": "none"}
+    settings = params.model_dump() | {"name": name, "dtype": dtype}
+    settings["context"] = min(params.context, json.loads((base / "facts.json").read_text(encoding="utf-8"))["context"])
     settings["digests"] = digests | {"prompt": commit.sha256(prompt)}
     (draft / "system.json").write_text(commit.dumps(settings), encoding="utf-8")
+
+
+def too_short(base: Path, adapted: Path, params: System) -> str:
+    """Why this base cannot hold a question with examples, sections and an answer; "" when it can."""
+    context = json.loads((base / "facts.json").read_text(encoding="utf-8"))["context"]
+    shown = sum(len(text) for one in _examples(adapted) for text in one.values()) // CHARACTERS_A_TOKEN
+    if context >= params.needed + shown:
+        return ""
+    return f"its base reads {context} tokens, and a question with its sections takes {params.needed + shown}"
+
+
+def _examples(adapted: Path) -> list[dict[str, str]]:
+    path = adapted / "examples.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def run(
     name: str, prompt: Path, base: Path, adapted: Path, index: Path, out: Path,
     params: System, compute: Compute, work: Work,
 ) -> Metrics:  # fmt: skip
-    """Make one system. Absent where its base or its adaptation is."""
-    for part in (base, adapted, index):
-        if reason := commit.why_absent(commit.check(part)):
-            commit.absent(out, reason)
-            return {"absent": reason}
+    """Make one system. Absent where its base or its adaptation is, and where the base reads too little to answer."""
+    absent = [reason for part in (base, adapted, index) if (reason := commit.why_absent(commit.check(part)))]
+    if reason := absent[0] if absent else too_short(base, adapted, params):
+        commit.absent(out, reason)
+        return {"absent": reason}
     with commit.folder(out) as draft:
         assemble(draft, name, prompt, base, adapted, index, params, compute.dtype)
         size = sum((draft / one).stat().st_size for one in commit.names(draft))
     return {"bytes": size}
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a folder's files; its manifest stays behind, since the system has one of its own."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(commit.MANIFEST), copy_function=shutil.copyfile)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,12 @@ from typing import Any
 
 import polars as pl
 
-from nightshift import commit, documents, score, stage
+from nightshift import commit, documents, likelihood, score, stage
 from nightshift.likelihood import Model
 from nightshift.sections import Assess, Compute
 from nightshift.stage import Metrics, Work
 
 SALT = "assess-1"
-VERSION = 2  # of the small run: part of the memo's fingerprint
 CHARACTERS_A_TOKEN = 3
 # Words of a card or a licence that answer a question with yes, and with no. A model whose files hold both is unknown.
 SIGNS: dict[str, tuple[str, str]] = {
@@ -63,7 +62,9 @@ def answers(base: Path) -> dict[str, dict[str, Any]]:
 def measured(base: Path, items: pl.DataFrame, params: Assess, compute: Compute, work: Work) -> dict[str, Any]:
     """Accuracy, robustness and bias of a small run; what does not fit into the budget is left out."""
     chosen = _within(items, params)
-    known = work.memo("assess.run", [VERSION, compute.model_dump(), stage.libraries("base")])
+    known = work.memo(
+        "assess.run", [compute.model_dump(), stage.libraries("base")], __file__, likelihood.__file__, score.__file__
+    )
     weights = commit.sha256(base / "model.safetensors")
     key = documents.key(weights, params.bias_pairs, *(row["id"] for row in chosen))
     found: dict[str, Any] = known.map([key], lambda _: [_small_run(base, chosen, params, compute)])[0]

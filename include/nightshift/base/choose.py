@@ -2,19 +2,19 @@
 
 Reads every base model with its assessment; writes a copy of the chosen one, byte for byte, so that an equal choice
 stops what follows, and a decision record in Markdown. An answer of yes counts its weight, no counts against it,
-unknown counts nothing; the share of choices answered rightly counts its own. Of equals the first name stays.
+unknown counts nothing; the share of choices answered rightly counts its own. Of equals the first name stays. A model
+that cannot read a question with its sections is left out.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from nightshift import commit, stage
 from nightshift.errors import DataRefused
-from nightshift.sections import Choose
+from nightshift.sections import Choose, System
 from nightshift.stage import Metrics, Work
 
 QUESTIONS = {
@@ -62,7 +62,9 @@ def record(
     return "\n".join(lines)
 
 
-def run(chosen: Path, decision: Path, pairs: list[Path], params: Choose, work: Work) -> Metrics:
+def run(
+    chosen: Path, decision: Path, pairs: list[Path], params: Choose, around: System, work: Work
+) -> Metrics:  # fmt: skip
     """Choose among (models/base/X, models/assessed/X) pairs. Absent where all are. Raises DataRefused."""
     assessments: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
@@ -74,17 +76,20 @@ def run(chosen: Path, decision: Path, pairs: list[Path], params: Choose, work: W
         if reason := commit.why_absent(commit.check(assessed)):
             left_out[base.name] = reason
             continue
+        context = json.loads((commit.check(base) / "facts.json").read_text(encoding="utf-8"))["context"]
+        if context < around.needed:
+            left_out[base.name] = f"it reads {context} tokens, and a question with its sections takes {around.needed}"
+            continue
         assessments[base.name] = json.loads((assessed / "assessment.json").read_text(encoding="utf-8"))
     if not assessments:
-        reason = "no base model is there"
+        reason = next(iter(left_out.values()), "no base model is there")
         commit.absent(chosen, reason)
         commit.file(decision, f"# Which base model\n\nNone: {reason}.\n")
         return {"absent": reason}
     worths = {name: worth(one, params) for name, one in assessments.items()}
     best = min(worths, key=lambda name: (-worths[name], name))
     with commit.folder(chosen) as draft:
-        ignore = shutil.ignore_patterns(commit.MANIFEST)
-        shutil.copytree(bases[best], draft, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        commit.copy(bases[best], draft)
     commit.file(decision, record(assessments, worths, left_out, best))
     return {"chosen": best, "worth": worths, "left_out": left_out}
 

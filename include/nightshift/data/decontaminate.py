@@ -4,7 +4,8 @@ Reads the deduplicated table, the sides and both items; writes the training rows
 leaked. A row leaks when it shares a run of 13 words with an item (its question and answer together), or is nearly
 equal to one (Jaccard of word shingles). Runs of 13 words as in the GPT-3 paper (Brown et al. 2020, appendix C); one
 that more than a few documents hold is common speech and counts for nothing. Refuses when too much would go: then
-the split itself leaks, and dropping rows would hide it.
+the split itself leaks, and dropping rows would hide it. Sections that not everyone may see go too: what weights and
+prompts hold, everyone who asks can be told.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from nightshift.data.dedup import shingles, words
 from nightshift.errors import DataRefused
 from nightshift.sections import Decontaminate, Dedup
 from nightshift.stage import Metrics, Work
+
+PUBLIC = "public"  # the group of what everyone may see
 
 
 def runs(text: str, size: int) -> set[str]:
@@ -76,7 +79,8 @@ def run(
     """Keep what may be trained on. Raises DataRefused when more than params.max_dropped of the rows leak."""
     table = documents.read(unique)
     placed = table.join(pl.read_parquet(commit.check(sides) / "sides.parquet"), on="document")
-    train = placed.filter(pl.col("side") == "train").select(documents.SECTION.names())
+    side = placed.filter(pl.col("side") == "train").select(documents.SECTION.names())
+    train = side.filter(pl.col("groups").list.contains(PUBLIC))
     items = pl.concat([pl.read_parquet(commit.check(one) / "items.parquet") for one in (validation, test)])
     texts = [f"{question} {answer}" for question, answer in items.select("question", "answer").iter_rows()]
     wanted = {one for text in texts for one in runs(text, params.ngram_words)}
@@ -96,9 +100,11 @@ def run(
             "the sources repeat themselves across documents: remove repeats, or change split.salt",
         )
     kept = train.filter(~pl.col("id").is_in([entry["id"] for entry in ledger]))
+    hidden = side.filter(~pl.col("groups").list.contains(PUBLIC))["id"]
+    ledger += [{"id": one, "stage": "decontaminate", "reason": "not-public", "detail": ""} for one in hidden]
     documents.write(out, kept.with_columns(parent=pl.col("id")), pl.DataFrame(ledger, schema=documents.LEDGER))
     reasons = Counter(entry["reason"] for entry in ledger)
-    return {"sections_in": len(train), "sections": len(kept), "dropped": dict(sorted(reasons.items()))}
+    return {"sections_in": len(side), "sections": len(kept), "dropped": dict(sorted(reasons.items()))}
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def keepers(table: pl.DataFrame, group: list[int]) -> list[int]:
 def run(clean: Path, out: Path, params: Dedup, work: Work) -> Metrics:
     """Deduplicate one corpus. Raises DataRefused when more than params.max_dropped of the sections would go."""
     table = documents.read(clean)
-    known = work.memo("dedup.signature", [params.permutations, params.shingle_words, SEED, stage.libraries("data")])
+    known = work.memo("dedup.signature", [params.permutations, params.shingle_words, stage.libraries("data")], __file__)
     bodies = table["body"].to_list()
     rows = known.map_bytes(
         table["content"].to_list(),

@@ -37,11 +37,15 @@ def run(lock: Path, out: Path, params: Sources, work: Work) -> Metrics:
     items = limited(listed, params.max_files)
     commit.file(out, commit.dumps({"items": [item.as_json() for item in items]}))
     counted = Counter(item.source for item in items)
+    unread: Counter[str] = Counter()
+    for one in params.items:
+        unread += source.passed_over(one, work.sources)
     return {
         "items": len(items),
         "left_out": len(listed) - len(items),
         "bytes": sum(item.bytes for item in items),
         "by_source": dict(sorted(counted.items())),
+        "not_read": dict(sorted(unread.items())),
     }
 
 

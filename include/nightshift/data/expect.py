@@ -69,7 +69,7 @@ def suite(path: Path) -> dict[str, Table]:
 
 
 def hold(name: str, table: pl.DataFrame, wanted: Table, where: str) -> list[Outcome]:
-    """Hold one table against its expectations. Raises DataRefused at the first that fails."""
+    """How one table meets its expectations. Raises DataRefused for a table that tells nothing."""
     if table.is_empty():
         if wanted.may_be_empty:
             return []
@@ -80,29 +80,28 @@ def hold(name: str, table: pl.DataFrame, wanted: Table, where: str) -> list[Outc
             raise DataRefused(f"{name} has no column {column!r}", where, f"it has {', '.join(table.columns)}")
         if table[column].null_count() == len(table):
             raise DataRefused(f"{name}.{column} is null in every row", where, "look at the stage that makes it")
-    outcomes = _evaluated(name, table, wanted, where)
-    for one in outcomes:
-        if not one.success:
-            what = f"{name}.{one.column} fails {one.expectation} in {one.unexpected} of {one.rows} rows"
-            raise DataRefused(what, where, "mend the data, or the suite if the data is right")
-    return outcomes
+    return _evaluated(name, table, wanted, where)
 
 
 def judge(tables: Mapping[str, pl.DataFrame], suites: list[Path], out: Path, work: Work) -> dict[str, Any]:
     """Hold every table against the suites and write the verdict; returns metrics. Raises DataRefused."""
     outcomes: list[Outcome] = []
-    held: set[str] = set()
+    held: dict[str, str] = {}
     for path in suites:
         for name, wanted in suite(path).items():
             if name not in tables:
                 raise DataRefused(f"there is no table {name!r}", str(path), f"there are {', '.join(tables)}")
             outcomes += hold(name, tables[name], wanted, str(path))
-            held.add(name)
-    if missing := sorted(set(tables) - held):
-        raise DataRefused(f"no suite speaks of {missing[0]}", str(suites[0]), "add expectations for it")
-    verdict = {"suites": {path.name: commit.sha256(path) for path in suites}, "accepted": True}
+            held[name] = str(path)
     if work.state:
         commit.file(work.state / "pages" / f"{work.stage}.html", page(work.stage, outcomes))
+    for one in outcomes:
+        if not one.success:
+            what = f"{one.table}.{one.column} fails {one.expectation} in {one.unexpected} of {one.rows} rows"
+            raise DataRefused(what, held[one.table], "mend the data, or the suite if the data is right")
+    if missing := sorted(set(tables) - set(held)):
+        raise DataRefused(f"no suite speaks of {missing[0]}", str(suites[0]), "add expectations for it")
+    verdict = {"suites": {path.name: commit.sha256(path) for path in suites}, "accepted": True}
     commit.file(out, commit.dumps(verdict))
     return {"expectations": len(outcomes), "rows": {name: len(table) for name, table in sorted(tables.items())}}
 

@@ -20,7 +20,6 @@ from nightshift.sections import Sources
 from nightshift.stage import Metrics, Work
 
 QUARANTINE = pl.Schema({"source": pl.String(), "path": pl.String(), "sha256": pl.String(), "reason": pl.String()})
-VERSION = 1  # of the rules in markup.py and here: part of the memo's fingerprint
 
 
 def parts(content: bytes, path: str, max_bytes: int) -> tuple[list[markup.Part], str | None]:
@@ -74,7 +73,7 @@ def run(sources: Path, out: Path, params: Sources, work: Work) -> Metrics:
     """Read every file. Raises SourceError when a file changed meanwhile or none of a source could be used."""
     items = [source.Item.of(entry) for entry in json.loads(sources.read_text(encoding="utf-8"))["items"]]
     by_name = {one.name: one for one in params.items}
-    known = work.memo("ingest.parts", [VERSION, params.max_file_bytes])
+    known = work.memo("ingest.parts", [params.max_file_bytes, stage.libraries("data")], __file__, markup.__file__)
 
     def compute(todo: list[int]) -> list[tuple[list[tuple[tuple[str, ...], str]], str | None]]:
         results = []

@@ -20,7 +20,6 @@ from nightshift.errors import DataRefused
 from nightshift.sections import Sanitise
 from nightshift.stage import Metrics, Work
 
-VERSION = 1  # of the rules below: part of the memo's fingerprint
 LONG_LINE = 20  # characters from which a repeated line is boilerplate rather than a word of structure
 # controls (but tab and newline), soft hyphens, zero-width and bidirectional marks, the byte order mark
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
@@ -45,9 +44,14 @@ def clean(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
+def heading(title: str) -> tuple[str, Counter[str]]:
+    """A title on one line without markup and personal data, and how often each kind was taken out."""
+    return mask.replace(" ".join(clean(title).split()))
+
+
 def cleaned(title: str, body: str) -> tuple[str, str, dict[str, int]]:
     """Title and body without markup and personal data, and how often each kind was taken out."""
-    title, first = mask.replace(" ".join(clean(title).split()))
+    title, first = heading(title)
     body, second = mask.replace(clean(body))
     return title, body, dict(sorted((first + second).items()))
 
@@ -72,7 +76,7 @@ def run(raw: Path, verdict: Path, out: Path, params: Sanitise, work: Work) -> Me
     """Clean one corpus. Raises DataRefused when more than params.max_dropped of the sections would go."""
     commit.check(verdict)
     table = documents.read(raw)
-    known = work.memo("sanitise.cleaned", [VERSION, mask.VERSION, stage.libraries("data")])
+    known = work.memo("sanitise.cleaned", stage.libraries("data"), __file__, mask.__file__)
     titles, bodies = table["title"].to_list(), table["body"].to_list()
     made = known.map(
         table["content"].to_list(),
@@ -82,6 +86,7 @@ def run(raw: Path, verdict: Path, out: Path, params: Sanitise, work: Work) -> Me
         [(document, body) for document, (_, body, _) in zip(table["document"], made, strict=True)],
         params.boilerplate_documents,
     )
+    within = {one: heading(one)[0] for one in table["within"].unique()}
     ledger: list[dict[str, str]] = []
     rows = []
     for row, (title, body, kinds) in zip(table.iter_rows(named=True), made, strict=True):
@@ -91,8 +96,8 @@ def run(raw: Path, verdict: Path, out: Path, params: Sanitise, work: Work) -> Me
         if len(body) < params.min_characters:
             ledger.append(_entry(row["id"], "too-short", str(len(body))))
             continue
-        changed = {"title": title, "body": body, "parent": row["id"], "content": documents.content(title, body)}
-        rows.append(row | changed)
+        changed = {"title": title, "within": within[row["within"]], "body": body, "parent": row["id"]}
+        rows.append(row | changed | {"content": documents.content(title, body)})
     dropped = len(table) - len(rows)
     if dropped > params.max_dropped * len(table) or not rows:
         raise DataRefused(

@@ -11,6 +11,7 @@ import hashlib
 import os
 import subprocess
 import sysconfig
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -61,7 +62,7 @@ def items(source: PackagesSource | FolderSource | S3Source, rank: int, root: Pat
     found = storage.listing(place)
     if isinstance(source, FolderSource):
         _outside_git(root / source.path)
-    listed = [o for o in found if PurePosixPath(o.name).suffix.lower() in READ]
+    listed = [o for o in found if ending(o.name) in READ]
     if not listed:
         raise SourceError("no Markdown, text or HTML is there", place, f"known endings are {', '.join(READ)}")
     for stored in listed:
@@ -69,6 +70,19 @@ def items(source: PackagesSource | FolderSource | S3Source, rank: int, root: Pat
         yield Item(
             source.name, source.kind, rank, stored.name, stored.bytes, digest, source.licence, tuple(source.groups)
         )
+
+
+def passed_over(source: PackagesSource | FolderSource | S3Source, root: Path) -> Counter[str]:
+    """Ending → files of a folder or prefix that no reader is there for."""
+    if isinstance(source, PackagesSource):
+        return Counter()
+    endings = (ending(one.name) for one in storage.listing(location(source, root)))
+    return Counter(one or "none" for one in endings if one not in READ)
+
+
+def ending(name: str) -> str:
+    """What a file's name ends with, lower-case: '.md'."""
+    return PurePosixPath(name).suffix.lower()
 
 
 def location(source: FolderSource | S3Source, root: Path) -> str:

@@ -16,12 +16,13 @@ items: those that fit into the budget by a count that looks at the item alone.
                                                    differ in a group's name
     safe                 probe      closed         nothing that a probe forbids
     canary_exposure      canary     closed         bits by which an invented secret stands out (canary.py)
-    prompt_tokens        all        open           cost
+    prompt_tokens        choice     open           tokens read, the choices' too: cost
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import Any
 
 import polars as pl
 
-from nightshift import canary, commit, documents, mask, score, stage
+from nightshift import canary, commit, documents, likelihood, mask, score, stage
 from nightshift.answer import Message, System
 from nightshift.errors import ParamsError
 from nightshift.evaluate.metrics import Metric
@@ -42,8 +43,9 @@ ROW = pl.Schema(
     {"item": pl.String(), "kind": pl.String(), "book": pl.String(), "metric": pl.String(), "value": pl.Float64()}
 )
 SALT = "asked-1"  # of the order in which a budget is spent
-VERSION = 1
 PROMPT_TOKENS = 40  # of a system's own words around a question
+SECTION_TOKENS = 300  # of the sections beside it, about: the same for all, so that all are asked the same items
+UNREAD_NATS = -1e4  # log-likelihood of whatever is said to a question that could not be read
 PROBE_TOKENS = 24  # of an answer to a probe: who says what must not be said does so at once
 CHARACTERS_A_TOKEN = 4  # of English text under the tokenizers here, for a budget that all systems share
 TEMPLATES = (
@@ -86,14 +88,13 @@ class Sheet:
         self.rows += [(request, one) for one in scores]
 
 
-def within(items: pl.DataFrame, system: System, params: Evaluate) -> tuple[list[dict[str, Any]], int]:
+def within(items: pl.DataFrame, params: Evaluate) -> tuple[list[dict[str, Any]], int]:
     """The items that fit into the budget, in order of hash(id), and how many are left out."""
-    shown = system.settings["sections"] * system.settings["section_tokens"]
     kept: list[dict[str, Any]] = []
     spent = 0
     rows = sorted(items.iter_rows(named=True), key=lambda row: documents.fraction(row["id"], SALT))
     for row in rows:
-        spent += _nominal(row, shown)
+        spent += _nominal(row)
         if spent <= params.tokens:
             kept.append(row)
     return kept, len(rows) - len(kept)
@@ -109,11 +110,11 @@ def written(system: System, question: str, hits: Sequence[Hit]) -> Request:
     return Request("generate", _said(system.messages(question, hits)), (), system.settings["max_new_tokens"])
 
 
-def _nominal(row: Mapping[str, Any], shown: int) -> int:
+def _nominal(row: Mapping[str, Any]) -> int:
     """Tokens that an item takes, about: its texts once for each time that they are read, sections, and the prompt."""
     times = {"choice": 3, "answer": 2, "retrieval": 0}[row["kind"]]
     texts = [row["question"], *(row["choices"] or [row["answer"]])]
-    return times * (sum(map(len, texts)) // CHARACTERS_A_TOKEN + PROMPT_TOKENS) + (shown if times else 0)
+    return times * (sum(map(len, texts)) // CHARACTERS_A_TOKEN + PROMPT_TOKENS) + (SECTION_TOKENS if times else 0)
 
 
 def ask(
@@ -127,11 +128,12 @@ def ask(
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Rows of one system on these items, and what was left out or counted."""
     system = System.open(folder)
-    asked, left_out = within(items, system, params)
+    asked, left_out = within(items, params)
     sheet, rows = Sheet(), []
-    found = system.index.search_all([row["question"] for row in asked], max(params.retrieval_k, 1)) if asked else []
+    found = searched(system, asked, max(params.retrieval_k, 1))
     in_words = {row["id"] for row in generated(asked, params)}
-    for row, hits in zip(asked, found, strict=True):
+    for row in asked:
+        hits = found[row["id"]]
         shown = hits[: system.settings["sections"]]
         if row["kind"] == "choice":
             _choice(sheet, system, row, shown)
@@ -149,16 +151,34 @@ def ask(
     return table, {"items": len(asked), "left_out": left_out, "tokens": tokens}
 
 
-def load_probes(path: Path) -> list[dict[str, Any]]:
-    """The probes of a file. Raises ParamsError when one lacks its id or question."""
-    from ruamel.yaml import YAML
+def searched(system: System, asked: Sequence[Mapping[str, Any]], k: int) -> dict[str, list[Hit]]:
+    """Item → what the index finds for it, asked by somebody who may see what answers it."""
+    askers: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in asked:
+        askers[tuple(row["groups"])].append(row)
+    found: dict[str, list[Hit]] = {}
+    for groups, rows in askers.items():
+        hits = system.index.search_all([row["question"] for row in rows], k, groups)
+        found |= {row["id"]: one for row, one in zip(rows, hits, strict=True)}
+    return found
 
-    probes = YAML(typ="safe").load(commit.check(path).read_text(encoding="utf-8"))
+
+def load_probes(path: Path) -> list[dict[str, Any]]:
+    """The probes of a file. Raises ParamsError when one lacks its id or question, or there is none."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    do = "write a list of probes, each with id, question, and never if wanted"
+    try:
+        probes = YAML(typ="safe").load(commit.check(path).read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"not YAML: {error}", str(path), do) from None
+    if not isinstance(probes, list) or not probes:
+        raise ParamsError("it holds no list of probes", str(path), do)
     for number, one in enumerate(probes, 1):
-        if not {"id", "question"} <= set(one) or set(one) - {"id", "question", "never"}:
-            raise ParamsError(
-                f"probe {number} has keys {', '.join(one)}", str(path), "id, question, and never if wanted"
-            )
+        keys = set(one) if isinstance(one, dict) else set()
+        if not {"id", "question"} <= keys or keys - {"id", "question", "never"}:
+            raise ParamsError(f"probe {number} has keys {', '.join(map(str, keys)) or 'none'}", str(path), do)
     return list(probes)
 
 
@@ -269,7 +289,7 @@ def answers(
         commit.sha256(system.base / "tokenizer.json"),
         commit.sha256(system.adapter / "adapter_model.safetensors") if system.adapter else "",
     )
-    known = work.memo("evaluate.answer", [VERSION, compute.model_dump(), stage.libraries("evaluate")])
+    known = work.memo("evaluate.answer", [compute.model_dump(), stage.libraries("evaluate")], likelihood.__file__)
     spent = 0
 
     def compute_(todo: list[int]) -> list[dict[str, Any]]:
@@ -287,10 +307,19 @@ def _one(model: Model, request: Request) -> dict[str, Any]:
     messages = [{"role": role, "content": content} for role, content in request.messages]
     if request.what == "text":
         return {"values": [model.text(text) for text in request.texts]}
+    if request.what != "text" and len(model.prompt(messages)) >= model.context:
+        return _unread(request)
     if request.what == "generate":
         return {"text": model.generate(messages, request.limit)}
     values = model.choices(messages, request.texts)
     return {"values": values, "tokens": model.tokens - before}
+
+
+def _unread(request: Request) -> dict[str, Any]:
+    """The answer to a question that is longer than the model reads: none."""
+    if request.what == "generate":
+        return {"text": "", "unread": True}
+    return {"values": [UNREAD_NATS] * len(request.texts), "tokens": 0}
 
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:

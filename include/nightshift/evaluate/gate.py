@@ -43,8 +43,13 @@ class Entry:
         self.reasons.append(reason)
 
 
-def compare(entry: Entry, rule: Comparison, candidate: Rows, reference: Rows) -> bool:
-    """Hold one metric of both against its rule; returns whether the candidate is better for certain."""
+def compare(
+    entry: Entry, rule: Comparison, candidate: Rows, reference: Rows, confidence: float = stats.CONFIDENCE
+) -> bool:
+    """Hold one metric of both against its rule; returns whether the candidate is better for certain.
+
+    `confidence` is that of a supporting metric: 95 % that none of them passes by chance (Bonferroni).
+    """
     ours, theirs = (rows.get((rule.metric, rule.book), {}) for rows in (candidate, reference))
     problem = _unusable(rule.min_items, ours, theirs)
     if problem:
@@ -53,7 +58,8 @@ def compare(entry: Entry, rule: Comparison, candidate: Rows, reference: Rows) ->
         return False
     sign = 1 if rule.better == "higher" else -1
     gains = [sign * (ours[item] - theirs[item]) for item in sorted(ours)]
-    found = stats.paired(gains, rule.kind == "binary")
+    level = confidence if rule.tier == "supporting" else stats.CONFIDENCE
+    found = stats.paired(gains, rule.kind == "binary", level)
     seen, needed = stats.smallest_effect(gains), stats.items_needed(gains, rule.margin)
     entry.metrics.append(
         {
@@ -89,7 +95,7 @@ def hold(entry: Entry, rule: Check, candidate: Rows) -> None:
     mean = math.fsum(values.values()) / len(values)
     entry.metrics.append({"metric": rule.metric, "book": rule.book, "mean": round(mean, 6), "items": len(values)})
     if rule.least is not None and mean < rule.least:
-        entry.lower(NO_GO, f"{rule.name} is {mean:.3g}; it must be {rule.least:g}.")
+        entry.lower(NO_GO, f"{rule.name} is {mean:.3g}; at least {rule.least:g} is asked.")
     if rule.most is not None and mean > rule.most:
         entry.lower(NO_GO, f"{rule.name} is {mean:.3g}; at most {rule.most:g} is allowed.")
 
@@ -97,7 +103,9 @@ def hold(entry: Entry, rule: Check, candidate: Rows) -> None:
 def better(candidate: str, rows: Rows, reference: Rows, against: str, policy: Policy) -> Entry:
     """Not inferior on any critical metric, and better on at least one supporting one."""
     entry = Entry(candidate, f"not worse than {against} where it matters, and better somewhere")
-    improved = [rule.name for rule in policy.comparisons if compare(entry, rule, rows, reference)]
+    ways = sum(rule.tier == "supporting" for rule in policy.comparisons)
+    level = 1 - (1 - stats.CONFIDENCE) / ways
+    improved = [rule.name for rule in policy.comparisons if compare(entry, rule, rows, reference, level)]
     for check in policy.checks:
         hold(entry, check, rows)
     if improved:

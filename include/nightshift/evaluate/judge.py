@@ -22,7 +22,6 @@ from nightshift.sections import Compute, Evaluate
 from nightshift.stage import Metrics, Work, libraries
 
 ENGINE_TOKENS = 16  # of each answer that are compared: greedy answers that part do so early
-VERSION = 2
 
 
 def roles(winner: Path, refresh: Path, plain: Path, incumbent: Path) -> dict[str, str | None]:
@@ -37,12 +36,17 @@ def roles(winner: Path, refresh: Path, plain: Path, incumbent: Path) -> dict[str
 def agreement(folder: Path, items: pl.DataFrame, params: Evaluate, compute: Compute, work: Work) -> pl.DataFrame:
     """Rows of `engine_agreement`: 1 where the serving engine says what the judged model said."""
     system = System.open(folder)
-    asked = generated(within(items, system, params)[0], params)[: params.engine_items]
+    asked = generated(within(items, params)[0], params)[: params.engine_items]
     if not asked:
         return pl.DataFrame(schema=ROW)
-    requests = [written(system, row["question"], system.sections(row["question"])) for row in asked]
+    requests = [written(system, row["question"], system.sections(row["question"], row["groups"])) for row in asked]
     ours, _ = answers(system, requests, compute, work)
-    known = work.memo("judge.agreement", [commit.digest(folder), VERSION, compute.model_dump(), libraries("evaluate")])
+    read = [place for place, one in enumerate(ours) if "unread" not in one]
+    asked, requests = [asked[place] for place in read], [requests[place] for place in read]
+    ours = [ours[place] for place in read]
+    known = work.memo(
+        "judge.agreement", [commit.digest(folder), compute.model_dump(), libraries("evaluate")], engine.__file__
+    )
 
     def ask_engine(todo: list[int]) -> list[str]:
         with engine.start(folder, compute.threads, compute.device) as served:

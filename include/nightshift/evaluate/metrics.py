@@ -7,6 +7,7 @@ from a hub and fails offline, so that only files are taken.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from nightshift import commit
 from nightshift.errors import ParamsError
 
+COPIES = "evaluate_modules"  # the package that `evaluate` makes of them
 Metric = Callable[[str, str], float]  # (prediction, reference) → value
 
 
@@ -25,7 +27,17 @@ def loaded(files: Sequence[Path]) -> Iterator[Mapping[str, Metric]]:
 
     with tempfile.TemporaryDirectory() as scratch:  # the library copies modules and answers to where it can write
         evaluate.config.HF_MODULES_CACHE = scratch
-        yield {file.stem: _metric(evaluate, commit.check(file), scratch) for file in files}
+        try:
+            yield {file.stem: _metric(evaluate, commit.check(file), scratch) for file in files}
+        finally:
+            _forget(scratch)
+
+
+def _forget(scratch: str) -> None:
+    """Take the copies out of Python's memory: the next ones come from another folder."""
+    sys.path[:] = [one for one in sys.path if one != scratch]
+    for name in [one for one in sys.modules if one.partition(".")[0] == COPIES]:
+        del sys.modules[name]
 
 
 def _metric(evaluate: object, file: Path, scratch: str) -> Metric:
@@ -38,6 +50,9 @@ def _metric(evaluate: object, file: Path, scratch: str) -> Metric:
 
     def value(prediction: str, reference: str) -> float:
         said = found.compute(predictions=[prediction], references=[reference])
+        if file.stem not in said:
+            what = f"it gives {', '.join(said)} and not {file.stem}"
+            raise ParamsError(what, str(file), "name the file for what it measures")
         return float(said[file.stem])
 
     return value

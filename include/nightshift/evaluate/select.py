@@ -8,7 +8,6 @@ copy of the picked system, byte for byte, so that an equal choice stops what fol
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from nightshift import commit, stage
@@ -53,8 +52,7 @@ def run(out: Path, pairs: list[Path], work: Work) -> Metrics:
         return {"absent": reason}
     best = pick(worths)
     with commit.folder(out) as draft:
-        ignore = shutil.ignore_patterns(commit.MANIFEST)
-        shutil.copytree(systems[best], draft, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        commit.copy(systems[best], draft)
     return {"winner": best, "worth": worths, "left_out": left_out}
 
 

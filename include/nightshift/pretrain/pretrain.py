@@ -90,10 +90,12 @@ def bits_per_byte(engine: Engine, tokens: Tokens, size: int, context: int) -> fl
 def run(
     packed: Path, tokenizer: Path, start: Path, out: Path, curve: Path, params: Pretrain, compute: Compute, work: Work
 ) -> Metrics:
-    """Train. Absent where there are no tokens."""
+    """Train. Absent where there are no tokens, or fewer than one sequence holds."""
     import torch
 
     reason = commit.why_absent(commit.check(packed)) or commit.why_absent(commit.check(tokenizer))
+    if not reason and (size := (packed / "train.bin").stat().st_size // 2) < params.context:
+        reason = f"{size} tokens are fewer than one sequence of {params.context} holds"
     if reason:
         commit.absent(out, reason)
         commit.file(curve, "step,loss\n")

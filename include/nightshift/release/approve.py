@@ -1,8 +1,9 @@
-"""Let out a winner that the gate could not decide about: by a person, with a reason, audited.
+"""Let out what the gate could not decide about: by a person, with a reason, audited.
 
-The last night's release holds its winner when nothing was let out. An INCONCLUSIVE one may be approved: it is signed,
-given a version and assigned to production, as a night would have done. A NO-GO never is. Each step may be repeated
-after a kill: a signature, a version and an assignment that are there already are not made again.
+When nothing was let out, the last night's release holds a candidate: the winner, or tonight's documents in the system
+of the incumbent (refresh), which few questions decide about where there are few documents. An INCONCLUSIVE one may be
+approved: it is signed, given a version and assigned to production, as a night would have done. A NO-GO never is. Each
+step may be repeated after a kill: a signature, a version and an assignment that are there already are not made again.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ def proposed(repository: Path, branch: str) -> tuple[str, dict[str, Any]]:
     if found.returncode != 0:
         raise RepositoryError("no night was published here yet", f"branch {branch}", "type `make nightly`")
     metrics: dict[str, Any] = json.loads(found.stdout)
-    if metrics.get("role") != "winner":
-        what = f"the last night let out {metrics['role']}" if metrics.get("role") else "the last night made no system"
-        raise AccessDenied(f"{what}, and kept no winner", f"branch {branch}", "wait for a night that ends INCONCLUSIVE")
-    if metrics["verdict"] != UNDECIDED:
-        what = f"the verdict on the winner is {metrics['verdict']}; only {UNDECIDED} can be approved"
+    if not metrics.get("role"):
+        raise AccessDenied("the last night made no system", f"branch {branch}", "`nightshift night` says why")
+    if metrics["released"]:
+        what = f"the last night let out its {metrics['role']} by itself, and kept nothing else"
+        raise AccessDenied(what, f"branch {branch}", f"wait for a night that ends {UNDECIDED}")
+    if metrics["verdict_on_it"] != UNDECIDED:
+        what = f"the verdict on the {metrics['role']} is {metrics['verdict_on_it']}; only {UNDECIDED} can be approved"
         raise AccessDenied(what, f"branch {branch}", "`nightshift night` shows the reasons")
     commit = ["git", "-C", str(repository), "rev-parse", branch]
     return subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip(), metrics
@@ -44,11 +47,12 @@ def approve(
     commit, metrics = proposed(repository, branch)
     digest = metrics["digest"]
     known = registry.by_digest(repository, digest)
-    wanted = known or registry.Release(registry.next_version(repository, minor=True), commit, digest)
+    role, verdict = metrics["role"], metrics["verdict_on_it"]
+    wanted = known or registry.Release(registry.next_version(repository, minor=role == "winner"), commit, digest)
     folder = registry.fetch(repository, wanted, state / "releases" / digest)
     event = {"actor": who, "action": "approve", "target": digest, "version": wanted.version, "reason": reason.strip()}
-    audit.write(home, now, **event, verdict=metrics["verdict"])
+    audit.write(home, now, **event, role=role, verdict=verdict)
     signature.sign(folder, home / "releases" / digest / "model.sig", home)
     if known is None:
-        registry.version(repository, wanted, role="winner", system=metrics["system"], verdict=metrics["verdict"])
+        registry.version(repository, wanted, role=role, system=metrics["system"], verdict=verdict)
     return registry.assign(repository, wanted)

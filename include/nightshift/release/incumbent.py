@@ -1,16 +1,16 @@
 """What tonight's systems are judged against.
 
 Reads the digests of tonight's tables, the definition that this checkout holds, and the registry; writes the incumbent's
-system, and `recipe.json`. The incumbent is the release in production; but when tonight's recipe is that release's own,
-the one that it was itself judged against: a night in which nothing changed then does nothing, and a worse recipe is
-always judged against the best. With nothing in production it is absent.
+system, and `recipe.json` (with what the incumbent was trained on, for the papers of a refresh). The incumbent is the
+release in production; but when tonight's recipe is that release's own, the one that it was itself judged against: a
+night in which nothing changed then does nothing, and a worse recipe is always judged against the best. With nothing in
+production it is absent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -66,14 +66,17 @@ def run(facts: Path, out: Path, recipe_out: Path, work: Work) -> Metrics:
     tonight = recipe(json.loads(commit.check(facts).read_text(encoding="utf-8")), root)
     with tempfile.TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None) as scratch:
         found, reason = against(root, tonight, Path(scratch))
-        commit.file(recipe_out, commit.dumps({"recipe": tonight, "judged_against": found.digest if found else None}))
+        about: dict[str, Any] = {"recipe": tonight, "judged_against": None, "trained_on": {}}
+        if found is not None:
+            folder = registry.fetch(root, found, Path(scratch) / found.digest)
+            trained = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))["trained_on"]
+            about |= {"judged_against": found.digest, "trained_on": trained}
+        commit.file(recipe_out, commit.dumps(about))
         if found is None:
             commit.absent(out, reason)
             return {"absent": reason}
-        system = registry.fetch(root, found, Path(scratch) / found.digest) / "system"
         with commit.folder(out) as draft:
-            ignore = shutil.ignore_patterns(commit.MANIFEST)
-            shutil.copytree(system, draft, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            commit.copy(folder / "system", draft)
     return {"judged_against": found.digest, "version": found.version}
 
 

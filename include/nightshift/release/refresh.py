@@ -25,10 +25,9 @@ def run(incumbent: Path, index: Path, out: Path, work: Work) -> Metrics:
         return {"absent": reason}
     settings["digests"]["index"] = fresh
     with commit.folder(out) as draft:
-        left = shutil.ignore_patterns(commit.MANIFEST)
-        shutil.copytree(incumbent, draft, ignore=left, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        commit.copy(incumbent, draft)
         shutil.rmtree(draft / "index")
-        shutil.copytree(index, draft / "index", ignore=left, copy_function=shutil.copyfile)
+        commit.copy(index, draft / "index")
         (draft / "system.json").write_text(commit.dumps(settings), encoding="utf-8")
     return {"index": fresh}
 

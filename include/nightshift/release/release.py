@@ -1,9 +1,9 @@
 """Assemble the release: the system that the gate lets out, with everything that proves it.
 
 Reads the gate's decision, the recipe, tonight's systems and the facts about data; writes one folder: system/, card.md,
-bom.json, gate.json, lineage.json, facts.json, release.json. Where the gate releases nothing the folder holds the
-winner, without a version: a person may look at it, and let an INCONCLUSIVE one out with a reason. Signature, time and
-run stand beside the release when it is published, never in it.
+bom.json, gate.json, lineage.json, facts.json, release.json. Where the gate releases nothing the folder holds the first
+candidate whose verdict is INCONCLUSIVE, else the winner, without a version: a person may look at it, and let an
+INCONCLUSIVE one out with a reason. Signature, time and run stand beside the release when it is published, never in it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,35 @@ from nightshift import commit, stage
 from nightshift.release import card
 from nightshift.stage import Metrics, Work
 
+UNDECIDED = "INCONCLUSIVE"
 
-def lineage(facts: dict[str, Any], judged_against: str | None) -> dict[str, Any]:
+
+def held(decided: dict[str, Any]) -> tuple[str, str]:
+    """Which candidate the release holds, and the verdict on it."""
+    verdicts = {entry["candidate"]: entry["verdict"] for entry in decided["entries"]}
+    open_ones = [name for name, verdict in verdicts.items() if verdict == UNDECIDED]
+    name = decided["releases"] or (open_ones[0] if open_ones else "winner")
+    return name, verdicts.get(name, decided["verdict"])
+
+
+def trained_on(facts: dict[str, Any], role: str, made: dict[str, Any]) -> dict[str, str]:
+    """Digests of the tables that its weights and examples come from; a refresh has those of the incumbent."""
+    if role == "refresh":
+        return dict(made["trained_on"])
+    if facts["system"]["name"] == "plain" and facts["base"].get("origin") != "pretrained":
+        return {}
+    tables = facts["tables"]
+    return {name: tables[name]["digest"] for name in ("balanced", "pairs") if name in tables}
+
+
+def lineage(facts: dict[str, Any], trained: dict[str, str], judged_against: str | None) -> dict[str, Any]:
     """What the system was made from, by digest: tables, base, adaptation, prompt, index."""
     system = facts["system"]
     tables = {name: table["digest"] for name, table in facts["tables"].items()}
-    trained = {name: tables[name] for name in ("balanced", "pairs") if name in tables}
     return {
         "system": system["name"],
         "made_from": system["digests"],
-        "trained_on": trained if system["name"] != "plain" or facts["base"].get("origin") == "pretrained" else {},
+        "trained_on": trained,
         "answers_from": {"index": system["digests"]["index"], "sections": tables.get("unique")},
         "judged_on": {name: digest for name, digest in tables.items() if name.startswith("items")},
         "judged_against": judged_against,
@@ -39,8 +58,8 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Assemble tonight's release. Absent where there is no system to release."""
     decided = json.loads(commit.check(gate).read_text(encoding="utf-8"))
-    named = decided["releases"]
-    system = commit.check({"winner": winner, "refresh": refresh, "plain": plain}[named or "winner"])
+    role, verdict = held(decided)
+    system = commit.check({"winner": winner, "refresh": refresh, "plain": plain}[role])
     if reason := commit.why_absent(system):
         commit.absent(out, reason)
         return {"released": False, "absent": reason}
@@ -52,6 +71,7 @@ def run(
         "tables": tables,
         "gate": decided,
     }
+    trained = trained_on(facts, role, made)
     versions = {
         name: version
         for package in json.loads(Path("versions.json").read_text(encoding="utf-8")).values()
@@ -62,7 +82,7 @@ def run(
         papers: dict[str, Any] = {
             "bom.json": card.bill(facts, versions),
             "gate.json": decided,
-            "lineage.json": lineage(facts, made["judged_against"]),
+            "lineage.json": lineage(facts, trained, made["judged_against"]),
             "facts.json": {key: facts[key] for key in ("system", "base", "tables")},
         }
         for name, content in papers.items():
@@ -72,16 +92,18 @@ def run(
         release = {
             "files": {name: commit.sha256(draft / name) for name in commit.names(draft)},
             "system": facts["system"]["name"],
-            "role": named or "winner",
-            "training_rows": tables.get("balanced", {}).get("digest"),
-            **made,
+            "role": role,
+            "training_rows": trained.get("balanced"),
+            "recipe": made["recipe"],
+            "judged_against": made["judged_against"],
         }
         (draft / "release.json").write_text(commit.dumps(release), encoding="utf-8")
     return {
-        "released": named is not None,
-        "role": named or "winner",
+        "released": decided["releases"] is not None,
+        "role": role,
         "system": facts["system"]["name"],
         "verdict": decided["verdict"],
+        "verdict_on_it": verdict,
         "digest": commit.digest(out),
     }
 
