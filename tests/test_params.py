@@ -79,3 +79,11 @@ def test_a_profile_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 def test_the_projects_own_file_is_accepted(root: Path) -> None:
     params.check(root / "params.yaml")
     assert params.load(root / "params.yaml", sections.Compute).threads >= 1
+
+
+def test_the_file_holds_the_values_of_its_own_profile(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text((root / "params.yaml").read_text())
+    before = params.plain(params.parse(path))
+    params.apply(path, before["profile"])
+    assert params.plain(params.parse(path)) == before

@@ -330,7 +330,8 @@ class Evaluate(Section):
     """How much is asked of each system."""
 
     name: ClassVar[str] = "evaluate"
-    tokens: int = Field(ge=1, description="Tokens that each system reads for one side, at most")
+    tokens: int = Field(ge=1, description="Tokens that each system reads for the validation side, at most")
+    judge_tokens: int = Field(ge=1, description="Tokens that each system reads for the test side, at most")
     generated: int = Field(ge=0, description="Answers that are generated one by one, at most")
     engine_items: int = Field(ge=0, description="Of these, answered by the serving engine too")
     retrieval_k: int = Field(ge=1, description="A retrieval item is right when its section is among this many")

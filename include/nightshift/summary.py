@@ -108,7 +108,7 @@ def left_out(night: Night) -> Iterator[str]:
         ("adapt-lora", "pairs_left_out", "pairs not trained on (adapt.lora.tokens)"),
         ("assess@smollm2", "left_out", "items not asked of base models (assess)"),
         ("evaluate@plain", "left_out", "validation items not asked (evaluate.tokens)"),
-        ("judge", "left_out", "test items not asked (evaluate.tokens)"),
+        ("judge", "left_out", "test items not asked (evaluate.judge_tokens)"),
     ]
     told = [f"{count:,} {text}" for stage, key, text in places if (count := _of(night, stage).get(key))]
     index = _of(night, "index")
