@@ -190,3 +190,11 @@ def test_versions_are_the_locks() -> None:
     from nightshift.versions import table
 
     assert json.loads((ROOT / "versions.json").read_text()) == table((ROOT / "requirements.txt").read_text())
+
+
+def test_what_is_evaluated_is_judged_by_the_same_metrics() -> None:
+    named = [
+        [word for word in str(STAGES[stage]["cmd"]).split() if word.startswith("include/evals/")]
+        for stage in ("evaluate", "judge")
+    ]
+    assert named[0] == named[1]
