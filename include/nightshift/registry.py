@@ -71,6 +71,11 @@ def by_digest(repository: Path, digest: str) -> Release | None:
     return next((one for one in releases(repository) if one.digest == digest), None)
 
 
+def assigned(repository: Path, digest: str) -> bool:
+    """Whether a digest was ever assigned to any environment."""
+    return any(tag.name.startswith(f"{NAME}#") and tag.digest == digest for tag in _tags(repository))
+
+
 def next_version(repository: Path, minor: bool) -> str:
     """The version after the last: a new system raises the minor number, documents alone the patch."""
     known = releases(repository)
@@ -91,8 +96,13 @@ def message(release: str, **more: str) -> str:
 
 
 def assign(repository: Path, release: Release, environment: str = PROD) -> Assignment:
-    """Assign a release. Raises RepositoryError when another assignment came first."""
+    """Assign a release; the assignment that there is when it is the newest already.
+
+    Raises RepositoryError when another assignment came first.
+    """
     known = assignments(repository, environment)
+    if known and known[-1].release.digest == release.digest:
+        return known[-1]
     made = Assignment(environment, known[-1].number + 1 if known else 1, release)
     _annotate(repository, f"{NAME}#{environment}#{made.number}", release, version=release.version)
     return made

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nightshift import commit, registry, signature
 from nightshift.errors import ReleaseInvalid, RepositoryError
-from nightshift.release import card, incumbent, publish, refresh, release
+from nightshift.release import card, deploy, incumbent, publish, refresh, release
 from nightshift.stage import Work
 from tests import models
 from tests.data.conftest import section
@@ -128,6 +130,8 @@ def test_versions_and_assignments_are_read_from_tags(repository: Path) -> None:
         registry.assign(repository, one)
     assert [one.number for one in registry.assignments(repository)] == [1, 2]
     assert registry.current(repository) == registry.releases(repository)[0]
+    registry.assign(repository, registry.releases(repository)[0])  # it is there already
+    assert [one.number for one in registry.assignments(repository)] == [1, 2]
 
 
 def test_gto_reads_the_same_register(repository: Path) -> None:
@@ -149,13 +153,54 @@ def test_of_two_who_assign_at_once_one_loses(repository: Path, monkeypatch: pyte
         registry.assign(repository, one)
 
 
-def test_a_digest_that_has_a_version_is_not_published_again(repository: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def released(repository: Path) -> Path:
+    """A repository whose night released a digest, and died before it was deployed."""
     (repository / "metrics").mkdir()
     metrics = {"released": True, "role": "plain", "system": "plain", "verdict": "NO-GO", "digest": "a" * 64}
     (repository / "metrics" / "release.json").write_text(json.dumps(metrics))
     tag(repository, "v0.1.0", "a" * 64)
-    said = publish.publish(repository, tmp_path, "tonight")
+    return repository
+
+
+@pytest.mark.parametrize("commits", [0, 1])
+def test_what_was_released_and_not_deployed_is_said_again_and_deployed_once(
+    commits: int, released: Path, tmp_path: Path
+) -> None:
+    for number in range(commits):  # the same release may be that of a later commit
+        git(released, "commit", "-q", "--allow-empty", "-m", str(number))
+    said = publish.publish(released, tmp_path, "tonight")
+    assert (said["released"], said["tags"]) == ("a" * 64, [])
+    assert "v0.1.0" in said["message"]
+    assert deploy.deploy(released, released) == deploy.deploy(released, released)
+    assert [one.number for one in registry.assignments(released)] == [1]
+
+
+@pytest.mark.parametrize("environment", ["prod", "canary"])
+def test_a_digest_that_was_ever_assigned_is_not_said_again(environment: str, released: Path, tmp_path: Path) -> None:
+    registry.assign(released, registry.releases(released)[0], environment)
+    tag(released, "v0.2.0", "b" * 64)
+    registry.assign(released, registry.releases(released)[1], environment)  # by hand: to stay
+    said = publish.publish(released, tmp_path, "tonight")
     assert (said["released"], said["tags"]) == (None, [])
+
+
+def test_a_night_without_a_new_release_does_not_load_dvc(released: Path, root: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from nightshift.release import publish\n"
+        "print(publish.publish(Path('.'), Path('.'), 'tonight')['released'])\n"
+        "assert not [one for one in ('dvc', 'model_signing', 'polars', 'pydantic') if one in sys.modules]\n"
+    )
+    asked, env = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(root / "include")}
+    ended = subprocess.run(asked, cwd=released, env=env, capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "a" * 64, ended.stderr
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_release_without_a_version_is_not_deployed(released: Path) -> None:
+    git(released, "tag", "-d", "nightshift@v0.1.0")
+    with pytest.raises(ReleaseInvalid, match="no version"):
+        deploy.deploy(released, released)
 
 
 def test_with_nothing_in_production_there_is_no_incumbent(

@@ -1,14 +1,14 @@
 """Assign the release that tonight published to production.
 
-Runs after the publisher, in a clone of the published commit; the assignment is a tag in the repository of record. The
-servers follow the registry: nothing is pushed to them.
+Runs after the publisher, in a clone of the published commit; the assignment is a tag in the repository of record. Which
+release it is say the commit's metrics, by digest: its version may be of a night before, which died here. Done twice it
+is done once. The servers follow the registry: nothing is pushed to them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,19 +16,19 @@ from nightshift import registry
 from nightshift.errors import NightshiftError, ReleaseInvalid, known, tell
 
 
-def deploy(repository: Path, commit: str) -> registry.Assignment:
-    """Assign the release of `commit` to production. Raises ReleaseInvalid when it has none."""
-    found = [one for one in registry.releases(repository) if one.commit == commit]
-    if not found:
-        raise ReleaseInvalid("no version was published from this commit", commit, "run the night again")
-    return registry.assign(repository, found[-1])
+def deploy(repository: Path, clone: Path) -> registry.Assignment:
+    """Assign the release of the commit that `clone` stands on to production. Raises ReleaseInvalid if unversioned."""
+    digest = json.loads((clone / "metrics" / "release.json").read_text(encoding="utf-8")).get("digest")
+    found = registry.by_digest(repository, digest) if digest else None
+    if found is None:
+        raise ReleaseInvalid("no version was published of this release", str(digest), "run the night again")
+    return registry.assign(repository, found)
 
 
 def main() -> None:
     """Assign, and print what was assigned; exits with the error's code."""
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     try:
-        made = deploy(Path(os.environ["DVC_AIRFLOW_REPOSITORY"]), asked.stdout.strip())
+        made = deploy(Path(os.environ["DVC_AIRFLOW_REPOSITORY"]), Path.cwd())
     except (NightshiftError, OSError) as error:
         if (found := known(error)) is None:
             raise

@@ -1,8 +1,9 @@
 """Sign tonight's release and say under which version it is to be published.
 
 Runs in a clone of the night's commit, before the branch moves; its last line is JSON with the commit's message and the
-tags that the publisher makes in the same push. A digest that has a version is never versioned again: an unchanged
-release is not a new one, and a rollback by hand stays.
+tags that the publisher makes in the same push. A digest that has a version is never versioned again, and one that was
+ever assigned is not said again: an unchanged release is not a new one, and a rollback by hand stays. One that has a
+version and was never assigned waits for a night that died before it was deployed: it is said again.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nightshift import commit, registry, signature
-from nightshift.errors import CacheCorrupt, NightshiftError, ReleaseInvalid, known, tell
+from nightshift import commit, errors, registry, signature
+from nightshift.errors import CacheCorrupt, NightshiftError, ReleaseInvalid
 
 
 def said(metrics: dict[str, Any], version: str | None, night: str) -> dict[str, Any]:
@@ -29,11 +30,22 @@ def said(metrics: dict[str, Any], version: str | None, night: str) -> dict[str, 
     return {"message": f"{subject}\n\n{body}", "tags": tags, "released": digest if version else None}
 
 
+def again(metrics: dict[str, Any], known: registry.Release, assigned: bool, night: str) -> dict[str, Any]:
+    """What the publisher is told about a night whose release has its version already."""
+    done = said(metrics, None, night)
+    if assigned:
+        return done
+    body = f"{known.version} ({known.digest}) was released before, and not deployed yet."
+    return done | {"message": f"{done['message'].splitlines()[0]}\n\n{body}", "released": known.digest}
+
+
 def publish(clone: Path, home: Path, night: str) -> dict[str, Any]:
     """Sign and name the release of the commit that `clone` stands on. Raises ReleaseInvalid."""
     metrics = json.loads((clone / "metrics" / "release.json").read_text(encoding="utf-8"))
-    if not metrics.get("released") or registry.by_digest(clone, metrics["digest"]):
+    if not metrics.get("released"):
         return said(metrics, None, night)
+    if known := registry.by_digest(clone, metrics["digest"]):
+        return again(metrics, known, registry.assigned(clone, known.digest), night)
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -56,9 +68,9 @@ def main() -> None:
     try:
         done = publish(Path.cwd(), Path(os.environ["NIGHTSHIFT_HOME"]), os.environ.get("DVC_AIRFLOW_RUN", "Night"))
     except (NightshiftError, OSError) as error:
-        if (found := known(error)) is None:
+        if (found := errors.known(error)) is None:
             raise
-        sys.exit(tell("publish", found))
+        sys.exit(errors.tell("publish", found))
     print(json.dumps(done))
 
 
