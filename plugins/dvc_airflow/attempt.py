@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,10 @@ from dvc_airflow.project import Project, Stage
 GRACE_S = 4.0
 LARGEST_METRICS = 1 << 20  # bytes of all `cache: false` outs of one stage that travel between tasks
 RETRIED = {"lock", "storage", "lost"}  # outcomes that another attempt may mend
+# DVC's words for a shell that a signal ended; the shell is the recorder
+RECORDER_ENDED = re.compile(r"exited with -(\d+)$")
+# that come from outside a stage: out of memory, a host or terminal that goes, a disk; a crash of its own is its own
+OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS}
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,13 @@ class Attempt:
     def run(self) -> Result:
         """Do it. Never raises for what the stage does; the outcome tells."""
         began = time.monotonic()
-        kept = self._kept()
-        if kept is not None:
-            return kept
         try:
+            kept = self._kept()
+            if kept is not None:
+                return kept
             clone = self._clone()
+            if self.killed:
+                return self._cancelled(began)
             self._start(clone)
             return self._wait(clone, began)
         except (workspace.GitError, OSError) as error:
@@ -201,6 +208,8 @@ class Attempt:
             command, cwd=clone, env=scrubbed() | around, start_new_session=True, pass_fds=[reads]
         )
         os.close(reads)
+        if self.killed:  # between the last look and here
+            self.kill()
 
     def _needed(self, made: set[str]) -> dict[str, str]:
         """Path → md5 of the outs that this stage reads."""
@@ -216,6 +225,9 @@ class Attempt:
 
     def _wait(self, clone: Path, began: float) -> Result:
         assert self.child is not None
+        with suppress(ChildProcessError, ProcessLookupError):
+            os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its group is still its own
+            os.killpg(self.child.pid, signal.SIGKILL)  # what a killed recorder, or a stage, left running
         code = self.child.wait()
         os.close(self._leash)
         seconds = time.monotonic() - began
@@ -225,7 +237,7 @@ class Attempt:
         memory = int(record.get("memory_bytes", 0))
         name = self.stage.name
         if self.killed:
-            return Result(name, "cancelled", seconds, memory, sentence="it was ended from outside", report=report)
+            return self._cancelled(began, memory, report)
         if not result or "error" in result:
             outcome, sentence = _failure(code, record, report, result)
             where = f"{sentence} (its clone is kept at {clone})"
@@ -241,6 +253,10 @@ class Attempt:
         shutil.rmtree(self.job, ignore_errors=True)
         return Result(name, outcome, seconds, memory, entry, files, report=report)
 
+    def _cancelled(self, began: float, memory: int = 0, report: Mapping[str, Any] | None = None) -> Result:
+        seconds, sentence = time.monotonic() - began, "it was ended from outside"
+        return Result(self.stage.name, "cancelled", seconds, memory, sentence=sentence, report=report or {})
+
 
 # a -c command, so that the package's own folder is not on the path (`operator.py` lies there)
 _START = "import sys; from dvc_airflow.child import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
@@ -255,12 +271,15 @@ def _failure(
         return str(result["error"]), str(result["sentence"])
     if report.get("outcome"):
         return str(report["outcome"]), str(report.get("sentence", ""))
-    if code < 0 or record.get("signal") == signal.SIGKILL:
-        number = -code if code < 0 else signal.SIGKILL
+    if code < 0 or record.get("signal") in OUTSIDE:
+        number = -code if code < 0 else record["signal"]
         return "lost", f"it was ended by {signal.Signals(number).name} (out of memory, or a worker that died)"
     if record and record["code"] != 0:
         return "failed", f"its command ended with {record['code']}\n{tail}".rstrip()
-    return str(result.get("error", "lost")), str(result.get("sentence", f"the child ended with {code}"))
+    said = str(result.get("sentence", f"the child ended with {code}"))
+    if by := RECORDER_ENDED.search(said):
+        return "lost", f"the process that records its command was ended by {signal.Signals(int(by[1])).name}"
+    return str(result.get("error", "lost")), said
 
 
 def scrubbed() -> dict[str, str]:

@@ -2,15 +2,18 @@
 
 One process does both through DVC's API (two commands take a second longer a stage). It leads a session of its own,
 so that everything that the stage starts can be ended together, and it hangs on a leash: a pipe whose write end only
-the task holds. When the task dies, however it dies, the pipe ends and this process ends the whole group, itself
-last. What a stage reads from the cache is hashed where that is cheap (files, and the lists of folders), and where the
-stage failed the files of folders too.
+the task holds. When the task dies, however it dies, the pipe ends and this process ends the whole group, itself last:
+it waits for its own SIGKILL, since a stage that ends on SIGTERM may leave helpers that do not.
+
+What a stage reads from the cache is hashed where that is cheap (files, and the lists of folders), and where the stage
+failed the files of folders too.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -34,10 +37,15 @@ def main(job: str, leash: int) -> int:
         leash: file descriptor that ends when the task is gone.
     """
     signal.signal(signal.SIGTERM, lambda *_: None)  # the stage gets the group's SIGTERM; this one reports afterwards
-    threading.Thread(target=_hang_on, args=(leash,), daemon=True).start()
-    asked = json.loads(Path(job).read_text(encoding="utf-8"))
-    result = _reproduce(**asked)
-    Path(job).with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
+    hanging = threading.Thread(target=_hang_on, args=(leash,), daemon=True)
+    hanging.start()
+    try:
+        asked = json.loads(Path(job).read_text(encoding="utf-8"))
+        result = _reproduce(**asked)
+        Path(job).with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
+    finally:
+        if select.select([leash], [], [], 0)[0]:
+            hanging.join()  # does not return: the SIGKILL is for this process too
     return 0 if "error" not in result else 1
 
 

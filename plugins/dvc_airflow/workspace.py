@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 OWNER = "owner.pid"
@@ -72,18 +71,21 @@ def tags(repository: Path) -> dict[str, str]:
 
 
 def sweep(clones: Path) -> list[Path]:
-    """Remove clones whose owner no longer lives; returns them."""
+    """Remove clones whose owner no longer lives, with the job's folder that one may stand in; returns what went."""
     gone = []
     for folder in sorted(clones.iterdir()) if clones.is_dir() else []:
-        owner = folder / ".git" / OWNER
-        if not owner.is_file() or not _alive(int(owner.read_text(encoding="utf-8"))):
+        if not any(_owned(clone) for clone in (folder, folder / "clone")):
             shutil.rmtree(folder, ignore_errors=True)
             gone.append(folder)
     return gone
 
 
-def _alive(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
+def _owned(clone: Path) -> bool:
+    """Whether the process that made a clone still lives."""
+    try:
+        os.kill(int((clone / ".git" / OWNER).read_text(encoding="utf-8")), 0)
+    except PermissionError:  # it lives, as another user
         return True
-    return False
+    except (OSError, ValueError):  # it is gone, was never named, or its name not written to the end
+        return False
+    return True

@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dvc_airflow import lock, objects, project
+from dvc_airflow import lock, objects, plan, project, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -31,6 +32,12 @@ stages:
     [
         ("echo first >&2; echo last words >&2; exit 37", "failed", "its command ended with 37\nfirst\nlast words"),
         ("kill -9 $$", "lost", "SIGKILL"),
+        ("kill -TERM $$", "lost", "SIGTERM"),
+        ("kill -HUP $$", "lost", "SIGHUP"),
+        ("kill -BUS $$", "lost", "SIGBUS"),
+        ("kill -SEGV $$", "failed", "its command ended with 139"),
+        ("kill -ABRT $$", "failed", "its command ended with 134"),
+        ("kill -9 $PPID; sleep 1000", "lost", "the process that records its command was ended by SIGKILL"),
         ("true", "failed", "output 'out.txt' does not exist"),
         (f"echo '{REFUSAL}' > $DVC_AIRFLOW_OUTCOME; exit 12", "refused", "no data"),
     ],
@@ -122,6 +129,68 @@ def test_a_task_that_is_killed_takes_its_stage_along(toy: Make, tmp_path: Path) 
     os.kill(task, 9)
     os.waitpid(task, 0)
     _gone([int(pid) for pid in mark.read_text().split()], within_s=10)
+
+
+def test_a_helper_that_ignores_sigterm_goes_with_a_stage_that_does_not(toy: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "pids"
+    helper = "(trap '' TERM; exec sleep 1000) >/dev/null 2>&1 &"
+    made = toy(FAILING.format(cmd=json.dumps(f"{helper} echo $! $$ > {mark}; exec sleep 1000")))
+    task = os.fork()
+    if task == 0:
+        made.attempt("bad", made.night("HEAD"), {}).run()
+        os._exit(0)
+    _appears(mark)
+    os.kill(task, 9)
+    os.waitpid(task, 0)
+    _gone([int(pid) for pid in mark.read_text().split()], within_s=10)
+
+
+def test_a_recorder_that_is_killed_leaves_no_stage(toy: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "pids"
+    made = toy(FAILING.format(cmd=json.dumps(f"echo $$ > {mark}; kill -9 $PPID; exec sleep 1000")))
+    assert made.attempt("bad", made.night("HEAD"), {}).run().outcome == "lost"
+    _gone([int(mark.read_text())])
+
+
+def test_a_stage_that_is_ended_while_it_is_cloned_does_not_start(
+    toy: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mark = tmp_path / "started"
+    made = toy(FAILING.format(cmd=f"touch {mark}"))
+    attempt = made.attempt("bad", made.night("HEAD"), {})
+    real = workspace.make
+
+    def make(*given: Any) -> Path:
+        attempt.kill()
+        return real(*given)
+
+    monkeypatch.setattr(workspace, "make", make)
+    assert attempt.run().outcome == "cancelled"
+    assert not mark.exists()
+
+
+def test_a_disk_that_fails_before_the_clone_is_said_too(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bool:
+        raise OSError(5, "Input/output error", "cache")
+
+    made = toy()
+    monkeypatch.setattr(plan, "unchanged", fails)
+    result = made.attempt("numbers", made.night("HEAD"), {}).run()
+    assert (result.outcome, result.sentence) == ("storage", "cache: Input/output error")
+
+
+def test_sweeping_leaves_the_clones_of_the_living(toy: Make, tmp_path: Path) -> None:
+    made, clones = toy(), tmp_path / "clones"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for owner, pid in [("living", os.getpid()), ("dead", dead.pid)]:
+        for folder in (clones / f"{owner}-pin", clones / f"{owner}-stage" / "clone"):
+            workspace.make(made.root, "HEAD", folder, {}, made.root / ".dvc" / "cache")
+            (folder / ".git" / workspace.OWNER).write_text(str(pid))
+    cut = workspace.make(made.root, "HEAD", clones / "cut-pin", {}, made.root / ".dvc" / "cache")
+    (cut / ".git" / workspace.OWNER).write_text("")
+    assert [path.name for path in workspace.sweep(clones)] == ["cut-pin", "dead-pin", "dead-stage"]
+    assert sorted(path.name for path in clones.iterdir()) == ["living-pin", "living-stage"]
 
 
 def test_the_stage_sees_no_airflow_secret(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
