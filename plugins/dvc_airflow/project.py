@@ -20,8 +20,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-VERSION = 1  # of the cached form
+VERSION = 2  # of the cached form
 KINDS = ("outs", "metrics", "plots")
+AIRFLOW = ("pool", "slots", "retries")  # keys of a stage's `meta.airflow`
 
 
 class ProjectError(Exception):
@@ -50,13 +51,12 @@ class Stage:
     outs: tuple[Out, ...]
     params: Mapping[str, list[str]]
     always_changed: bool
-    frozen: bool
     desc: str
     meta: Mapping[str, Any]
 
     @property
     def airflow(self) -> Mapping[str, Any]:
-        """`meta.airflow`: pool, slots, retries and the like."""
+        """`meta.airflow`: pool, slots and retries, those that it names."""
         return dict(self.meta.get("airflow") or {})
 
 
@@ -122,6 +122,7 @@ def read(root: Path, cache: Path | None = None) -> Project:
     stages = _expand(root)
     project = Project({name: _stage(name, body) for name, body in stages.items()})
     _refuse_folders(project)
+    _refuse_unknown(project)
     if known:
         _keep(project, known)
     return project
@@ -199,7 +200,6 @@ def _stage(name: str, body: Mapping[str, Any]) -> Stage:
         outs=tuple(sorted(outs, key=lambda out: out.path)),
         params=_params(body.get("params") or []),
         always_changed=bool(body.get("always_changed")),
-        frozen=bool(body.get("frozen")),
         desc=str(body.get("desc") or ""),
         meta=body.get("meta") or {},
     )
@@ -233,6 +233,18 @@ def _refuse_folders(project: Project) -> None:
                     f"dvc.yaml: stage {stage.name} depends on {dep}, the folder above {', '.join(sorted(below))}; "
                     "name those outs instead"
                 )
+
+
+def _refuse_unknown(project: Project) -> None:
+    """A key of `meta.airflow` that nothing obeys would be a setting that its writer believes in."""
+    for stage in project.stages.values():
+        said = stage.meta.get("airflow") or {}
+        unknown = [str(key) for key in said if key not in AIRFLOW] if isinstance(said, Mapping) else [str(said)]
+        if unknown:
+            raise ProjectError(
+                f"dvc.yaml: stage {stage.name}: meta.airflow has an unknown key {unknown[0]}; "
+                f"name one of {', '.join(AIRFLOW)}"
+            )
 
 
 def dumps(project: Project) -> str:

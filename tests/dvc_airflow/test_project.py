@@ -45,6 +45,17 @@ def test_a_broken_dvc_yaml_is_refused_in_a_line_with_its_line(dvc_yaml: str, sai
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [("{retry: 3}", "retry"), ("{pool: cpu, slot: 2}", "slot"), ("cpu", "cpu")],
+)
+def test_an_unknown_key_of_meta_airflow_is_refused(said: str, key: str, toy: Make) -> None:
+    made = toy(f"stages:\n  one: {{cmd: a, outs: [x], meta: {{airflow: {said}}}}}\n")
+    wanted = f"stage one: meta.airflow has an unknown key {key}; name one of pool, slots, retries"
+    with pytest.raises(project.ProjectError, match=wanted):
+        project.read(made.root)
+
+
 def test_no_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(project.ProjectError, match=r"no dvc\.yaml"):
         project.read(tmp_path)
