@@ -2,9 +2,10 @@
 
 The commit's tree is the pinned tree with the night's dvc.lock and `cache: false` files; its parents are the
 branch's tip and the pinned commit. Nothing is merged, and nothing is committed when nothing differs. The project's
-own `publish` command runs in a clone of that commit and prints, as its last line, JSON with a message and tags.
-Branch and tags go to the repository of record in one atomic push with a lease; what it refuses stays under
-`<refs>/unpublished/<run>`, and the next night publishes it.
+own `publish` command runs in a clone of that commit and prints, as its last line, JSON with a message and tags. Where
+nothing differs it runs at the tip, since the night that wrote it may have died before what follows a release; its
+message and tags are then not used. Branch and tags go to the repository of record in one atomic push with a lease;
+what it refuses stays under `<refs>/unpublished/<run>` until a night after it is pushed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class PublishError(Exception):
 
 @dataclass(frozen=True)
 class Published:
-    """`commit` is the branch's tip; `new` whether this night moved it; `said` what the project's command printed."""
+    """The night's commit; whether it moved the branch, and why not; what the project's command printed."""
 
     commit: str
     new: bool
@@ -56,17 +57,22 @@ def publish(
         raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
     tip = head(repository, branch)
     tree = snapshot.with_files(repository, night.commit, _files(project, results))
+    cache = workspace.cache_of(repository)
     if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
-        return Published(tip, new=False)
+        said = ask(command, night, tip, env, clones, cache) if command else {}
+        return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
     parents = [parent for parent in (tip, night.commit) if parent]
     draft = git(repository, "commit-tree", tree, *_parents(parents), "-m", f"Night {night.run}", env=WHO)
-    said = ask(command, night, draft, env, clones, workspace.cache_of(repository)) if command else {}
+    said = ask(command, night, draft, env, clones, cache) if command else {}
     message = str(said.get("message") or f"Night {night.run}")
     commit = git(repository, "commit-tree", tree, *_parents(parents), "-m", message, env=WHO)
     tags = {str(tag["name"]): _tag(repository, commit, tag) for tag in said.get("tags", [])}
+    waiting = _unpublished(repository, refs, "delete %(refname) %(objectname)")
     refused = _push(repository, branch, tip or NONE, commit, tags)
     if refused:
         git(repository, "update-ref", f"{refs}/unpublished/{night.run}", commit)
+    elif waiting:
+        git(repository, "update-ref", "--stdin", stdin="".join(f"{line}\n" for line in waiting))
     return Published(commit, new=not refused, refused=refused, said=said)
 
 
@@ -80,10 +86,9 @@ def head(repository: Path, branch: str) -> str | None:
 
 def newest(repository: Path, branch: str, refs: str, commit: str) -> tuple[dict[str, lock.Entry], dict[str, str]]:
     """The newest entry of every stage and its commit: of the branch, unpublished nights, the pinned commit."""
-    listed = git(repository, "for-each-ref", "--sort=-committerdate", "--format=%(objectname)", f"{refs}/unpublished")
     entries: dict[str, lock.Entry] = {}
     came: dict[str, str] = {}
-    for one in filter(None, [head(repository, branch), *listed.splitlines(), commit]):
+    for one in filter(None, [head(repository, branch), *_unpublished(repository, refs, "%(objectname)"), commit]):
         try:
             text = git(repository, "cat-file", "blob", f"{one}:dvc.lock")
         except GitError:
@@ -92,6 +97,12 @@ def newest(repository: Path, branch: str, refs: str, commit: str) -> tuple[dict[
             if name not in entries:
                 entries[name], came[name] = entry, one
     return entries, came
+
+
+def _unpublished(repository: Path, refs: str, form: str) -> list[str]:
+    """A line for each night that could not be pushed, the newest first."""
+    listed = git(repository, "for-each-ref", "--sort=-committerdate", f"--format={form}", f"{refs}/unpublished")
+    return listed.splitlines()
 
 
 def _files(project: Project, results: Mapping[str, Result]) -> dict[str, str]:
@@ -117,9 +128,11 @@ def ask(command: str, night: Night, commit: str, env: Mapping[str, str], clones:
         raise PublishError(f"`{command}` ended with {ended.returncode}{last} (its clone is kept at {clone})")
     workspace.remove(clone)
     try:
-        said: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        said = json.loads(lines[-1]) if lines else {}
+        if not isinstance(said, dict):
+            raise ValueError
     except ValueError:
-        raise PublishError(f"the last line of `{command}` is not JSON: {lines[-1][:200]}") from None
+        raise PublishError(f"the last line of `{command}` is no JSON object: {lines[-1][:200]}") from None
     return said
 
 

@@ -20,7 +20,8 @@ SAYS = """\
 import json
 total = json.load(open("total.json"))["total"]
 print("some words")
-print(json.dumps({"message": f"total {total}", "tags": [{"name": "toy@v0.0.1", "message": "first"}]}))
+said = {"message": f"total {total}", "tags": [{"name": "toy@v0.0.1", "message": "first"}], "released": "toy"}
+print(json.dumps(said))
 """
 
 
@@ -81,7 +82,8 @@ def test_a_night_without_all_its_stages_is_not_published(toy: Make) -> None:
     [
         ("false", "`false` ended with 1 "),
         ("sh -c 'echo first >&2; echo publish: no room. >&2; exit 14'", r"ended with 14: publish: no room\. "),
-        ("echo done", "the last line of `echo done` is not JSON: done"),
+        ("echo done", "the last line of `echo done` is no JSON object: done"),
+        ("echo 5", "the last line of `echo 5` is no JSON object: 5"),
     ],
 )
 def test_a_failing_command_publishes_nothing(command: str, sentence: str, toy: Make) -> None:
@@ -101,7 +103,9 @@ def test_a_night_is_one_commit_with_its_tags_and_an_equal_night_is_none(toy: Mak
     assert made.git("rev-parse", "nightly", "nightly^1") == f"{done.commit}\n{made.git('rev-parse', 'HEAD')}"
     assert made.git("cat-file", "-t", "toy@v0.0.1") == "tag"
     assert json.loads(made.git("show", "nightly:total.json")) == {"total": 6}
-    assert publication(made, results, "python says.py") == Published(done.commit, new=False)
+    again = publication(made, results, "python says.py")
+    assert again == Published(done.commit, new=False, said={"released": "toy"})  # it is asked, and makes nothing
+    assert made.git("rev-parse", "nightly") == done.commit
     entries, came = newest(made.root, "nightly", REFS, "HEAD")
     assert set(entries) == set(results)
     assert set(came.values()) == {done.commit}
@@ -117,6 +121,8 @@ def test_what_a_push_refuses_is_kept_and_found_again(toy: Make) -> None:
     assert made.git("rev-parse", f"{REFS}/unpublished/night") == done.commit
     made.git("checkout", "-q", "main")
     assert set(newest(made.root, "nightly", REFS, "HEAD")[0]) == set(results)
+    assert publication(made, results).new
+    assert made.git("for-each-ref", REFS) == ""  # what waited is in the branch's entries
 
 
 def test_one_night_at_a_time(toy: Make) -> None:
