@@ -1,26 +1,34 @@
 """One night at a time: a lease that is a Git ref, and the ref's compare-and-swap.
 
-The lease is a commit at `<refs>/running` whose message names the run and its host, and when it was renewed. Whoever
-moves the ref from the value that it read holds it; the loser is told who does. A lease that was not renewed for ten
-minutes may be taken over, and so may one whose run Airflow says has ended.
+The lease is a commit at `<refs>/running` whose message names the run (by Airflow's id) and its host, and when it was
+renewed. Whoever moves the ref from the value that it read holds it; the loser is told who does. Stages of one run renew
+it side by side: who loses to another of them has it renewed. A lease that was not renewed for ten minutes may be taken
+over, and so may one whose run Airflow says has ended.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvc_airflow.workspace import GitError, git
 
 STALE_S = 600.0
+RENEW_S = 60.0
 NONE = "0" * 40
 WHO = {
     f"GIT_{role}_{part}": value
     for role in ("AUTHOR", "COMMITTER")
     for part, value in [("NAME", "dvc-airflow"), ("EMAIL", "dvc-airflow@localhost")]
 }
+
+log = logging.getLogger(__name__)
 
 
 class Held(Exception):
@@ -53,7 +61,7 @@ def read(repository: Path, refs: str) -> Lease | None:
 def take(
     repository: Path, refs: str, run: str, host: str, now: float, ended: Callable[[str], bool] = lambda run: False
 ) -> Lease:
-    """Take the lease for `run`, or renew it. Raises Held.
+    """Take the lease for `run`, or renew it. Raises Held, and GitError when Git does not write it.
 
     Args:
         now: seconds since the epoch.
@@ -67,8 +75,31 @@ def take(
         git(repository, "update-ref", f"{refs}/running", commit, held.commit if held else NONE)
     except GitError:
         other = read(repository, refs)
-        raise Held(other.run if other else "of someone else", other.host if other else "another host") from None
+        if other == held:  # nobody was faster: Git itself could not
+            raise
+        if other is None or other.run != run:
+            raise Held(other.run if other else "of someone else", other.host if other else "another host") from None
+        return other
     return Lease(run, host, now, commit)
+
+
+@contextmanager
+def renewed(repository: Path, refs: str, run: str, host: str, every_s: float = RENEW_S) -> Iterator[None]:
+    """Renew the lease of `run` while the block runs; a renewal that fails is logged, and the next is tried."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(every_s):
+            try:
+                take(repository, refs, run, host, time.time())
+            except (Held, GitError, OSError) as error:
+                log.warning("the lease was not renewed: %s", error)
+
+    threading.Thread(target=renew, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def release(repository: Path, refs: str, run: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from dvc_airflow import lease, project, snapshot
 from dvc_airflow.attempt import Result
 from dvc_airflow.publish import Published, PublishError, newest, publish
+from dvc_airflow.workspace import GitError
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -152,6 +154,50 @@ def test_of_two_that_take_the_lease_at_once_one_is_told(toy: Make, monkeypatch: 
     with pytest.raises(lease.Held, match="the night first"):
         lease.take(made.root, REFS, "second", "here", now=1.0)
     assert fired
+
+
+def test_who_loses_to_a_renewal_of_its_own_run_has_it_renewed(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy()
+    lease.take(made.root, REFS, "one", "here", now=1.0)
+    real, fired = lease.read, list[lease.Lease | None]()
+
+    def slow(repository: Path, refs: str) -> lease.Lease | None:
+        seen = real(repository, refs)
+        if not fired:
+            fired.append(None)
+            fired[0] = lease.take(made.root, REFS, "one", "here", now=2.0)
+        return seen
+
+    monkeypatch.setattr(lease, "read", slow)
+    assert lease.take(made.root, REFS, "one", "here", now=3.0) == fired[0] == real(made.root, REFS)
+
+
+def test_a_lease_that_git_cannot_write_is_not_laid_to_anyone(toy: Make) -> None:
+    made = toy()
+    lease.take(made.root, REFS, "one", "here", now=1.0)
+    (made.root / ".git" / REFS / "running.lock").write_text("")
+    with pytest.raises(GitError, match="remove the file manually"):
+        lease.take(made.root, REFS, "one", "here", now=2.0)
+
+
+def test_renewing_goes_on_after_a_failure(
+    toy: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, over = toy(), threading.Event()
+    failures: list[Exception] = [lease.Held("two", "there"), GitError("git update-ref: no room")]
+
+    def take(*_: object) -> None:
+        if failures:
+            raise failures.pop(0)
+        over.set()
+
+    monkeypatch.setattr(lease, "take", take)
+    with lease.renewed(made.root, REFS, "one", "here", every_s=0.01):
+        assert over.wait(10)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the lease was not renewed: the night two on there is under way; follow it, or wait until it ends",
+        "the lease was not renewed: git update-ref: no room",
+    ]
 
 
 def test_a_whole_form_overrides_only_what_was_changed_in_it() -> None:
