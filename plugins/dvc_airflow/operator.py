@@ -9,23 +9,21 @@ from __future__ import annotations
 import json
 import re
 import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow import lease, project, publish, snapshot, workspace
 from dvc_airflow.attempt import RETRIED, Attempt, Night, Result
 from dvc_airflow.project import Project
 from dvc_airflow.workspace import GitError
 
-RENEW_S = 60.0
 WAIT_FOR_SHAPE_S = 60.0
 PIN, PUBLISH, END = "pin", "publish", "end"
 
@@ -91,20 +89,9 @@ class Task(BaseOperator):
                 found[name] = Result.of(said)
         return found
 
-    @contextmanager
-    def leased(self, run: str) -> Iterator[None]:
+    def leased(self, context: Any) -> AbstractContextManager[None]:
         """Renew the night's lease while the block runs."""
-        done = threading.Event()
-
-        def renew() -> None:
-            while not done.wait(RENEW_S):
-                lease.take(Path(self.settings.root), self.settings.refs, run, socket.gethostname(), time.time())
-
-        threading.Thread(target=renew, daemon=True).start()
-        try:
-            yield
-        finally:
-            done.set()
+        return lease.renewed(Path(self.settings.root), self.settings.refs, context["run_id"], socket.gethostname())
 
 
 class PinOperator(Task):
@@ -120,7 +107,7 @@ class PinOperator(Task):
         """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
         run, root = run_name(context["run_id"]), Path(self.settings.root)
         try:
-            self._lease(context, run)
+            self._lease(context)
             overrides = snapshot.chosen(context["dag_run"].conf or {}, self.dag.params.dump())
             commit = snapshot.take(root)
             if name := overrides.pop("profile", None):
@@ -138,12 +125,12 @@ class PinOperator(Task):
         night = Night(str(root), commit, tags, entries, came, run)
         return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
 
-    def _lease(self, context: Any, run: str) -> None:
-        def ended(other: str) -> bool:
-            known = context["ti"].get_previous_dagrun()
-            return bool(known) and run_name(known.run_id) == other
+    def _lease(self, context: Any) -> None:
+        def ended(run: str) -> bool:
+            return has_ended(context["ti"], self.dag_id, run)
 
-        lease.take(Path(self.settings.root), self.settings.refs, run, socket.gethostname(), time.time(), ended)
+        root, refs, run = Path(self.settings.root), self.settings.refs, context["run_id"]
+        lease.take(root, refs, run, socket.gethostname(), time.time(), ended)
 
     def _same_graph(self, context: Any, known: Project) -> None:
         """Wait until the scheduler follows the pinned commit's graph."""
@@ -171,7 +158,7 @@ class StageOperator(Task):
         above = self.results(context, self.ancestors)
         number = context["ti"].try_number
         self._attempt = Attempt(night, known, self.stage, above, self.settings.clones, self.settings.env, number)
-        with self.leased(night.run):
+        with self.leased(context):
             result = self._attempt.run()
         context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
         self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
@@ -238,7 +225,7 @@ class EndOperator(Task):
         run, ti = run_name(context["run_id"]), context["ti"]
         done = ti.xcom_pull(task_ids=PUBLISH) or {}
         pinned = ti.xcom_pull(task_ids=PIN)
-        lease.release(Path(self.settings.root), self.settings.refs, run)
+        lease.release(Path(self.settings.root), self.settings.refs, context["run_id"])
         record: dict[str, Any] = {"run": run, "published": None, "new": False, "stages": {}}
         said = [ti.xcom_pull(task_ids=one, key="sentence") for one in (PIN, PUBLISH, *self.after)]
         record |= {"sentence": next(filter(None, said), None)}
@@ -258,6 +245,13 @@ class EndOperator(Task):
         draft.replace(place)
         if not done:
             raise AirflowFailException("the night was not published; the first failed task says why")
+
+
+def has_ended(ti: Any, dag_id: str, run_id: str) -> bool:
+    """Whether Airflow knows that a run has ended; a run that it cannot tell of has not."""
+    with suppress(AirflowRuntimeError):
+        return ti.get_dagrun_state(dag_id, run_id) in ("success", "failed")
+    return False
 
 
 def _refusal(context: Any, error: Exception) -> AirflowFailException:
