@@ -133,7 +133,7 @@ class PinOperator(Task):
         lease.take(root, refs, run, socket.gethostname(), time.time(), ended)
 
     def _same_graph(self, context: Any, known: Project) -> None:
-        """Wait until the scheduler follows the pinned commit's graph."""
+        """Wait until the scheduler follows the pinned commit's graph. Raises Refused when it does not."""
         if known.shape == self.shape:
             return
         deadline = time.monotonic() + WAIT_FOR_SHAPE_S
@@ -141,7 +141,7 @@ class PinOperator(Task):
             if shape_tag(known) in context["ti"].get_dag(self.dag_id).tags:
                 return
             time.sleep(1)
-        raise AirflowFailException("the scheduler follows another graph than the pinned commit's; trigger again")
+        raise snapshot.Refused("the scheduler follows another graph than the pinned commit's; trigger again")
 
 
 class StageOperator(Task):
@@ -201,7 +201,7 @@ class CommandOperator(Task):
         self.command = command
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Run it. Fails with its sentence."""
+        """Run it. Raises its sentence, for Airflow to try again."""
         night, _ = self.pinned(context)
         done = context["ti"].xcom_pull(task_ids=PUBLISH)
         root = Path(self.settings.root)
@@ -210,7 +210,7 @@ class CommandOperator(Task):
         try:
             return publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
         except (publish.PublishError, GitError) as error:
-            raise _refusal(context, error) from None
+            raise _refusal(context, error, AirflowException) from None
 
 
 class EndOperator(Task):
@@ -221,30 +221,54 @@ class EndOperator(Task):
         self.after = after
 
     def execute(self, context: Any) -> None:
-        """Record the night. Fails when it was not published, so that a broken night is never a success."""
-        run, ti = run_name(context["run_id"]), context["ti"]
-        done = ti.xcom_pull(task_ids=PUBLISH) or {}
-        pinned = ti.xcom_pull(task_ids=PIN)
+        """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""
+        ti, run = context["ti"], run_name(context["run_id"])
         lease.release(Path(self.settings.root), self.settings.refs, context["run_id"])
-        record: dict[str, Any] = {"run": run, "published": None, "new": False, "stages": {}}
-        said = [ti.xcom_pull(task_ids=one, key="sentence") for one in (PIN, PUBLISH, *self.after)]
-        record |= {"sentence": next(filter(None, said), None)}
-        if pinned:
+        done = ti.xcom_pull(task_ids=PUBLISH) or {}
+        followed = {one: ti.xcom_pull(task_ids=one) for one in self.after}
+        failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
+        record: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
+        record |= {"new": done.get("new", False), "refused": done.get("refused", ""), "stages": {}}
+        if ti.xcom_pull(task_ids=PIN):
             night, known = self.pinned(context)
-            stages = {name: _reported(ti.xcom_pull(task_ids=task_id(name), key="result")) for name in known.stages}
-            record |= {"commit": night.commit, "published": done.get("commit"), "new": done.get("new", False)}
-            record |= {"refused": done.get("refused", ""), "stages": {n: s for n, s in stages.items() if s}}
-            record |= {key: _metric(stages, place) for key, place in self.settings.headline.items()}
-            record |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
-            for one in self.after:
-                record |= ti.xcom_pull(task_ids=one) or {}
+            record |= {"commit": night.commit, "stages": self._stages(context, list(known.stages))}
+        record |= {key: _metric(record["stages"], place) for key, place in self.settings.headline.items()}
+        record |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
+        for said in followed.values():
+            record |= said or {}
+        record["why_not_deployed"] = None if record["deployed"] else _why_not(done, failed)
         place = Path(self.settings.record) / run / "night.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         draft = place.with_suffix(".draft")
         draft.write_text(json.dumps(record, indent=2), encoding="utf-8")
         draft.replace(place)
+        if failed:
+            raise AirflowFailException(record["sentence"])
         if not done:
             raise AirflowFailException("the night was not published; the first failed task says why")
+
+    def _sentence(self, ti: Any, failed: str | None) -> str | None:
+        """What the task said that ended the night; never None where that is `failed`, a command behind publish."""
+        tasks = (PIN, PUBLISH, failed) if failed else (PIN, PUBLISH)
+        said = next(filter(None, (ti.xcom_pull(task_ids=one, key="sentence") for one in tasks)), None)
+        return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
+
+    def _stages(self, context: Any, names: list[str]) -> dict[str, Any]:
+        """What is recorded of each stage that ran; one that failed without a result was lost each time."""
+        ti, run_id = context["ti"], context["run_id"]
+        said = {name: ti.xcom_pull(task_ids=task_id(name), key="result") for name in names}
+        states = {} if all(said.values()) else _states(ti, self.dag_id, run_id)
+        for name in names:
+            if not said[name] and states.get(task_id(name)) == "failed":
+                place = f"dag_id={self.dag_id}/run_id={run_id}/task_id={task_id(name)}"
+                sentence = f"its worker died, or a person ended it, without a result; Airflow's logs are in {place}"
+                said[name] = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
+        return {name: _reported(one) for name, one in said.items() if one}
+
+
+def released(done: Mapping[str, Any] | None) -> bool:
+    """Whether what `publish` returned is a release that what follows it finds in the repository of record."""
+    return bool(done and (done.get("said") or {}).get("released") and not done.get("refused"))
 
 
 def has_ended(ti: Any, dag_id: str, run_id: str) -> bool:
@@ -254,10 +278,29 @@ def has_ended(ti: Any, dag_id: str, run_id: str) -> bool:
     return False
 
 
-def _refusal(context: Any, error: Exception) -> AirflowFailException:
-    """What ends a task for good; its sentence is kept for night.json."""
+def _states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:
+    """Task → state in a run; empty where Airflow does not tell."""
+    with suppress(AirflowRuntimeError):
+        found: Mapping[str, str] = ti.get_task_states(dag_id, run_ids=[run_id]).get(run_id) or {}
+        return found
+    return {}
+
+
+def _why_not(done: Mapping[str, Any], failed: str | None) -> str:
+    """Why nothing was deployed tonight."""
+    if not done:
+        return "the night was not published"
+    if not (done.get("said") or {}).get("released"):
+        return "no release tonight"
+    if done.get("refused"):
+        return f"the push was refused: {done['refused']}"
+    return f"{failed} failed" if failed else "no command deploys"
+
+
+def _refusal(context: Any, error: Exception, kind: type[AirflowException] = AirflowFailException) -> AirflowException:
+    """What ends a task, by default for good; its sentence is kept for night.json."""
     context["ti"].xcom_push(key="sentence", value=str(error))
-    return AirflowFailException(str(error))
+    return kind(str(error))
 
 
 def shape_tag(known: Project) -> str:
@@ -265,9 +308,7 @@ def shape_tag(known: Project) -> str:
     return f"dvc-{known.shape}"
 
 
-def _reported(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if not said:
-        return None
+def _reported(said: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: said[key] for key in ("outcome", "seconds", "memory_bytes", "attempts", "sentence")}
     return kept | dict(said.get("report") or {}) | {"metrics": _metrics(said)}
 

@@ -41,6 +41,9 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
 ) -> DAG:
     """The DAG of a DVC project.
 
+    A stage's `meta.airflow` may name `pool`, `slots` (of the pool; 1) and `retries` (2); other keys are refused. Only
+    what another attempt may mend is tried again (a lock, a store, a lost worker): `failed` and `refused` never are.
+
     Args:
         dag_id: its name in Airflow.
         project_root: the checkout of record.
@@ -48,7 +51,8 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         refs: namespace for the lease and for what could not be published.
         env: variables for stages and commands; {clone} becomes the clone's path.
         publish: command run in a clone of the night's commit; its last line is JSON with message, tags, released.
-        after: task → command to run when `publish` said that something was released.
+        after: task → command to run, in this order, when `publish` said that something was released and the push was
+            not refused. One that fails is tried again, so it must bear to be repeated; the night is then no success.
         headline: key of night.json → 'stage.metric' that it shows.
         record: folder for `<run>/night.json`; default `.dvc/tmp/runs`.
         dag: passed to Airflow's DAG (schedule, params, …).
@@ -130,9 +134,8 @@ def _airflow(stage: Stage) -> dict[str, Any]:
     """Pool, slots and retries of a stage, from `meta.airflow`."""
     said = stage.airflow
     found: dict[str, Any] = {"retries": int(said.get("retries", RETRIES)), "retry_delay": RETRY_DELAY}
-    if "pool" in said:
-        found |= {"pool": str(said["pool"]), "pool_slots": int(said.get("slots", 1))}
-    return found
+    found["pool_slots"] = int(said.get("slots", 1))
+    return found | ({"pool": str(said["pool"])} if "pool" in said else {})
 
 
 def _about(stage: Stage) -> str:
@@ -154,11 +157,12 @@ def _after(after: Mapping[str, str], last: BaseOperator, settings: Settings) -> 
     gate.set_upstream(last)
     above: BaseOperator = gate
     for name, command in after.items():
-        task = operator.CommandOperator(task_id=name, command=command, settings=settings)
+        again: dict[str, Any] = {"retries": RETRIES, "retry_delay": RETRY_DELAY}
+        task = operator.CommandOperator(task_id=name, command=command, settings=settings, **again)
         task.set_upstream(above)
         above = task
     return [last, above]
 
 
 def _released(ti: Any) -> bool:
-    return bool(((ti.xcom_pull(task_ids=PUBLISH) or {}).get("said") or {}).get("released"))
+    return operator.released(ti.xcom_pull(task_ids=PUBLISH))

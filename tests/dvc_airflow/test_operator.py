@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dvc_airflow import lease
+from dvc_airflow import lease, project, publish
+from dvc_airflow.attempt import Result
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -59,6 +61,110 @@ def dag(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Toy
     return made, DvcDag("toy", made.root, after={"deploy": "python deploy.py"}, headline={"total": "total.total"})
 
 
+def ended(made: Toy, dag: Any, ti: Task) -> tuple[dict[str, Any], str]:
+    """night.json as `end` writes it, and what it fails with."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    said = ""
+    try:
+        dag.get_task("end").execute({"ti": ti, "run_id": RUN})
+    except AirflowFailException as error:
+        said = str(error)
+    (place,) = (made.root / ".dvc" / "tmp" / "runs").glob("*/night.json")
+    return json.loads(place.read_text()), said
+
+
+def pinned(made: Toy) -> Task:
+    night, known = made.night("HEAD"), project.read(made.root)
+    pin = {"night": json.dumps(asdict(night)), "project": project.dumps(known)}
+    results = {
+        (one.replace("@", "."), "result"): Result(one, "ran").as_json() | {"attempts": 1} for one in known.stages
+    }
+    return Task({("pin", "return_value"): pin, **results})
+
+
+def published(made: Toy, **said: Any) -> Task:
+    ti = pinned(made)
+    done = publish.Published("c" * 40, new=True, refused=said.pop("refused", ""), said=said)
+    ti.said["publish", "return_value"] = asdict(done)
+    return ti
+
+
+def test_a_night_without_a_release_is_a_success_that_says_so(dag: Any) -> None:
+    made, of = dag
+    night, said = ended(made, of, published(made, released=None))
+    assert said == ""
+    assert (night["deployed"], night["why_not_deployed"]) == (None, "no release tonight")
+
+
+def test_a_deploy_that_failed_is_no_success(dag: Any) -> None:
+    made, of = dag
+    ti = published(made, released="a" * 64)
+    ti.said["deploy", "sentence"] = "`python deploy.py` ended with 14"
+    night, said = ended(made, of, ti)
+    assert said == night["sentence"] == "`python deploy.py` ended with 14"
+    assert (night["deployed"], night["why_not_deployed"]) == (None, "deploy failed")
+
+
+def test_a_deploy_whose_worker_died_is_no_success(dag: Any) -> None:
+    made, of = dag
+    night, said = ended(made, of, published(made, released="a" * 64))
+    assert said == night["sentence"] == "deploy did not end well and said nothing; read its log in Airflow"
+
+
+def test_a_deploy_that_went_well_is_recorded(dag: Any) -> None:
+    made, of = dag
+    ti = published(made, released="a" * 64)
+    ti.said["deploy", "return_value"] = {"deployed": "prod"}
+    night, said = ended(made, of, ti)
+    assert said == ""
+    assert (night["deployed"], night["why_not_deployed"], night["sentence"]) == ("prod", None, None)
+
+
+def test_what_could_not_be_pushed_is_not_deployed(dag: Any) -> None:
+    made, of = dag
+    ti = published(made, released="a" * 64, refused="protected branch")
+    assert of.get_task("released").python_callable(ti) is False
+    night, said = ended(made, of, ti)
+    assert said == ""
+    assert night["why_not_deployed"] == "the push was refused: protected branch"
+    assert of.get_task("released").python_callable(published(made, released="a" * 64)) is True
+
+
+def test_commands_after_publish_are_tried_again(dag: Any) -> None:
+    made, of = dag
+    deploy = of.get_task("deploy")
+    assert (deploy.retries, deploy.retry_delay.total_seconds()) == (2, 5)
+    ti = published(made, released="a" * 64)
+    ti.own, ti.said["publish", "return_value"]["commit"] = "deploy", made.git("rev-parse", "HEAD")
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    with pytest.raises(AirflowException, match=r"`python deploy\.py` ended with 2") as failed:
+        deploy.execute({"ti": ti, "run_id": RUN})
+    assert not isinstance(failed.value, AirflowFailException)
+    assert ti.said["deploy", "sentence"] == str(failed.value)
+
+
+def test_a_stage_whose_worker_died_each_time_is_recorded_as_lost(dag: Any) -> None:
+    made, of = dag
+    ti = pinned(made)
+    ti.states = {"numbers": "success", "total": "success", "each.a": "failed", "each.b": "upstream_failed"}
+    del ti.said["each.a", "result"], ti.said["each.b", "result"]
+    night, said = ended(made, of, ti)
+    assert said == "the night was not published; the first failed task says why"
+    assert set(night["stages"]) == {"numbers", "total", "each@a"}
+    assert night["stages"]["each@a"]["outcome"] == "lost"
+    assert f"dag_id=toy/run_id={RUN}/task_id=each.a" in night["stages"]["each@a"]["sentence"]
+    assert night["why_not_deployed"] == "the night was not published"
+
+
+def test_a_night_is_recorded_when_airflow_does_not_tell_states(dag: Any) -> None:
+    made, of = dag
+    ti = pinned(made)
+    del ti.said["each.b", "result"]
+    assert set(ended(made, of, ti)[0]["stages"]) == {"numbers", "total", "each@a"}
+
+
 @pytest.mark.parametrize(
     ("state", "taken"), [("success", True), ("failed", True), ("running", False), ("queued", False), (None, False)]
 )
@@ -75,3 +181,19 @@ def test_the_lease_of_a_run_that_has_ended_is_taken_over(state: str | None, take
     held = lease.read(made.root, REFS)
     assert held is not None
     assert held.run == (RUN if taken else "scheduled__2026-01-01T00:00:00+00:00")
+
+
+def test_another_graph_is_refused_with_a_sentence_for_the_record(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from dvc_airflow import operator
+
+    made, of = dag
+    made.commit({"dvc.yaml": (made.root / "dvc.yaml").read_text().replace("[a, b]", "[a, b, c]")})
+    monkeypatch.setattr(operator, "WAIT_FOR_SHAPE_S", 0.0)
+    ti = Task(own="pin")
+    with pytest.raises(AirflowFailException, match="another graph"):
+        of.get_task("pin").execute({"ti": ti, "run_id": RUN, "dag_run": type("Run", (), {"conf": {}})})
+    night, _ = ended(made, of, ti)
+    assert night["sentence"] == "the scheduler follows another graph than the pinned commit's; trigger again"
+    assert lease.read(made.root, REFS) is None

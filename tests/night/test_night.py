@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import openai
 import pytest
 from ruamel.yaml import YAML
 
+from dvc_airflow import lease
 from nightshift.serve.keys import FORM
 from tests.night.project import Project, make
 
@@ -83,6 +85,7 @@ def test_a_night_in_which_nothing_changed_does_nothing(second: Any) -> None:
     assert ran == ALWAYS
     assert before == after
     assert (night["released"], night["deployed"], night["new"]) == (None, None, False)
+    assert night["why_not_deployed"] == "no release tonight"
     assert night["verdict"]
 
 
@@ -193,3 +196,16 @@ def test_the_dags_edges_are_those_of_dvc_yaml(project: Project) -> None:
         int(ended.stdout.split()[-1])
         == len(YAML(typ="safe").load((project.folder / "dvc.yaml").read_text())["stages"]) + 5
     )
+
+
+def test_a_night_that_died_before_its_deploy_is_deployed_by_the_next(project: Project, first: Any, second: Any) -> None:
+    """Its lease is still held in its name, and Airflow says that it has ended: it is not waited for."""
+    project.git("tag", "-d", "nightshift#prod#1")
+    run = first[0].stdout.split()[1]
+    lease.take(project.folder, "refs/nightshift", run, "elsewhere", time.time())
+    ended = project.run("nightly", "--profile", "tiny")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    night = project.night()
+    assert (night["deployed"], night["released"]) == ("prod", first[1]["released"])
+    assert project.git("tag", "--list", "nightshift#*").split() == ["nightshift#prod#1"]
+    assert project.git("for-each-ref", "refs/nightshift") == ""
