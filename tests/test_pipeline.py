@@ -22,7 +22,19 @@ from nightshift.versions import LIBRARIES
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDE = ROOT / "include"
 # modules that can change no byte of an out: how files are written, read, kept and reported
-PLUMBING = {"errors", "checkout", "commit", "objects", "memo", "params", "sections", "stage", "storage", "checkpoint"}
+PLUMBING = {
+    "errors",
+    "checkout",
+    "commit",
+    "objects",
+    "memo",
+    "params",
+    "sections",
+    "stage",
+    "storage",
+    "checkpoint",
+    "port",
+}
 STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 # import name → distribution, where they differ
 DISTRIBUTION = {

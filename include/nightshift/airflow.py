@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ import httpx
 
 from nightshift import commit
 from nightshift.errors import NightBroke, NightshiftError, full, no_room
-from nightshift.place import free
+from nightshift.port import free, unused
 
 PORT = 8080
 HEALTHY_WITHIN_S = 90.0
@@ -136,7 +135,7 @@ class Airflow:
             "AIRFLOW__API__SECRET_KEY": kept["api"],
             "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt"],
             "AIRFLOW__CORE__FERNET_KEY": "",
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_unused()),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(unused()),
         }
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
@@ -220,12 +219,6 @@ def settings(path: Path) -> dict[str, str]:
 
 def _secret(path: Path, value: Mapping[str, Any]) -> None:
     commit.file(path, json.dumps(value), 0o600)
-
-
-def _unused() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _alive(group: int) -> bool:

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
+from nightshift import port
 from nightshift.errors import NightBroke, ParamsError, UsageError, known, tell
-from nightshift.place import Place, port
+from nightshift.place import Place
 
 FIRST_KEY = "first.key"
 
@@ -51,7 +52,7 @@ def nightly(
     airflow = place.airflow()
     running = airflow.healthy()
     started_by_another = "Following the night that somebody else is starting here."
-    airflow.start(port("NIGHTSHIFT_AIRFLOW_PORT", 8080), lambda: night.say(started_by_another))
+    airflow.start(port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), lambda: night.say(started_by_another))
     run = None
     try:
         run = night.begin(airflow, conf)
@@ -77,7 +78,7 @@ def up() -> None:
 
     place = Place.here()
     airflow, endpoint = place.airflow(), place.endpoint()
-    of_airflow, own = port("NIGHTSHIFT_AIRFLOW_PORT", 8080), port("NIGHTSHIFT_PORT", 8000)
+    of_airflow, own = port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), port.asked("NIGHTSHIFT_PORT", 8000)
     endpoint.free(own)
     running = airflow.healthy()
     airflow.start(of_airflow)

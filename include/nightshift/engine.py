@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 import httpx
 
 from nightshift.errors import ReleaseInvalid, StorageError
+from nightshift.port import unused
 
 READY_WITHIN_S = 180.0
 ANSWER_WITHIN_S = 120.0
@@ -90,7 +90,7 @@ def start(system: Path, threads: int, device: str = "cpu", log: Path | None = No
     settings = json.loads((system / "system.json").read_text(encoding="utf-8"))
     scratch = Path(tempfile.mkdtemp(prefix="nightshift-engine-"))
     model = _model(system, scratch)
-    port = _unused()
+    port = unused()
     words = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", device]
     words += ["--dtype", settings["dtype"], "--default-seed", "0"]
     out = log.open("ab") if log else (scratch / "engine.log").open("wb")
@@ -143,9 +143,3 @@ def _until_ready(engine: Engine) -> None:
     log = engine.scratch / "engine.log"
     tail = log.read_text(errors="replace")[-400:] if log.is_file() else "see its log"
     raise ReleaseInvalid(f"its engine did not start: {tail}", engine.model, "assign another release")
-
-
-def _unused() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

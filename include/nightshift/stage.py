@@ -84,7 +84,8 @@ def main(run: Callable[..., Metrics]) -> None:
     """Run one stage as dvc.yaml's command; exits with the error's code."""
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
     name = os.environ.get("DVC_STAGE", Path(sys.argv[0]).stem).rpartition(":")[2]
-    work = Work(name, _folder("NIGHTSHIFT_STATE", root / ".nightshift"), _folder("NIGHTSHIFT_SOURCES", root))
+    state = checkout.folder("NIGHTSHIFT_STATE", root / ".nightshift")
+    work = Work(name, state, checkout.folder("NIGHTSHIFT_SOURCES", root))
     outcome: dict[str, Any] = {}
     code = 0
     try:
@@ -174,10 +175,6 @@ def _digest(words: list[str], sections: list[params.Section], inputs: list[Path]
         [commit.sha256(Path(p)) for p in code if p and Path(p).is_file()],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _folder(variable: str, default: Path) -> Path:
-    return Path(os.environ.get(variable) or default)
 
 
 def _keep_memory() -> None:

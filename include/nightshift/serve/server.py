@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvicorn
 
-from nightshift import place
+from nightshift import port as ports
 from nightshift.serve.follow import Follower, to_stderr
 from nightshift.serve.gateway import Gateway, admin, application
 
@@ -27,7 +27,7 @@ def serve(repository: Path, home: Path, state: Path, port: int, threads: int) ->
 
 def free(port: int) -> None:
     """Raises PortInUse when something listens there, AccessDenied when one may not."""
-    place.free(port, "stop it, or choose another with --port or NIGHTSHIFT_PORT")
+    ports.free(port, "stop it, or choose another with --port or NIGHTSHIFT_PORT")
 
 
 async def _run(follower: Follower, home: Path, port: int) -> None:
