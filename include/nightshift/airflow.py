@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import secrets
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ import httpx
 from nightshift import commit
 from nightshift.errors import NightBroke, NightshiftError, full, no_room
 from nightshift.port import free, unused
+from nightshift.process import Process
 
 PORT = 8080
 HEALTHY_WITHIN_S = 90.0
@@ -44,9 +44,19 @@ class Airflow:
         return self.root / ".airflow"
 
     @property
+    def process(self) -> Process:
+        """The leader of its group."""
+        return Process(self.home / "airflow.json")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, healthy or not."""
+        return self.process.pid is not None
+
+    @property
     def url(self) -> str:
         """Where its UI and REST API are."""
-        return f"http://127.0.0.1:{self._kept().get('port', PORT)}"
+        return f"http://127.0.0.1:{self.process.kept.get('port', PORT)}"
 
     @property
     def password(self) -> str:
@@ -55,7 +65,7 @@ class Airflow:
 
     def healthy(self) -> bool:
         """Whether scheduler and DAG processor answer, and are this project's."""
-        if not _alive(self._kept().get("group", 0)):
+        if not self.alive:
             return False
         with suppress(httpx.HTTPError, ValueError, KeyError):
             said = _client().get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
@@ -84,11 +94,17 @@ class Airflow:
             stderr=log,
             start_new_session=True,
         )
-        _secret(self.home / "airflow.json", {"port": port, "group": started.pid})
+        self.process.keep(started.pid, port)
+        try:
+            self._until_healthy()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _until_healthy(self) -> None:
         deadline = time.monotonic() + HEALTHY_WITHIN_S
         while not self.healthy():
-            if started.poll() is not None or time.monotonic() > deadline:
-                self.stop()
+            if not self.alive or time.monotonic() > deadline:
                 raise NightBroke("Airflow did not start", str(self.home / "logs"), "read the logs there")
             time.sleep(0.3)
 
@@ -106,15 +122,7 @@ class Airflow:
 
     def stop(self) -> None:
         """Stop all of its processes; does nothing when none runs."""
-        group = int(self._kept().get("group", 0))
-        if not _alive(group):
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGTERM)
-            deadline = time.monotonic() + STOPPED_WITHIN_S
-            while _alive(group) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            os.killpg(group, signal.SIGKILL)
+        self.process.stop(STOPPED_WITHIN_S)
 
     def environment(self, port: int) -> dict[str, str]:
         """Variables for Airflow's processes: the settings of deploy/airflow.env, folders, addresses, secrets."""
@@ -183,12 +191,6 @@ class Airflow:
         kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return kept
 
-    def _kept(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError):
-            kept: dict[str, Any] = json.loads((self.home / "airflow.json").read_text(encoding="utf-8"))
-            return kept
-        return {}
-
 
 def _unprepared(command: str, said: str, home: Path) -> NightshiftError:
     """The error of a command that sets Airflow up; its last line is what went wrong."""
@@ -219,12 +221,3 @@ def settings(path: Path) -> dict[str, str]:
 
 def _secret(path: Path, value: Mapping[str, Any]) -> None:
     commit.file(path, json.dumps(value), 0o600)
-
-
-def _alive(group: int) -> bool:
-    if not group:
-        return False
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, 0)
-        return True
-    return False

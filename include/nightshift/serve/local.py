@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from nightshift.errors import NightBroke
+from nightshift.process import Process
 from nightshift.serve.server import HOST, free
 from nightshift.stage import SERVING
 
@@ -33,9 +31,14 @@ class Endpoint:
     environ: Mapping[str, str]
 
     @property
+    def process(self) -> Process:
+        """Its process; stages look into the same file (stage.py)."""
+        return Process(self.state / SERVING)
+
+    @property
     def port(self) -> int:
         """Where it listens; its admin listens on the next."""
-        return int(self._kept().get("port", PORT))
+        return int(self.process.kept.get("port", PORT))
 
     @property
     def url(self) -> str:
@@ -49,8 +52,9 @@ class Endpoint:
 
     def up(self) -> bool:
         """Whether its process runs and answers."""
-        with suppress(ProcessLookupError, httpx.HTTPError, KeyError):
-            os.kill(self._kept()["pid"], 0)
+        if self.process.pid is None:
+            return False
+        with suppress(httpx.HTTPError):
             return httpx.get(f"http://{HOST}:{self.port}/healthz", timeout=5).is_success
         return False
 
@@ -77,7 +81,7 @@ class Endpoint:
             stderr=log,
             start_new_session=True,
         )
-        (self.state / SERVING).write_text(json.dumps({"port": port, "pid": started.pid}), encoding="utf-8")
+        self.process.keep(started.pid, port)
         deadline = time.monotonic() + UP_WITHIN_S
         while not self.up():
             if started.poll() is not None or time.monotonic() > deadline:
@@ -87,22 +91,4 @@ class Endpoint:
 
     def stop(self) -> None:
         """Stop it, with its engine; does nothing when it does not run."""
-        pid = self._kept().get("pid")
-        if not pid:
-            return
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + STOPPED_WITHIN_S
-            while time.monotonic() < deadline:
-                with suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-                os.kill(pid, 0)
-                time.sleep(0.1)
-            os.killpg(pid, signal.SIGKILL)
-        (self.state / SERVING).unlink(missing_ok=True)
-
-    def _kept(self) -> dict[str, int]:
-        with suppress(OSError, ValueError):
-            kept: dict[str, int] = json.loads((self.state / SERVING).read_text(encoding="utf-8"))
-            return kept
-        return {}
+        self.process.stop(STOPPED_WITHIN_S)

@@ -1,0 +1,64 @@
+"""The local Airflow without Airflow: who stops it and when, and its group."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nightshift.airflow import Airflow
+from nightshift.process import began
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow]:
+    """One that runs and is healthy, as far as anybody can tell."""
+    (tmp_path / "requirements.txt").write_text("\napache-airflow==3.0.0\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: a, meta: {airflow: {pool: gpu, slots: 2}}}}")
+    made = Airflow(tmp_path, {})
+    made.home.mkdir()
+    monkeypatch.setattr(Airflow, "healthy", lambda self: self.alive)
+    monkeypatch.setattr(Airflow, "request", lambda *_: {})
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as child:
+        made.process.keep(child.pid, 80)
+        yield made
+        child.kill()
+
+
+def test_after_a_reboot_nothing_of_it_runs_or_stays(airflow: Airflow) -> None:
+    pid = airflow.process.pid
+    airflow.process.note(began=1)
+    assert (airflow.alive, airflow.healthy()) == (False, False)
+    airflow.stop()
+    assert pid
+    assert began(pid)
+
+
+def test_the_first_process_of_the_group_ends_last(tmp_path: Path) -> None:
+    """What is known of the group is that process alone: were it gone first, the others could not be stopped."""
+    slow = tmp_path / "airflow"
+    slow.write_text(
+        f"#!/usr/bin/env bash\ntrap 'sleep 0.5; exit' TERM\ntouch {tmp_path}/$1\nwhile true; do sleep 0.05; done\n"
+    )
+    slow.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "AIRFLOW_HOME": str(tmp_path / "home")}
+    group = subprocess.Popen(
+        [shutil.which("bash") or "bash", ROOT / "deploy/airflow.sh"], env=env, start_new_session=True
+    )
+    made = Airflow(tmp_path, {})
+    made.process.keep(group.pid, 80)
+    deadline = time.monotonic() + 10
+    while len(list(tmp_path.glob("*-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    began_at = time.monotonic()
+    made.stop()
+    assert 0.4 < time.monotonic() - began_at < 10
+    group.wait(1)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group.pid, 0)
