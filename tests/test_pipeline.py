@@ -51,6 +51,7 @@ CARRIERS = {
     "boto3",
     "botocore",
     "dvc",
+    "dvc_data",
     "starlette",
     "uvicorn",
     "model_signing",

@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from nightshift.errors import ReleaseInvalid, StorageError
+from nightshift.errors import StorageError
 from nightshift.port import unused
 
 READY_WITHIN_S = 180.0
@@ -86,7 +86,7 @@ class Engine:
 
 
 def start(system: Path, threads: int, device: str = "cpu", log: Path | None = None) -> Engine:
-    """Serve the model of a system folder, and wait until it answered once. Raises ReleaseInvalid when it does not."""
+    """Serve the model of a system folder, and wait until it answered once. Raises StorageError when it does not."""
     settings = json.loads((system / "system.json").read_text(encoding="utf-8"))
     scratch = Path(tempfile.mkdtemp(prefix="nightshift-engine-"))
     model = _model(system, scratch)
@@ -142,4 +142,6 @@ def _until_ready(engine: Engine) -> None:
         time.sleep(0.2)
     log = engine.scratch / "engine.log"
     tail = log.read_text(errors="replace")[-400:] if log.is_file() else "see its log"
-    raise ReleaseInvalid(f"its engine did not start: {tail}", engine.model, "assign another release")
+    # a busy machine, no memory, a port that was taken meanwhile: a signed release is rarely what is wrong
+    do = "give it memory and time; if it never starts, assign another release"
+    raise StorageError(f"its engine did not start: {tail}", engine.model, do)

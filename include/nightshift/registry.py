@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightshift import commit, objects
-from nightshift.errors import ReleaseInvalid, RepositoryError, full, no_room
+from nightshift.errors import ReleaseInvalid, RepositoryError, StorageError, full, no_room
 
 NAME = "nightshift"
 OUT = "release"  # the out of dvc.yaml that a release is
@@ -117,25 +117,26 @@ def fetch(repository: Path, release: Release, target: Path) -> Path:
     """The release's folder, from DVC's cache or remote, checked against its manifest and its digest.
 
     A copy that was fetched before and is damaged is fetched again. Raises ReleaseInvalid when what the cache holds is
-    not what the tag says; `target` is then not there.
+    not what the tag says, StorageError when it is not to be had; `target` is then not there.
     """
     if target.is_dir() and not _damage(target, release):
         return target
     shutil.rmtree(target, ignore_errors=True)
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
 
     draft = target.with_name(f".{target.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.parent.mkdir(parents=True, exist_ok=True)
     try:
         DVCFileSystem(str(repository), rev=release.commit).get(OUT, str(draft), recursive=True)
-    except (DvcException, OSError) as error:
+    except (DvcException, DataIndexDirError, OSError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         if full(error):
             raise no_room(str(draft)) from None
         do = "`dvc fetch` it from the remote, or assign another release"
-        raise ReleaseInvalid(f"its files are not to be had ({error})", release.version, do) from None
+        raise StorageError(f"its files are not to be had ({error})", release.version, do) from None
     if found := _damage(draft, release):
         shutil.rmtree(draft)
         raise _invalid(repository, release, *found)

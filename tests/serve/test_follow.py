@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +17,9 @@ import httpx
 import pytest
 
 from nightshift import commit, registry, signature
-from nightshift.errors import ReleaseInvalid
+from nightshift.errors import DiskFull, ReleaseInvalid, StorageError
 from nightshift.registry import Release
-from nightshift.serve.follow import Follower, Served
+from nightshift.serve.follow import LONGEST_PAUSE_S, LOOK_EVERY_S, Follower, Served
 from tests.conftest import ROOT
 from tests.dvc_airflow.test_objects import flip
 from tests.night.project import unused
@@ -131,6 +132,126 @@ def test_what_serves_goes_on_serving(harm: str, repository: Path, tmp_path: Path
     assert follower.served is serving
     assert len(said) == 1
     assert said[0].startswith("v0.1.0 is not served: ")
+
+
+@dataclass
+class Scripted:
+    """A follower whose releases come up, or not, by a script; `now` is its clock."""
+
+    follower: Follower
+    tried: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    fails: list[Exception] = field(default_factory=list)
+    now: float = 0.0
+
+    def bring_up(self, release: Release) -> Served:
+        """Fail as the script says, or serve."""
+        self.tried.append(release.digest)
+        if self.fails:
+            raise self.fails.pop(0)
+        engine: Any = SimpleNamespace(alive=True, stop=lambda: None)
+        return Served(release, None, engine)  # type: ignore[arg-type]
+
+    def look(self, times: int, every: float) -> None:
+        """Look so often, after so many seconds each."""
+
+        async def looking() -> None:
+            for _ in range(times):
+                await self.follower.look()
+                self.now += every
+
+        asyncio.run(looking())
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    made = Scripted(Follower(tmp_path, tmp_path, tmp_path, 1, lambda _: None))
+    made.follower.say, made.follower.clock = made.said.append, lambda: made.now
+    monkeypatch.setattr(made.follower, "bring_up", made.bring_up)
+    monkeypatch.setattr(registry, "current", lambda _: FIRST)
+    return made
+
+
+FIRST = Release("v0.1.0", "c" * 40, "a" * 64)
+PASSING = {
+    "full disk": DiskFull("no room left"),
+    "slow start": StorageError("its engine did not start"),
+    "what the system refuses": OSError(24, "Too many open files"),
+    "a bug": KeyError("sections"),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_what_may_pass_is_tried_again_and_said_once(name: str, scripted: Scripted) -> None:
+    scripted.fails = [PASSING[name]] * 3
+    scripted.look(20, LOOK_EVERY_S)
+    assert len(scripted.tried) == 4
+    assert len(scripted.said) == 2
+    assert scripted.said[0].startswith("v0.1.0 is not served: ")
+    assert scripted.said[1].startswith("v0.1.0 is served")
+
+
+def test_pauses_grow_to_a_minute(scripted: Scripted) -> None:
+    scripted.fails = [PASSING["full disk"]] * 99
+    scripted.look(300, LOOK_EVERY_S)
+    assert 12 <= len(scripted.tried) <= 16  # in ten minutes
+
+
+def test_each_kind_is_said(scripted: Scripted) -> None:
+    scripted.fails = [*PASSING.values(), *PASSING.values()]
+    scripted.look(20, LONGEST_PAUSE_S)
+    assert len(scripted.said) == len(PASSING) + 1
+
+
+def test_a_bad_release_is_remembered_and_another_is_taken_at_once(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.fails = [ReleaseInvalid("it has no signature")]
+    scripted.look(20, LONGEST_PAUSE_S)
+    assert scripted.tried == [FIRST.digest]
+    assert scripted.follower.failed == FIRST.digest
+    other = Release("v0.2.0", "c" * 40, "b" * 64)
+    monkeypatch.setattr(registry, "current", lambda _: other)
+    scripted.look(1, 0)
+    assert scripted.tried == [FIRST.digest, other.digest]
+    assert len(scripted.said) == 2
+
+
+def test_another_release_does_not_wait_for_the_pause_of_one_that_fails(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.fails = [PASSING["full disk"]] * 9
+    scripted.look(9, LONGEST_PAUSE_S)
+    monkeypatch.setattr(registry, "current", lambda _: Release("v0.2.0", "c" * 40, "b" * 64))
+    scripted.look(1, 0)
+    assert scripted.said[-1].startswith("v0.2.0 is served")
+
+
+def test_an_engine_that_died_is_brought_up_again_though_that_fails_at_first(scripted: Scripted) -> None:
+    scripted.look(1, 0)
+    assert scripted.follower.served
+    vars(scripted.follower.served.engine)["alive"] = False
+    scripted.fails = [PASSING["slow start"]]
+    scripted.look(10, LOOK_EVERY_S)
+    assert scripted.follower.served.engine.alive
+
+
+def test_a_registry_that_cannot_be_read_ends_nothing(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> Release:
+        raise RuntimeError("git")
+
+    monkeypatch.setattr(registry, "current", refuse)
+    scripted.look(5, LOOK_EVERY_S)
+    assert scripted.said == ["RuntimeError: git"]
+    monkeypatch.setattr(registry, "current", lambda _: FIRST)
+    scripted.look(1, 0)
+    assert scripted.said[-1].startswith("v0.1.0 is served")
+
+
+def test_files_that_are_not_to_be_had_may_come_back(repository: Path, tmp_path: Path) -> None:
+    shutil.rmtree(repository / ".dvc/cache")
+    with pytest.raises(StorageError, match="not to be had"):
+        registry.fetch(repository, release(repository), tmp_path / "copy")
 
 
 @pytest.fixture

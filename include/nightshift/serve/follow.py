@@ -2,13 +2,16 @@
 
 A new assignment is fetched from DVC's cache or remote, checked against its manifest, its digest and its signature,
 started, asked once, and only then given traffic; the one before it ends when its last answer is out. What cannot be
-brought up is said once, and what serves goes on serving.
+brought up is said once, and what serves goes on serving. A release that is bad is not tried again; what may pass (a
+full disk, a store that is away, an engine that a busy machine did not start in time) is, at most a minute later.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,10 +20,11 @@ from pathlib import Path
 from nightshift import engine, registry, signature
 from nightshift.answer import System
 from nightshift.engine import Engine
-from nightshift.errors import NightshiftError, known
+from nightshift.errors import ReleaseInvalid, known
 from nightshift.registry import Release
 
 LOOK_EVERY_S = 2.0
+LONGEST_PAUSE_S = 60.0  # between two tries of one release
 DRAIN_S = 30.0
 
 
@@ -45,6 +49,23 @@ class Served:
             self.busy -= 1
 
 
+@dataclass
+class Trouble:
+    """What keeps a release (None: the registry) from being looked at or served, and may pass.
+
+    Args:
+        digest: of the release.
+        times: how often it was tried in vain.
+        again: when it may be tried again, in seconds of the follower's clock.
+        said: kinds of errors that were told.
+    """
+
+    digest: str | None = None
+    times: int = 0
+    again: float = 0.0
+    said: set[str] = field(default_factory=set)
+
+
 class Follower:
     """Serves what an environment is assigned.
 
@@ -54,16 +75,27 @@ class Follower:
         state: NIGHTSHIFT_STATE, where fetched releases lie.
         threads: of the engine.
         say: is told in a sentence what changed.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, repository: Path, home: Path, state: Path, threads: int, say: Callable[[str], None]) -> None:
-        self.repository, self.home, self.state, self.threads, self.say = repository, home, state, threads, say
+    def __init__(
+        self,
+        repository: Path,
+        home: Path,
+        state: Path,
+        threads: int,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.repository, self.home, self.state, self.threads = repository, home, state, threads
+        self.say, self.clock = say, clock
         self.served: Served | None = None
-        self.failed: str | None = None  # digest that could not be brought up: said once, not tried again
+        self.failed: str | None = None  # digest of a release that is bad: said once, not tried again
+        self._trouble = Trouble()
         self._ending: set[asyncio.Task[None]] = set()
 
     def bring_up(self, release: Release) -> Served:
-        """Fetch, verify, start and ask one release. Raises ReleaseInvalid."""
+        """Fetch, verify, start and ask one release. Raises ReleaseInvalid when it is bad, else what may pass."""
         folder = registry.fetch(self.repository, release, self.state / "releases" / release.digest)
         known = self.home / "releases" / release.digest / "model.sig"
         signature.verify(folder, known, self.home, self.repository / "keys")
@@ -73,34 +105,57 @@ class Follower:
         return Served(release, system, engine.start(folder / "system", self.threads))
 
     async def look(self) -> None:
-        """Take over a new assignment, if there is one."""
-        wanted = await asyncio.to_thread(registry.current, self.repository)
-        now = self.served
-        if wanted is None or wanted.digest == self.failed:
-            return
-        if now and now.release.digest == wanted.digest and now.engine.alive:
-            return
+        """Take over a new assignment, if there is one and it is time; what goes wrong is said, and never raised."""
+        wanted: Release | None = None
         try:
-            fresh = await asyncio.to_thread(self.bring_up, wanted)
-        except (NightshiftError, OSError) as error:
-            self.failed = wanted.digest
-            self.say(f"{wanted.version} is not served: {known(error) or error}")
-            return
-        self.served, self.failed = fresh, None
+            wanted = await asyncio.to_thread(registry.current, self.repository)
+            if wanted is None or self._settled(wanted):
+                self._trouble = Trouble()
+            elif wanted.digest != self._trouble.digest or self.clock() >= self._trouble.again:
+                await self._take_over(wanted)
+                self._trouble = Trouble()
+        except Exception as error:  # a bug too must not end what follows the registry
+            self._met(error, wanted)
+
+    async def follow(self) -> None:
+        """Look every two seconds, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _settled(self, wanted: Release) -> bool:
+        """Whether it is served, or known to be bad."""
+        now = self.served
+        return wanted.digest == self.failed or bool(now and now.release.digest == wanted.digest and now.engine.alive)
+
+    async def _take_over(self, wanted: Release) -> None:
+        now = self.served
+        self.served = await asyncio.to_thread(self.bring_up, wanted)
+        self.failed = None
         self.say(f"{wanted.version} is served ({wanted.digest[:12]})")
         if now:
             task = asyncio.create_task(self._end(now))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
-    async def follow(self) -> None:
-        """Look every two seconds, for ever."""
-        while True:
-            try:
-                await self.look()
-            except (NightshiftError, OSError) as error:
-                self.say(str(known(error) or error))
-            await asyncio.sleep(LOOK_EVERY_S)
+    def _met(self, error: Exception, wanted: Release | None) -> None:
+        """Remember a bad release for good, and of what may pass when to try again; say each kind of it once."""
+        found = known(error)
+        if wanted and isinstance(found, ReleaseInvalid):
+            self.failed = wanted.digest
+        trouble, digest = self._trouble, wanted.digest if wanted else None
+        if trouble.digest != digest:
+            trouble = self._trouble = Trouble(digest)
+        trouble.times += 1
+        trouble.again = self.clock() + min(LOOK_EVERY_S * 2**trouble.times, LONGEST_PAUSE_S)
+        kind = type(found or error).__name__
+        if kind in trouble.said:
+            return
+        trouble.said.add(kind)
+        about = f"{wanted.version} is not served: " if wanted else ""
+        self.say(about + str(found or f"{kind}: {error}"))
+        if found is None:
+            traceback.print_exception(error)
 
     async def _end(self, old: Served) -> None:
         """Stop an engine once its answers are out, or after half a minute."""
