@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import secrets
 import subprocess
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from nightshift import commit
+from nightshift import commit, pools
 from nightshift.errors import NightBroke, NightshiftError, full, no_room
 from nightshift.port import free, unused
 from nightshift.process import Process
@@ -78,7 +77,9 @@ class Airflow:
         `waiting` is called when somebody else is starting it already.
         """
         with self.alone("starting", waiting):
-            if not self.healthy():
+            if self.healthy():
+                self._make_pools()
+            else:
                 self._start(port)
 
     def _start(self, port: int) -> None:
@@ -97,6 +98,7 @@ class Airflow:
         self.process.keep(started.pid, port)
         try:
             self._until_healthy()
+            self._make_pools()
         except BaseException:
             self.stop()
             raise
@@ -164,25 +166,39 @@ class Airflow:
         return _client().request(method, f"{self.url}/api/v2/{path}", json=body, headers=head)
 
     def _prepare(self, port: int) -> None:
-        """Folders, secrets, database and pools; a second time only what is missing."""
+        """Folders, secrets and database; a second time only what is missing."""
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o700)
         if not (self.home / "passwords.json").is_file():
             _secret(self.home / "passwords.json", {"admin": secrets.token_urlsafe(12)})
-        mark = self.home / "prepared.json"
-        lock = (self.root / "requirements.txt").read_text(encoding="utf-8")
-        wanted = {"airflow": lock.partition("\napache-airflow==")[2].split()[0], "cores": os.cpu_count()}
-        if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == wanted:
+        if self._prepared().get("airflow") == self._version():
             return
-        pools = {"cpu": {"slots": os.cpu_count(), "description": "cores", "include_deferred": False}}
-        (self.home / "pools.json").write_text(json.dumps(pools), encoding="utf-8")
-        for words in (["db", "migrate"], ["pools", "import", str(self.home / "pools.json")]):
-            ended = subprocess.run(
-                ["airflow", *words], env=self.environment(port), capture_output=True, text=True, check=False
-            )
-            if ended.returncode != 0:
-                raise _unprepared(words[0], ended.stderr, self.home)
-        commit.file(mark, json.dumps(wanted))
+        words = ["airflow", "db", "migrate"]
+        ended = subprocess.run(words, env=self.environment(port), capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            raise _unprepared("db", ended.stderr, self.home)
+
+    def _make_pools(self) -> None:
+        """Give a running Airflow the pools that dvc.yaml names, where they are not those that it was given last."""
+        slots = pools.wanted(self.root / "dvc.yaml", pools.cores())
+        wanted = {"airflow": self._version(), "pools": slots}
+        if self._prepared() == wanted:
+            return
+        entities = [{"name": name, "slots": size} for name, size in slots.items()]
+        action = {"action": "create", "action_on_existence": "overwrite", "entities": entities}
+        self.request("PATCH", "pools", {"actions": [action]})
+        commit.file(self.home / "prepared.json", json.dumps(wanted))
+
+    def _prepared(self) -> dict[str, Any]:
+        """For which version the database was made, and with which pools; empty before the first start."""
+        with suppress(OSError, ValueError):
+            return dict(json.loads((self.home / "prepared.json").read_text(encoding="utf-8")))
+        return {}
+
+    def _version(self) -> str:
+        """Airflow's, by the lock."""
+        lock = (self.root / "requirements.txt").read_text(encoding="utf-8")
+        return lock.partition("\napache-airflow==")[2].split()[0]
 
     def _secrets(self) -> dict[str, str]:
         path = self.home / "secrets.json"
