@@ -1,4 +1,4 @@
-"""The local Airflow without Airflow: who stops it and when, and its group."""
+"""The local Airflow without Airflow: who stops it and when, its pools, and its group."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,13 +32,51 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow
         child.kill()
 
 
+def test_a_nights_end_stops_what_it_started(airflow: Airflow) -> None:
+    airflow.start()
+    airflow.leave()
+    assert not airflow.alive
+
+
+def test_what_up_asked_to_stay_stays_until_down(airflow: Airflow) -> None:
+    airflow.start(stay=True)
+    airflow.leave()
+    assert airflow.alive
+    airflow.stop()
+    assert (airflow.alive, airflow.stays) == (False, False)
+    assert not airflow.process.file.exists()
+
+
+def test_an_up_that_failed_leaves_it_to_the_night(airflow: Airflow) -> None:
+    airflow.start(stay=True)
+    airflow.stay(False)
+    airflow.leave()
+    assert not airflow.alive
+
+
 def test_after_a_reboot_nothing_of_it_runs_or_stays(airflow: Airflow) -> None:
+    airflow.start(stay=True)
     pid = airflow.process.pid
     airflow.process.note(began=1)
-    assert (airflow.alive, airflow.healthy()) == (False, False)
+    assert (airflow.alive, airflow.stays, airflow.healthy()) == (False, False, False)
     airflow.stop()
     assert pid
     assert began(pid)
+
+
+def test_pools_are_made_again_only_when_they_changed(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(Airflow, "request", lambda _, *words: asked.append(words))
+    monkeypatch.setattr("nightshift.pools.cores", lambda: 1)
+    airflow.start()
+    airflow.start()
+    (method, path, body), *more = asked
+    assert (method, path, more) == ("PATCH", "pools", [])
+    assert body["actions"][0]["entities"] == [{"name": "cpu", "slots": 1}, {"name": "gpu", "slots": 2}]
+    (airflow.root / "dvc.yaml").write_text("stages: {one: {cmd: a, meta: {airflow: {pool: disk}}}}")
+    airflow.start()
+    assert [one["name"] for one in asked[-1][2]["actions"][0]["entities"]] == ["cpu", "disk"]
+    assert len(asked) == 2
 
 
 def test_the_first_process_of_the_group_ends_last(tmp_path: Path) -> None:

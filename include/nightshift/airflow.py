@@ -2,6 +2,7 @@
 
 Everything lies in `.airflow/` (ignored by Git): SQLite, logs, a generated password and secrets, all readable by the
 owner only. It listens on loopback. Its three processes are one process group, so that stopping leaves none behind.
+A night stops the Airflow that it started, unless `up` asked meanwhile that it stay.
 """
 
 from __future__ import annotations
@@ -44,13 +45,18 @@ class Airflow:
 
     @property
     def process(self) -> Process:
-        """The leader of its group."""
+        """The leader of its group; `stays` of what is kept with it says that a night's end leaves it running."""
         return Process(self.home / "airflow.json")
 
     @property
     def alive(self) -> bool:
         """Whether it runs, healthy or not."""
         return self.process.pid is not None
+
+    @property
+    def stays(self) -> bool:
+        """Whether `up` asked that it stay."""
+        return self.alive and bool(self.process.kept.get("stays"))
 
     @property
     def url(self) -> str:
@@ -71,16 +77,18 @@ class Airflow:
             return all(said[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
         return False
 
-    def start(self, port: int = PORT, waiting: Callable[[], None] = lambda: None) -> None:
+    def start(self, port: int = PORT, waiting: Callable[[], None] = lambda: None, stay: bool = False) -> None:
         """Start it, once for all who ask, and wait until it is healthy. Raises PortInUse, NightBroke.
 
-        `waiting` is called when somebody else is starting it already.
+        `waiting` is called when somebody else is starting it already. With `stay`, a night's end leaves it running.
         """
         with self.alone("starting", waiting):
             if self.healthy():
                 self._make_pools()
             else:
                 self._start(port)
+            if stay:
+                self.stay(True)
 
     def _start(self, port: int) -> None:
         free(port, "stop it, or set NIGHTSHIFT_AIRFLOW_PORT")
@@ -125,6 +133,16 @@ class Airflow:
     def stop(self) -> None:
         """Stop all of its processes; does nothing when none runs."""
         self.process.stop(STOPPED_WITHIN_S)
+
+    def stay(self, stays: bool) -> None:
+        """Say whether a night's end leaves it running."""
+        self.process.note(stays=stays)
+
+    def leave(self) -> None:
+        """Stop it at the end of a night, unless it stays; `up` comes before that or starts it anew."""
+        with self.alone("starting"):
+            if not self.stays:
+                self.stop()
 
     def environment(self, port: int) -> dict[str, str]:
         """Variables for Airflow's processes: the settings of deploy/airflow.env, folders, addresses, secrets."""

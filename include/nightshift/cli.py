@@ -64,7 +64,7 @@ def nightly(
         state = "success"  # another who followed it saw its end first, and stopped Airflow
     finally:
         if not running:
-            airflow.stop()
+            airflow.leave()
     ended = night.of(place.state, run.id)
     if state != "success":
         raise night.broken(ended)
@@ -80,13 +80,16 @@ def up() -> None:
     airflow, endpoint = place.airflow(), place.endpoint()
     of_airflow, own = port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), port.asked("NIGHTSHIFT_PORT", 8000)
     endpoint.free(own)
+    stayed = airflow.stays
     running = airflow.healthy()
-    airflow.start(of_airflow)
+    airflow.start(of_airflow, stay=True)
     try:
         endpoint.start(own)
-    except BaseException:
+    except BaseException:  # both are left running, or neither: an Airflow that a night started is still the night's
         if not running:
-            airflow.stop()  # both are left running, or neither
+            airflow.stop()
+        else:
+            airflow.stay(stayed)
         raise
     first = place.home / FIRST_KEY
     if not first.is_file():

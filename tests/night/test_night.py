@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from ruamel.yaml import YAML
@@ -150,6 +151,20 @@ def test_a_second_caller_follows_the_night_under_way(project: Project, second: A
     assert other.stdout.startswith("Following the night under way")
     assert one.wait(300) == 0
     assert other.returncode == 0
+
+
+@pytest.mark.long
+def test_what_up_started_during_a_night_still_runs_after_it(project: Project, second: Any) -> None:
+    assert project.run("down").returncode == 0
+    one = project.start("nightly", "--profile", "tiny", "--set", "night.timezone=Europe/Paris")
+    assert one.stdout is not None
+    assert one.stdout.readline().startswith("Night ")
+    up = project.run("up")
+    assert up.returncode == 0, up.stderr
+    assert one.wait(300) == 0
+    said = dict(line.split(": ", 1) for line in up.stdout.splitlines())
+    for address in (f"{said['airflow']}/api/v2/monitor/health", f"{said['endpoint'].removesuffix('/v1')}/healthz"):
+        assert httpx.get(address, timeout=10).is_success
 
 
 def test_what_the_pin_refuses_is_said_where_the_night_was_asked_for(project: Project, second: Any) -> None:
