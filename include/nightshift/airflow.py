@@ -173,11 +173,11 @@ class Airflow:
             if answer.status_code == httpx.codes.UNAUTHORIZED:
                 _token.cache_clear()
                 answer = self._ask(method, path, body, _token(self.url, self.password))
-        except (httpx.HTTPError, KeyError) as error:
+            if not answer.is_error:
+                return answer.json()
+        except (httpx.HTTPError, KeyError, ValueError) as error:
             raise NightBroke(f"Airflow did not answer ({error})", self.url, "look into .airflow/logs") from None
-        if answer.is_error:
-            raise NightBroke(f"Airflow answered {answer.status_code}: {answer.text[:300]}", path)
-        return answer.json()
+        raise NightBroke(f"Airflow answered {answer.status_code}: {answer.text[:300]}", path)
 
     def _ask(self, method: str, path: str, body: Any, token: str) -> httpx.Response:
         head = {"Authorization": f"Bearer {token}"}

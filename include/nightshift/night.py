@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +26,7 @@ BRANCH = "nightly"  # that nights are published on
 PLUMBING = ("pin", "publish", "released", "end")
 ENDED = {"success", "failed"}
 POLL_S = 1.0  # twice a second took a tenth of a core from the stages
+PATIENCE_S = 30.0  # that polls may fail for: on a busy night SQLite is locked, or Airflow answers late
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,21 @@ def begin(airflow: Airflow, conf: Mapping[str, Any], within_s: float = 60.0) -> 
         return Run(made["dag_run_id"], started=True)
 
 
-def follow(airflow: Airflow, run: Run, out: TextIO, sleep: Callable[[float], None] = time.sleep) -> str:
-    """Show the run until it ends; returns 'success' or 'failed'. A terminal gets a list rewritten in place."""
+def follow(
+    airflow: Airflow,
+    run: Run,
+    out: TextIO,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> str:
+    """Show the run until it ends; returns 'success' or 'failed'. A terminal gets a list rewritten in place.
+
+    Raises NightBroke once Airflow is gone, or polls have failed for half a minute.
+    """
     shown: dict[str, str] = {}
     height = 0
     while True:
-        state = str(airflow.request("GET", f"dags/{DAG}/dagRuns/{run.id}")["state"])
-        tasks = airflow.request("GET", f"dags/{DAG}/dagRuns/{run.id}/taskInstances?limit=500")["task_instances"]
+        state, tasks = _polled(airflow, run, sleep, clock)
         tasks.sort(key=lambda task: (task["start_date"] is None, task["start_date"] or "", task["task_id"]))
         lines = {task["task_display_name"]: _line(task) for task in tasks}
         if out.isatty():
@@ -70,26 +80,55 @@ def follow(airflow: Airflow, run: Run, out: TextIO, sleep: Callable[[float], Non
         sleep(POLL_S)
 
 
+def _polled(
+    airflow: Airflow, run: Run, sleep: Callable[[float], None], clock: Callable[[], float]
+) -> tuple[str, list[dict[str, Any]]]:
+    """The run's state, and its tasks; asked again while that fails and Airflow lives."""
+    since: float | None = None
+    while True:
+        try:
+            state = str(airflow.request("GET", f"dags/{DAG}/dagRuns/{run.id}")["state"])
+            tasks = airflow.request("GET", f"dags/{DAG}/dagRuns/{run.id}/taskInstances?limit=500")["task_instances"]
+            return state, tasks
+        except NightBroke:
+            since = clock() if since is None else since
+            if not airflow.alive or clock() - since > PATIENCE_S:
+                raise
+        sleep(POLL_S)
+
+
 def last(state: Path) -> dict[str, Any]:
-    """night.json of the newest night. Raises NightBroke where there is none."""
+    """night.json of the newest night. Raises NightBroke where there is none, or it is damaged."""
     found = _nights(state)
     if not found:
         raise NightBroke("no night has run here yet", str(state), "type `make nightly`")
-    return found[-1]
+    return _read(found[0])
 
 
-def _nights(state: Path) -> list[dict[str, Any]]:
-    """Every night.json, oldest first."""
-    found = sorted(state.glob("runs/*/night.json"), key=lambda path: path.stat().st_mtime)
-    return [_read(path) for path in found]
+def _nights(state: Path) -> list[Path]:
+    """Every night.json, newest first."""
+    return sorted(state.glob("runs/*/night.json"), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        night: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise NightBroke("the record of this night is damaged", str(path), "remove that file") from None
-    return night
+    with suppress(ValueError):
+        night = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(night, dict) and "run" in night and isinstance(night.get("stages"), dict):
+            return night
+    raise NightBroke("the record of this night is damaged", str(path), "remove that file")
+
+
+def _before(state: Path, run: str) -> dict[str, Any] | None:
+    """The newest other night that can be read; a damaged one is said and passed over."""
+    for path in _nights(state):
+        try:
+            night = _read(path)
+        except NightBroke as error:
+            print(f"nightshift: {error}", file=sys.stderr)
+            continue
+        if night["run"] != run:
+            return night
+    return None
 
 
 def of(state: Path, run_id: str) -> dict[str, Any]:
@@ -110,8 +149,7 @@ def ended(state: Path, run_id: str) -> bool:
 
 def told(state: Path, night: Mapping[str, Any]) -> str:
     """The summary of a night, beside the one before it."""
-    earlier = [one for one in _nights(state) if one["run"] != night["run"]]
-    return summary(night, earlier[-1] if earlier else None)
+    return summary(night, _before(state, night["run"]))
 
 
 def pull(root: Path) -> None:

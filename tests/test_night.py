@@ -1,0 +1,90 @@
+"""A night is followed through what passes, and one damaged record does not hide the others."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightshift import night
+from nightshift.errors import NightBroke
+from nightshift.night import Run
+
+TASK = {"task_id": "dedup", "task_display_name": "dedup", "start_date": "1", "state": "success", "duration": 1.0}
+
+
+@dataclass
+class Scripted:
+    """An Airflow that answers from a script: a state, or a failure of so many seconds."""
+
+    script: Iterator[str | float]
+    alive: bool = True
+    now: float = 0.0
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Answer a poll."""
+        if "taskInstances" in path:
+            return {"task_instances": [dict(TASK)]}
+        said = next(self.script)
+        if isinstance(said, float):
+            self.now += said
+            raise NightBroke("Airflow answered 500")
+        return {"state": said}
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+def follow(script: list[str | float], alive: bool = True) -> tuple[str, Scripted]:
+    airflow: Any = Scripted(iter(script), alive)
+    return night.follow(airflow, Run("one", True), io.StringIO(), airflow.sleep, lambda: airflow.now), airflow
+
+
+@pytest.mark.parametrize("failures", [[1.0], [0.0] * 29, [60.0], [10.0, 10.0]])
+def test_polls_may_fail_for_half_a_minute(failures: list[float]) -> None:
+    assert follow(["running", *failures, "running", *failures, "success"])[0] == "success"
+
+
+def test_longer_is_a_night_that_broke() -> None:
+    with pytest.raises(NightBroke, match="500"):
+        follow(["running", *[0.0] * 40, "success"])
+    with pytest.raises(NightBroke, match="500"):
+        follow(["running", 60.0, 60.0, "success"])
+
+
+def test_an_airflow_that_is_gone_is_not_waited_for() -> None:
+    with pytest.raises(NightBroke, match="500"):
+        follow(["running", 0.0, "success"], alive=False)
+
+
+def record(state: Path, name: str, at: int, text: str | None = None) -> None:
+    path = state / "runs" / name / "night.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"run": name, "stages": {}}) if text is None else text)
+    os.utime(path, (at, at))
+
+
+@pytest.mark.parametrize("text", ['{"run": ', "[]", "{}", '{"run": "b", "stages": []}', "\x00"])
+def test_a_damaged_old_record_is_passed_over_and_said(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path, "a", 1)
+    record(tmp_path, "b", 2, text)
+    record(tmp_path, "c", 3)
+    assert night.told(tmp_path, night.last(tmp_path)).startswith("Night c: nothing ran.")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"nightshift: {tmp_path}/runs/b/night.json: the record of this night is damaged")
+
+
+def test_the_newest_being_damaged_is_an_error(tmp_path: Path) -> None:
+    record(tmp_path, "a", 1)
+    record(tmp_path, "b", 2, "{")
+    with pytest.raises(NightBroke, match="damaged"):
+        night.last(tmp_path)
