@@ -7,6 +7,17 @@ from typing import Any
 
 Night = Mapping[str, Any]
 UNCHANGED = ("unchanged", "cached")
+UNDECIDED = "INCONCLUSIVE"
+EXPOSURE = "canary_exposure.closed"
+MEASURED = {  # column → metric
+    "choices": "choice_accuracy.closed",
+    "asked otherwise": "robust_accuracy.closed",
+    "with sections": "choice_accuracy.open",
+    "F1": "token_f1.open",
+    "recall": "recall.open",
+    "bits": "answer_bits.open",
+    "secrets": EXPOSURE,
+}
 
 
 def summary(night: Night, before: Night | None = None) -> str:
@@ -16,10 +27,15 @@ def summary(night: Night, before: Night | None = None) -> str:
 
 
 def heading(night: Night) -> Iterator[str]:
-    """How many stages did something."""
+    """How many stages did something, and what went wrong."""
     outcomes = [str(stage["outcome"]) for stage in night["stages"].values()]
     counted = [f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(["ran", "cached", "unchanged", *outcomes])]
     yield f"Night {night['run']}: {', '.join(one for one in counted if not one.startswith('0 ')) or 'nothing ran'}."
+    for name, stage in night["stages"].items():
+        if stage.get("sentence"):
+            yield f"What went wrong: {name} ({stage['outcome']}): {stage['sentence']}"
+    if night.get("sentence"):
+        yield f"What went wrong: {night['sentence']}"
 
 
 def corpus(night: Night, before: Night | None) -> Iterator[str]:
@@ -65,17 +81,20 @@ def models(night: Night) -> Iterator[str]:
 
 
 def systems(night: Night) -> Iterator[str]:
-    """What was tried, by the validation items."""
-    found = {name: _of(night, f"evaluate@{name}") for name in ("plain", "prompt", "lora")}
-    if any(found.values()):
+    """What was tried, by the validation items: a line each, a column for what was measured of any."""
+    found = {name.partition("@")[2]: said for name, said in _each(night, "evaluate@") if said}
+    columns = {text: key for text, key in MEASURED.items() if any(key in said for said in found.values())}
+    width = max(map(len, found), default=0)
+    if found:
         yield "Systems, on the validation items:"
+        yield "  ".join([" " * (width + 2), *columns]).rstrip()
     for name, said in found.items():
+        cells = [(f"{said[key]:.3f}" if key in said else "").rjust(len(text)) for text, key in columns.items()]
         if "absent" in said:
-            yield f"  {name:<7} none ({said['absent']})"
-        elif said:
-            shown = [("choices", "choice_accuracy.closed"), ("with sections", "choice_accuracy.open")]
-            shown += [("F1", "token_f1.open"), ("recall", "recall.open"), ("bits", "answer_bits.open")]
-            yield f"  {name:<7} " + ", ".join(f"{text} {said[key]:.3f}" for text, key in shown if key in said)
+            cells = [f"none ({said['absent']})"]
+        yield "  ".join([f"  {name:<{width}}", *cells]).rstrip()
+    if EXPOSURE in columns.values():
+        yield "  Secrets: bits by which invented ones stand out; 1.4 when none was learned by heart, 6 when all were."
     if winner := _of(night, "select").get("winner"):
         yield f"  Picked: {winner}."
 
@@ -93,6 +112,8 @@ def decision(night: Night) -> Iterator[str]:
         yield f"Released: {role} {night['released'][:12]}{deployed}."
     elif gate:
         yield "Released: nothing new."
+    if why := night.get("why_not_deployed"):
+        yield f"Not deployed: {str(why).rstrip('.')}."
     if night.get("published"):
         state = "published as" if night["new"] else "nothing differs from"
         yield f"Commit: {state} {night['published'][:10]} on branch nightly."
@@ -106,11 +127,14 @@ def left_out(night: Night) -> Iterator[str]:
         ("discover", "left_out", "files not read (sources.max_files)"),
         ("pack", "documents_left_out", "documents not read by pretraining (pack.tokens)"),
         ("adapt-lora", "pairs_left_out", "pairs not trained on (adapt.lora.tokens)"),
-        ("assess@smollm2", "left_out", "items not asked of base models (assess)"),
-        ("evaluate@plain", "left_out", "validation items not asked (evaluate.tokens)"),
+        ("assess@", "left_out", "items not asked of base models (assess)"),
+        ("evaluate@", "left_out", "validation items not asked (evaluate.tokens)"),
         ("judge", "left_out", "test items not asked (evaluate.judge_tokens)"),
     ]
-    told = [f"{count:,} {text}" for stage, key, text in places if (count := _of(night, stage).get(key))]
+    told = []
+    for stage, key, text in places:
+        if count := max((said.get(key) or 0 for _, said in _each(night, stage)), default=0):
+            told.append(f"{count:,} {text}")
     index = _of(night, "index")
     if index and index["sections"] > index["dense_sections"]:
         told.append(f"{index['sections'] - index['dense_sections']:,} sections without a vector (index.dense_tokens)")
@@ -120,8 +144,12 @@ def left_out(night: Night) -> Iterator[str]:
 
 def following(night: Night) -> Iterator[str]:
     """What to type next."""
+    kept = _of(night, "release")
+    undecided = (kept.get("released"), kept.get("role"), kept.get("verdict")) == (False, "winner", UNDECIDED)
     if night.get("deployed"):
         yield "Next: `make up`, then ask the endpoint with the key that it names."
+    elif undecided and night.get("published"):
+        yield 'Next: `nightshift approve --reason "…"` lets the winner out, if you know better than the gate could.'
     elif night.get("published"):
         yield "Next: `nightshift pull` brings these results into your tree; `dvc metrics diff` compares."
 
@@ -133,6 +161,13 @@ def _since(night: Night, before: Night | None) -> str:
     difference = now["sections"] - then["sections"]
     changed = (night["stages"].get("ingest") or {}).get("outcome") not in UNCHANGED
     return f" ({difference:+,} since the night before)" if changed else " (as the night before)"
+
+
+def _each(night: Night, stage: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """A stage, or with `stage@` every one of a matrix in the night's order; each with its metrics."""
+    for name in night["stages"]:
+        if name == stage or (stage.endswith("@") and name.startswith(stage)):
+            yield name, _of(night, name)
 
 
 def _of(night: Night | None, stage: str) -> Mapping[str, Any]:
