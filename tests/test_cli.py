@@ -6,11 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from nightshift import errors
+from nightshift import cli, errors
+from nightshift.place import Place
+from nightshift.serve.keys import Keys
 
 
 def run(folder: Path, root: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -107,3 +110,19 @@ def test_keys_are_made_listed_and_revoked(project: Path, root: Path) -> None:
 def test_a_documents_side_can_be_asked(project: Path, root: Path) -> None:
     said = run(project, root, "side", "numpy==2.4.6/linalg/_linalg.py").stdout
     assert re.fullmatch(r"packages: (train|validation|test)\n", said)
+
+
+def test_the_first_key_is_made_anew_once_it_is_not_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, tmp_path / "state", tmp_path / "var", tmp_path)
+    keys = Keys(place.home)
+    first = cli._first_key(place).read_text()
+    assert cli._first_key(place).read_text() == first
+    keys.revoke(first.split("_")[2], time.time())
+    second = cli._first_key(place).read_text()
+    assert second != first
+    later = time.time() + 91 * 86_400
+    monkeypatch.setattr(cli.time, "time", lambda: later)
+    third = cli._first_key(place)
+    assert third.read_text() != second
+    assert keys.check(third.read_text().strip(), later)
+    assert third.stat().st_mode & 0o777 == 0o600

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -74,8 +75,6 @@ def nightly(
 @app.command()
 def up() -> None:
     """Start Airflow and the endpoint, and leave them running."""
-    from nightshift import commit
-
     place = Place.here()
     airflow, endpoint = place.airflow(), place.endpoint()
     of_airflow, own = port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), port.asked("NIGHTSHIFT_PORT", 8000)
@@ -91,9 +90,7 @@ def up() -> None:
         else:
             airflow.stay(stayed)
         raise
-    first = place.home / FIRST_KEY
-    if not first.is_file():
-        commit.secret(first, _create(place, "first", ("infer:chat",), ("public",), 90) + "\n")
+    first = _first_key(place)
     print(f"airflow: {airflow.url}")
     print(f"endpoint: {endpoint.url}")
     print(f"admin: {endpoint.admin}")
@@ -228,6 +225,18 @@ def main() -> None:
         if found is None:  # a bug of ours: its traceback is what helps
             raise
         sys.exit(tell("nightshift", found))
+
+
+def _first_key(place: Place) -> Path:
+    """The file of a key that is valid; a new one where there is none, or it ran out or was revoked."""
+    from nightshift import commit
+    from nightshift.serve.keys import Keys
+
+    first = place.home / FIRST_KEY
+    kept = first.read_text(encoding="utf-8", errors="replace").strip() if first.is_file() else ""
+    if Keys(place.home).check(kept, time.time()) is None:
+        commit.file(first, _create(place, "first", ("infer:chat",), ("public",), 90) + "\n", 0o600)
+    return first
 
 
 def _create(place: Place, owner: str, scopes: tuple[str, ...], groups: tuple[str, ...], days: int) -> str:

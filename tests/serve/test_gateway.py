@@ -120,6 +120,19 @@ def test_a_key_without_the_scope_is_refused(running: Running) -> None:
     assert running.ask("Hello", key).json()["error"]["code"] == "insufficient_scope"
 
 
+@pytest.mark.parametrize("scope", ["models:read", "infer:chat"])
+def test_either_scope_shows_the_models(running: Running, scope: str) -> None:
+    key = running.keys.create("test", (scope,), ("public",), 1, time.time())
+    said = running.client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+    assert [one["id"] for one in said.json()["data"]] == ["nightshift"]
+
+
+def test_a_key_without_any_scope_sees_no_models(running: Running) -> None:
+    key = running.keys.create("test", (), ("public",), 1, time.time())
+    said = running.client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+    assert (said.status_code, said.json()["error"]["code"]) == (403, "insufficient_scope")
+
+
 @pytest.mark.parametrize(
     ("path", "status"), [("/", 404), ("/v1/../admin", 404), ("/docs", 404), ("/v1/chat/completions", 405)]
 )

@@ -57,7 +57,7 @@ class Gateway:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        self._allowed(request, "infer:chat")
+        self._allowed(request, "models:read", "infer:chat")
         one = {"id": MODEL, "object": "model", "created": 0, "owned_by": MODEL}
         return JSONResponse({"object": "list", "data": [one]})
 
@@ -78,16 +78,17 @@ class Gateway:
         )
         return JSONResponse({"served": said or None, "failed": self.follower.failed})
 
-    def _allowed(self, request: Request, scope: str) -> Key:
-        """The key of a request. Raises Refused: the same text whatever is wrong with it."""
+    def _allowed(self, request: Request, *scopes: str) -> Key:
+        """The key of a request, which has one of these scopes. Raises Refused: the same text whatever else is wrong."""
         kind, _, text = request.headers.get("authorization", "").partition(" ")
         if not text:
             raise Refused(401, "authentication_error", "missing_api_key", "Give a key: 'Authorization: Bearer ns_…'.")
         key = self.keys.check(text.strip(), time.time()) if kind == "Bearer" else None
         if key is None:
             raise Refused(401, "authentication_error", "invalid_api_key", "This key is not valid.")
-        if scope not in key.scopes:
-            raise Refused(403, "permission_error", "insufficient_scope", f"This key lacks the scope '{scope}'.")
+        if not set(scopes) & set(key.scopes):
+            lacks = "' or '".join(scopes)
+            raise Refused(403, "permission_error", "insufficient_scope", f"This key lacks the scope '{lacks}'.")
         return key
 
     def _serving(self) -> Served:
