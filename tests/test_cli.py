@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def run(folder: Path, root: Path, *words: str, **environ: str) -> subprocess.Com
 def project(root: Path, tmp_path: Path) -> Path:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
+    for name in ("params.yaml", "requirements.txt"):
+        (tmp_path / name).write_text((root / name).read_text())
     return tmp_path
 
 
@@ -108,8 +110,11 @@ def test_keys_are_made_listed_and_revoked(project: Path, root: Path) -> None:
 
 
 def test_a_documents_side_can_be_asked(project: Path, root: Path) -> None:
-    said = run(project, root, "side", "numpy==2.4.6/linalg/_linalg.py").stdout
+    said = run(project, root, "side", f"numpy=={metadata.version('numpy')}/numpy/linalg/_linalg.py").stdout
     assert re.fullmatch(r"packages: (train|validation|test)\n", said)
+    refused = run(project, root, "side", "README.md")
+    assert (refused.returncode, refused.stdout) == (11, "")
+    assert "README.md: no source of params.yaml holds this document" in refused.stderr
 
 
 def test_the_first_key_is_made_anew_once_it_is_not_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,16 +148,17 @@ def profile(name: Annotated[str, typer.Argument(help="laptop, tiny or gpu")]) ->
 
 @app.command()
 def side(path: Annotated[str, typer.Argument(help="Path of a document inside its source")]) -> None:
-    """Say on which side of the split a document is: train, validation or test."""
+    """Say which source holds a document, and on which side of the split it is: train, validation or test."""
     from nightshift import documents, params
+    from nightshift.data.find import holders
     from nightshift.data.split import side as of
     from nightshift.sections import Sources, Split
 
-    file = Place.here().root / params.FILE
-    split = params.load(file, Split)
-    for source in params.load(file, Sources).items:
-        inside = path.removeprefix(f"{getattr(source, 'path', '')}/")
-        print(f"{source.name}: {of(documents.key(source.name, inside), split)}")
+    place = Place.here()
+    file, lock = place.root / params.FILE, place.root / "requirements.txt"
+    split, sources = params.load(file, Split), params.load(file, Sources)
+    for name, inside in holders(path, sources, place.sources, lock.read_text(encoding="utf-8")):
+        print(f"{name}: {of(documents.key(name, inside), split)}")
 
 
 @app.command()
