@@ -117,6 +117,14 @@ def test_a_documents_side_can_be_asked(project: Path, root: Path) -> None:
     assert "README.md: no source of params.yaml holds this document" in refused.stderr
 
 
+@pytest.mark.parametrize("words", [(), ("keys",)])
+def test_without_words_it_shows_what_there_is(words: tuple[str, ...], project: Path, root: Path) -> None:
+    said = run(project, root, *words)
+    assert (said.returncode, said.stderr) == (2, "")
+    assert ("create" if words else "nightly") in said.stdout
+    assert "--help" in said.stdout
+
+
 def test_the_first_key_is_made_anew_once_it_is_not_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, tmp_path / "state", tmp_path / "var", tmp_path)
     keys = Keys(place.home)

@@ -24,8 +24,9 @@ app = typer.Typer(
     help="The whole life of a language model, every night, from one definition.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    no_args_is_help=True,
 )
-keys = typer.Typer(help="Keys of the endpoint.")
+keys = typer.Typer(help="Keys of the endpoint.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
 
@@ -219,6 +220,9 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # has no public name
+            print(error.format_message())  # the help, where rich has not printed it already
+            sys.exit(UsageError.code)
         what = error.format_message().rstrip(".")
         sys.exit(tell("nightshift", UsageError(what, "", "`nightshift --help` shows what there is")))
     except Exception as error:
