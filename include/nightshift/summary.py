@@ -45,6 +45,9 @@ def corpus(night: Night, before: Night | None) -> Iterator[str]:
         yield f"Documents: {read['files']:,} files became {read['sections']:,} sections{_since(night, before)}."
         for reason, count in read["quarantined"].items():
             yield f"  {count:,} files are in quarantine: {reason}."
+        if unread := _of(night, "discover").get("not_read"):
+            told = ", ".join(f"{count:,} {ending}" for ending, count in unread.items())
+            yield f"  No reader for: {told}."
     if clean:
         masked = ", ".join(f"{count:,} {kind}" for kind, count in clean["masked"].items())
         yield f"  Masked: {masked or 'nothing'}. Too short and dropped: {clean['dropped']['too-short']:,}."
@@ -56,8 +59,10 @@ def corpus(night: Night, before: Night | None) -> Iterator[str]:
         )
     train, pairs, items = (_of(night, stage) for stage in ("decontaminate", "augment", "items"))
     if train:
-        leaked = sum(train["dropped"].values())
-        yield f"  To train on: {train['sections']:,} sections ({leaked:,} taken out, because an item asks about them)."
+        hidden = train["dropped"].get("not-public", 0)
+        leaked = sum(train["dropped"].values()) - hidden
+        kept_back = f", {hidden:,} because not everyone may see them" if hidden else ""
+        yield f"  To train on: {train['sections']:,} sections ({leaked:,} taken out, since an item asks about them{kept_back})."
     if pairs:
         made = f"{pairs['pairs']:,} pairs" if "pairs" in pairs else f"no pairs ({pairs['absent']})"
         sides = ", ".join(f"{sum(kinds.values())} on the {side} side" for side, kinds in sorted(items.items()))
