@@ -62,7 +62,10 @@ def corpus(night: Night, before: Night | None) -> Iterator[str]:
         hidden = train["dropped"].get("not-public", 0)
         leaked = sum(train["dropped"].values()) - hidden
         kept_back = f", {hidden:,} because not everyone may see them" if hidden else ""
-        yield f"  To train on: {train['sections']:,} sections ({leaked:,} taken out, since an item asks about them{kept_back})."
+        yield (
+            f"  To train on: {train['sections']:,} sections "
+            f"({leaked:,} taken out, since an item asks about them{kept_back})."
+        )
     if pairs:
         made = f"{pairs['pairs']:,} pairs" if "pairs" in pairs else f"no pairs ({pairs['absent']})"
         sides = ", ".join(f"{sum(kinds.values())} on the {side} side" for side, kinds in sorted(items.items()))
