@@ -75,7 +75,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         last.set_upstream([task for name, task in tasks.items() if not _read(known, name)] or [pin])
         ends = _after(after or {}, last, settings)
         end = operator.EndOperator(task_id=END, settings=settings, after=list(after or {}), trigger_rule="all_done")
-        end.set_upstream(ends)
+        end.set_upstream([*ends, *tasks.values()])
     return made
 
 

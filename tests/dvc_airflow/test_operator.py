@@ -90,6 +90,12 @@ def published(made: Toy, **said: Any) -> Task:
     return ti
 
 
+def test_the_end_waits_for_every_stage(dag: Any) -> None:
+    """Where one fails, publish is given up at once, and others still run: they are in the record, under the lease."""
+    wanted = {"numbers", "total", "each.a", "each.b", "publish", "deploy"}
+    assert dag[1].get_task("end").upstream_task_ids == wanted
+
+
 def test_a_night_without_a_release_is_a_success_that_says_so(dag: Any) -> None:
     made, of = dag
     night, said = ended(made, of, published(made, released=None))
