@@ -332,7 +332,8 @@ class Evaluate(Section):
     name: ClassVar[str] = "evaluate"
     tokens: int = Field(ge=1, description="Tokens that each system reads for the validation side, at most")
     judge_tokens: int = Field(ge=1, description="Tokens that each system reads for the test side, at most")
-    generated: int = Field(ge=0, description="Answers that are generated one by one, at most")
+    generated: int = Field(ge=0, description="Answers of the validation side that are generated one by one, at most")
+    judge_generated: int = Field(ge=0, description="The same of the test side")
     engine_items: int = Field(ge=0, description="Of these, answered by the serving engine too")
     retrieval_k: int = Field(ge=1, description="A retrieval item is right when its section is among this many")
 

@@ -26,7 +26,7 @@ ROWS: list[dict[str, object]] = [
     section("b.md", "Valve", "The valve shuts the pipe behind the boiler."),
     section("c.md", "Gauge", "The gauge tells how much steam is left."),
 ]
-PARAMS = Evaluate(tokens=10_000, judge_tokens=10_000, generated=1, engine_items=0, retrieval_k=2)
+PARAMS = Evaluate(tokens=10_000, judge_tokens=10_000, generated=1, judge_generated=1, engine_items=0, retrieval_k=2)
 
 
 def item(number: int, kind: str, **more: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ ROW = pl.Schema(
 )
 SALT = "asked-1"  # of the order in which a budget is spent
 PROMPT_TOKENS = 40  # of a system's own words around a question
-SECTION_TOKENS = 300  # of the sections beside it, about: the same for all, so that all are asked the same items
+SECTION_TOKENS = 240  # of the sections beside it, about: the same for all, so that all are asked the same items
 UNREAD_NATS = -1e4  # log-likelihood of whatever is said to a question that could not be read
 PROBE_TOKENS = 24  # of an answer to a probe: who says what must not be said does so at once
 CHARACTERS_A_TOKEN = 4  # of English text under the tokenizers here, for a budget that all systems share

@@ -77,7 +77,7 @@ def run(
     folders = {"winner": winner, "refresh": refresh, "plain": plain, "incumbent": incumbent}
     played = roles(*(commit.check(path) for path in folders.values()))
     table = pl.read_parquet(commit.check(items) / "items.parquet")
-    params = params.model_copy(update={"tokens": params.judge_tokens})
+    params = params.model_copy(update={"tokens": params.judge_tokens, "generated": params.judge_generated})
     measured: dict[str, Any] = {}
     tables: dict[str, pl.DataFrame] = {}
     left_out = 0
