@@ -1,6 +1,6 @@
 """What a night costs, by stage: a first one, one with nothing changed, one with one document changed.
 
-    python bench/night.py [--profile laptop] [--out bench/night.json]
+    python bench/night.py [--profile laptop] [--out bench/night.json] [--keep FOLDER]
 
 Runs three nights in a copy of this checkout with a HOME, cache and state of its own (packages are those of this
 environment), over twenty small Markdown files beside the default sources, and writes seconds by stage with the machine
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--profile", default="laptop")
     asked.add_argument("--out", type=Path, default=ROOT / "bench" / "night.json")
+    asked.add_argument("--keep", type=Path, help="run there and leave it, to look at afterwards")
     said = asked.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    with nullcontext(said.keep) if said.keep else tempfile.TemporaryDirectory() as scratch:
         project = make(Path(scratch) / "project", Path(scratch) / "home")
         pages = project.folder / "sources" / "pages"
         pages.mkdir(parents=True)

@@ -12,7 +12,7 @@ from nightshift.serve.local import Endpoint
 from nightshift.stage import SERVING
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), os.getppid(), 1])
+@pytest.mark.parametrize("pid", [os.getpid(), os.getppid(), 1], ids=["own", "parent", "init"])
 def test_after_a_reboot_a_strangers_pid_is_not_the_endpoint(
     pid: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
