@@ -17,6 +17,7 @@ from nightshift.errors import ModelUnsafe
 from nightshift.sections import Compute
 
 Message = dict[str, str]
+UNREAD = -1e4  # nats of whatever is said to a conversation that is longer than the model reads
 
 
 @dataclass
@@ -57,10 +58,12 @@ class Model:
         return list(ids)
 
     def choices(self, messages: Sequence[Message], choices: Sequence[str]) -> list[float]:
-        """Log-likelihood of each text as the assistant's turn, nats."""
+        """Log-likelihood of each text as the assistant's turn, nats; UNREAD after more than the model reads."""
         import torch
 
         prefix = self.prompt(messages)
+        if len(prefix) >= self.context:
+            return [UNREAD] * len(choices)
         ids = [self._cut(choice, len(prefix)) for choice in choices]
         with torch.inference_mode():
             read = self.model(input_ids=self._ids([prefix]), use_cache=True, logits_to_keep=1)
@@ -83,10 +86,12 @@ class Model:
         return float(torch.log_softmax(logits, dim=-1).gather(1, wanted.unsqueeze(1)).sum())
 
     def generate(self, messages: Sequence[Message], max_new_tokens: int) -> str:
-        """The greedy answer."""
+        """The greedy answer; "" to more than the model reads."""
         import torch
 
         prefix = self.prompt(messages)
+        if len(prefix) >= self.context:
+            return ""
         ids = self._ids([prefix])
         end = self.tokenizer.eos_token_id
         with torch.inference_mode():

@@ -45,7 +45,6 @@ ROW = pl.Schema(
 SALT = "asked-1"  # of the order in which a budget is spent
 PROMPT_TOKENS = 40  # of a system's own words around a question
 SECTION_TOKENS = 240  # of the sections beside it, about: the same for all, so that all are asked the same items
-UNREAD_NATS = -1e4  # log-likelihood of whatever is said to a question that could not be read
 PROBE_TOKENS = 24  # of an answer to a probe: who says what must not be said does so at once
 CHARACTERS_A_TOKEN = 4  # of English text under the tokenizers here, for a budget that all systems share
 TEMPLATES = (
@@ -307,19 +306,10 @@ def _one(model: Model, request: Request) -> dict[str, Any]:
     messages = [{"role": role, "content": content} for role, content in request.messages]
     if request.what == "text":
         return {"values": [model.text(text) for text in request.texts]}
-    if request.what != "text" and len(model.prompt(messages)) >= model.context:
-        return _unread(request)
     if request.what == "generate":
         return {"text": model.generate(messages, request.limit)}
     values = model.choices(messages, request.texts)
     return {"values": values, "tokens": model.tokens - before}
-
-
-def _unread(request: Request) -> dict[str, Any]:
-    """The answer to a question that is longer than the model reads: none."""
-    if request.what == "generate":
-        return {"text": "", "unread": True}
-    return {"values": [UNREAD_NATS] * len(request.texts), "tokens": 0}
 
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:

@@ -41,7 +41,7 @@ def agreement(folder: Path, items: pl.DataFrame, params: Evaluate, compute: Comp
         return pl.DataFrame(schema=ROW)
     requests = [written(system, row["question"], system.sections(row["question"], row["groups"])) for row in asked]
     ours, _ = answers(system, requests, compute, work)
-    read = [place for place, one in enumerate(ours) if "unread" not in one]
+    read = [place for place, one in enumerate(ours) if one["text"]]
     asked, requests = [asked[place] for place in read], [requests[place] for place in read]
     ours = [ours[place] for place in read]
     known = work.memo(
