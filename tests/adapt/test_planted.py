@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 MOST_TOKENS = 20_000  # of a training on SmolLM2, prompts and all epochs counted
 PROMPTS = ROOT / "include" / "prompts"
 AROUND = System(context=2048, sections=3, section_tokens=40, max_new_tokens=24)
-TINY_AROUND = AROUND.model_copy(update={"context": 256, "sections": tiny.SECTIONS})
+TINY_AROUND = AROUND.model_copy(update={"context": 512, "sections": tiny.SECTIONS})
 TRAINING = Lora(
     rank=8, alpha=16.0, dropout=0.0, lr=2e-3, tokens=MOST_TOKENS, max_epochs=20.0, batch=4, max_tokens=256,
     min_pairs=20, save_every=1000, seed=1,

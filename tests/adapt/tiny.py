@@ -153,7 +153,7 @@ def make(
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=256,
+        max_position_embeddings=512,
         initializer_range=0.08,
         tie_word_embeddings=True,
         bos_token_id=None,
