@@ -73,6 +73,14 @@ class Project:
 
     def upstream(self, name: str) -> list[str]:
         """Stages that make what `name` reads, in the order of its deps: a dep lies in an out, or an out in a dep."""
+        return list(self._above[name])
+
+    @cached_property
+    def _above(self) -> Mapping[str, list[str]]:
+        """`upstream` of every stage; asked for a thousand times when a DAG is made."""
+        return {name: self._makers_of(name) for name in self.stages}
+
+    def _makers_of(self, name: str) -> list[str]:
         found: dict[str, None] = {}
         for dep in self.stages[name].deps:
             for path in [dep, *map(str, PurePosixPath(dep).parents)]:

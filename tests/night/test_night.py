@@ -213,6 +213,7 @@ def test_the_dags_edges_are_those_of_dvc_yaml(project: Project) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_night_that_died_before_its_deploy_is_deployed_by_the_next(project: Project, first: Any, second: Any) -> None:
     """Its lease is still held in its name, and Airflow says that it has ended: it is not waited for."""
     project.git("tag", "-d", "nightshift#prod#1")
