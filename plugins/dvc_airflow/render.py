@@ -63,7 +63,8 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     known = project.read(project_root, project.kept(project_root))
     kept = record or project_root / ".dvc" / "tmp" / "runs"
     settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept), dict(headline or {}))
-    options: dict[str, Any] = {"catchup": False, "max_active_runs": 1, "params": form(project_root)} | dag
+    options: dict[str, Any] = {"catchup": False, "max_active_runs": 1} | dag
+    fields = options.pop("params", None) or form(project_root)
     options["tags"] = [*options.get("tags", []), operator.shape_tag(known)]
     with DAG(dag_id, **options) as made:
         pin = operator.PinOperator(task_id=PIN, settings=settings, shape=known.shape)
@@ -76,6 +77,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         ends = _after(after or {}, last, settings)
         end = operator.EndOperator(task_id=END, settings=settings, after=list(after or {}), trigger_rule="all_done")
         end.set_upstream([*ends, *tasks.values()])
+    made.params = fields  # not before: every task would take a copy of a hundred fields along, in each parse
     return made
 
 
