@@ -320,10 +320,13 @@ class System(Section):
     section_tokens: int = Field(ge=16, description="Tokens of each section that are shown, at most")
     max_new_tokens: int = Field(ge=1, description="Tokens of an answer, at most")
 
-    @property
-    def needed(self) -> int:
-        """Tokens that a question with its sections and an answer takes, about: 150 for prompt, titles and question."""
-        return self.sections * self.section_tokens + self.max_new_tokens + 150
+    def exceeds(self, context: int, examples: int = 0) -> str:
+        """How a model of this context falls short, with so many tokens of examples; "" when it does not.
+
+        150 tokens, about, are for the prompt, titles and the question.
+        """
+        needed = self.sections * self.section_tokens + self.max_new_tokens + 150 + examples
+        return "" if context >= needed else f"reads {context} tokens, and a question with its sections takes {needed}"
 
 
 class Evaluate(Section):

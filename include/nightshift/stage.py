@@ -1,7 +1,7 @@
 """The border of a stage: everything that one stage's `run` needs from outside, read in one place.
 
 `main(run)` reads the paths from the command line and the sections that `run` asks for (by its type hints) from
-params.yaml, fixes seeds and threads, times nothing into outs, writes `metrics/<stage>.json` from what `run` returns,
+params.yaml, times nothing into outs, writes `metrics/<stage>.json` from what `run` returns,
 and turns an error into its sentence, its exit code and an entry in the outcome file that the engine reads. It refuses
 another checkout's code.
 

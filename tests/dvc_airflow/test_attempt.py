@@ -121,28 +121,14 @@ def test_killing_a_stage_that_ignores_sigterm_leaves_no_process(toy: Make, tmp_p
 def test_a_task_that_is_killed_takes_its_stage_along(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     made = toy(FAILING.format(cmd=json.dumps(f"trap '' TERM; sleep 1000 & echo $! $$ > {mark}; wait; wait")))
-    task = os.fork()
-    if task == 0:
-        made.attempt("bad", made.night("HEAD"), {}).run()
-        os._exit(0)
-    _appears(mark)
-    os.kill(task, 9)
-    os.waitpid(task, 0)
-    _gone([int(pid) for pid in mark.read_text().split()], within_s=10)
+    _killed_with_its_task(made, mark)
 
 
 def test_a_helper_that_ignores_sigterm_goes_with_a_stage_that_does_not(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     helper = "(trap '' TERM; exec sleep 1000) >/dev/null 2>&1 &"
     made = toy(FAILING.format(cmd=json.dumps(f"{helper} echo $! $$ > {mark}; exec sleep 1000")))
-    task = os.fork()
-    if task == 0:
-        made.attempt("bad", made.night("HEAD"), {}).run()
-        os._exit(0)
-    _appears(mark)
-    os.kill(task, 9)
-    os.waitpid(task, 0)
-    _gone([int(pid) for pid in mark.read_text().split()], within_s=10)
+    _killed_with_its_task(made, mark)
 
 
 def test_a_recorder_that_is_killed_leaves_no_stage(toy: Make, tmp_path: Path) -> None:
@@ -201,6 +187,18 @@ def test_the_stage_sees_no_airflow_secret(toy: Make, monkeypatch: pytest.MonkeyP
     seen = objects.place(made.root / ".dvc/cache", md5).read_text()
     assert "PATH=" in seen
     assert "key-x9" not in seen
+
+
+def _killed_with_its_task(made: Toy, mark: Path) -> None:
+    """Run the stage in a task of its own, kill that once the stage wrote its pids, and see them go."""
+    task = os.fork()
+    if task == 0:
+        made.attempt("bad", made.night("HEAD"), {}).run()
+        os._exit(0)
+    _appears(mark)
+    os.kill(task, 9)
+    os.waitpid(task, 0)
+    _gone([int(pid) for pid in mark.read_text().split()], within_s=10)
 
 
 def _appears(path: Path, within_s: float = 30) -> None:

@@ -45,9 +45,8 @@ def too_short(base: Path, adapted: Path, params: System) -> str:
     """Why this base cannot hold a question with examples, sections and an answer; "" when it can."""
     context = json.loads((base / "facts.json").read_text(encoding="utf-8"))["context"]
     shown = sum(len(text) for one in _examples(adapted) for text in one.values()) // CHARACTERS_A_TOKEN
-    if context >= params.needed + shown:
-        return ""
-    return f"its base reads {context} tokens, and a question with its sections takes {params.needed + shown}"
+    short = params.exceeds(context, shown)
+    return f"its base {short}" if short else ""
 
 
 def _examples(adapted: Path) -> list[dict[str, str]]:

@@ -77,8 +77,8 @@ def run(
             left_out[base.name] = reason
             continue
         context = json.loads((commit.check(base) / "facts.json").read_text(encoding="utf-8"))["context"]
-        if context < around.needed:
-            left_out[base.name] = f"it reads {context} tokens, and a question with its sections takes {around.needed}"
+        if short := around.exceeds(context):
+            left_out[base.name] = f"it {short}"
             continue
         assessments[base.name] = json.loads((assessed / "assessment.json").read_text(encoding="utf-8"))
     if not assessments:

@@ -17,10 +17,11 @@ from nightshift.stage import Metrics, Work
 SALT = "files-1"  # of the order in which a limit on files takes them
 
 
-def found(params: Sources, root: Path, lock: str) -> list[source.Item]:
-    """The items of all sources, sorted by rank and path."""
-    items = [item for rank, one in enumerate(params.items) for item in source.items(one, rank, root, lock)]
-    return sorted(items, key=lambda item: (item.rank, item.path))
+def found(params: Sources, root: Path, lock: str) -> tuple[list[source.Item], Counter[str]]:
+    """The items of all sources, sorted by rank and path, and how many files of which ending no reader is there for."""
+    unread: Counter[str] = Counter()
+    items = [item for rank, one in enumerate(params.items) for item in source.items(one, rank, root, lock, unread)]
+    return sorted(items, key=lambda item: (item.rank, item.path)), unread
 
 
 def limited(items: list[source.Item], most: int | None) -> list[source.Item]:
@@ -33,13 +34,10 @@ def limited(items: list[source.Item], most: int | None) -> list[source.Item]:
 
 def run(lock: Path, out: Path, params: Sources, work: Work) -> Metrics:
     """List the items. Raises SourceError for a source that is missing, empty, inside Git or of another version."""
-    listed = found(params, work.sources, lock.read_text(encoding="utf-8"))
+    listed, unread = found(params, work.sources, lock.read_text(encoding="utf-8"))
     items = limited(listed, params.max_files)
     commit.file(out, commit.dumps({"items": [item.as_json() for item in items]}))
     counted = Counter(item.source for item in items)
-    unread: Counter[str] = Counter()
-    for one in params.items:
-        unread += source.passed_over(one, work.sources)
     return {
         "items": len(items),
         "left_out": len(listed) - len(items),

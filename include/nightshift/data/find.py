@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from nightshift import storage
 from nightshift.data import source
@@ -39,6 +39,6 @@ def _has(one: PackagesSource | FolderSource | S3Source, path: str, root: Path, l
         package = path.partition("==")[0]
         only = one.model_copy(update={"packages": [package]})
         return package in one.packages and any(item.path == path for item in source.items(only, 0, root, lock))
-    if PurePosixPath(path).suffix.lower() not in source.READ:
+    if source.ending(path) not in source.READ:
         return False
     return any(stored.name == path for stored in storage.listing(source.location(one, root)))

@@ -52,8 +52,17 @@ class Item:
         return asdict(self) | {"groups": list(self.groups)}
 
 
-def items(source: PackagesSource | FolderSource | S3Source, rank: int, root: Path, lock: str) -> Iterator[Item]:
-    """Every item of one source. Raises SourceError, StorageError."""
+def items(
+    source: PackagesSource | FolderSource | S3Source,
+    rank: int,
+    root: Path,
+    lock: str,
+    unread: Counter[str] | None = None,
+) -> Iterator[Item]:
+    """Every item of one source. Raises SourceError, StorageError.
+
+    `unread` counts, by ending, the files of a folder or prefix that no reader is there for.
+    """
     if isinstance(source, PackagesSource):
         for name in source.packages:
             yield from _package(source, rank, name, lock)
@@ -63,6 +72,8 @@ def items(source: PackagesSource | FolderSource | S3Source, rank: int, root: Pat
     if isinstance(source, FolderSource):
         _outside_git(root / source.path)
     listed = [o for o in found if ending(o.name) in READ]
+    if unread is not None:
+        unread.update(one or "none" for o in found if (one := ending(o.name)) not in READ)
     if not listed:
         raise SourceError("no Markdown, text or HTML is there", place, f"known endings are {', '.join(READ)}")
     for stored in listed:
@@ -70,14 +81,6 @@ def items(source: PackagesSource | FolderSource | S3Source, rank: int, root: Pat
         yield Item(
             source.name, source.kind, rank, stored.name, stored.bytes, digest, source.licence, tuple(source.groups)
         )
-
-
-def passed_over(source: PackagesSource | FolderSource | S3Source, root: Path) -> Counter[str]:
-    """Ending → files of a folder or prefix that no reader is there for."""
-    if isinstance(source, PackagesSource):
-        return Counter()
-    endings = (ending(one.name) for one in storage.listing(location(source, root)))
-    return Counter(one or "none" for one in endings if one not in READ)
 
 
 def ending(name: str) -> str:

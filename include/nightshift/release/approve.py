@@ -15,8 +15,7 @@ from typing import Any
 
 from nightshift import audit, registry, signature
 from nightshift.errors import AccessDenied, RepositoryError
-
-UNDECIDED = "INCONCLUSIVE"
+from nightshift.release.release import UNDECIDED
 
 
 def proposed(repository: Path, branch: str) -> tuple[str, dict[str, Any]]:
@@ -41,7 +40,7 @@ def proposed(repository: Path, branch: str) -> tuple[str, dict[str, Any]]:
 def approve(
     repository: Path, home: Path, state: Path, branch: str, who: str, reason: str, now: float
 ) -> registry.Assignment:
-    """Release and deploy the last night's winner. Raises AccessDenied, ReleaseInvalid, RepositoryError."""
+    """Release and deploy the last night's candidate. Raises AccessDenied, ReleaseInvalid, RepositoryError."""
     if not reason.strip():
         raise AccessDenied("a reason is needed", "--reason", "say why this may be released")
     commit, metrics = proposed(repository, branch)
