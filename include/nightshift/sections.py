@@ -321,11 +321,9 @@ class System(Section):
     max_new_tokens: int = Field(ge=1, description="Tokens of an answer, at most")
 
     def exceeds(self, context: int, examples: int = 0) -> str:
-        """How a model of this context falls short, with so many tokens of examples; "" when it does not.
-
-        150 tokens, about, are for the prompt, titles and the question.
-        """
-        needed = self.sections * self.section_tokens + self.max_new_tokens + 150 + examples
+        """How a model of this context falls short, with so many tokens of examples; "" when it does not."""
+        around = 150 + examples  # prompt, titles and question take about 150
+        needed = self.sections * self.section_tokens + self.max_new_tokens + around
         return "" if context >= needed else f"reads {context} tokens, and a question with its sections takes {needed}"
 
 
