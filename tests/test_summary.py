@@ -71,9 +71,10 @@ def test_why_a_release_is_not_deployed_is_said() -> None:
 @pytest.mark.parametrize(
     ("release", "named"),
     [
-        ({"released": False, "role": "winner", "verdict": "INCONCLUSIVE"}, True),
-        ({"released": False, "role": "winner", "verdict": "NO-GO"}, False),
-        ({"released": True, "role": "refresh", "verdict": "INCONCLUSIVE"}, False),
+        ({"released": False, "role": "winner", "verdict_on_it": "INCONCLUSIVE"}, True),
+        ({"released": False, "role": "refresh", "verdict_on_it": "INCONCLUSIVE"}, True),
+        ({"released": False, "role": "winner", "verdict_on_it": "NO-GO"}, False),
+        ({"released": True, "role": "refresh", "verdict_on_it": "INCONCLUSIVE"}, False),
         ({"released": False, "absent": "no system"}, False),
     ],
 )

@@ -153,11 +153,12 @@ def left_out(night: Night) -> Iterator[str]:
 def following(night: Night) -> Iterator[str]:
     """What to type next."""
     kept = _of(night, "release")
-    undecided = (kept.get("released"), kept.get("role"), kept.get("verdict")) == (False, "winner", UNDECIDED)
+    undecided = kept.get("released") is False and kept.get("verdict_on_it") == UNDECIDED
     if night.get("deployed"):
         yield "Next: `make up`, then ask the endpoint with the key that it names."
     elif undecided and night.get("published"):
-        yield 'Next: `nightshift approve --reason "…"` lets the winner out, if you know better than the gate could.'
+        told = f'`nightshift approve --reason "…"` lets the {kept["role"]} out'
+        yield f"Next: {told}, if you know better than the gate could."
     elif night.get("published"):
         yield "Next: `nightshift pull` brings these results into your tree; `dvc metrics diff` compares."
 
