@@ -25,5 +25,6 @@ nightly = DvcDag(
     publish="python -m nightshift.release.publish",
     after={"deploy": "python -m nightshift.release.deploy"},
     headline={"verdict": "gate.verdict"},
+    prices=when["prices"],
     record=Path(HOME["NIGHTSHIFT_STATE"]) / "runs",
 )

@@ -16,5 +16,6 @@ python=$(command -v python3.11 || command -v python3)
 echo "environment: installing $(grep -c == requirements.txt) packages into .venv (about 1 GB to download the first time)" >&2
 export VIRTUAL_ENV=$PWD/.venv
 .venv/bin/uv pip sync --quiet requirements.txt "${torch_from[@]}"
+.venv/bin/uv pip install --quiet torch==2.13.0 "${torch_from[@]}"   # the CUDA libraries that its build names, where it does
 .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .   # the command `nightshift`
 echo "$wanted" > "$stamp"

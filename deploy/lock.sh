@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Resolve requirements.in into requirements.txt: every version, with hashes for all but torch.
+# Versions that the lock holds stay, unless they no longer fit: `deploy/lock.sh --upgrade` takes the newest.
 # torch has no hash because its wheel differs by platform (CPU here, CUDA on a GPU node); its version is exact.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$(command -v python3.11 || command -v python3)
 . deploy/torch.sh
+grep -v "^torch==" requirements.txt > requirements.new  # torch is found anew, as its build differs by platform
 .venv/bin/uv pip compile requirements.in --override overrides.txt --python-version 3.11 --generate-hashes \
     --no-header --no-annotate "${torch_from[@]}" "$@" --output-file requirements.new --quiet
 .venv/bin/python - <<'PY'

@@ -40,7 +40,6 @@ STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())[
 DISTRIBUTION = {
     "markdown_it": "markdown-it-py",
     "great_expectations": "great-expectations",
-    "faiss": "faiss-cpu",
 }
 # libraries that carry bytes from here to there, or run after the out is made
 CARRIERS = {
@@ -186,7 +185,7 @@ def test_the_lifecycle_packages_do_not_import_one_another() -> None:
 
 
 def test_heavy_packages_are_imported_only_inside_stages() -> None:
-    heavy = ["torch", "transformers", "deepspeed", "great_expectations", "faiss", "peft", "airflow", "dvc", "polars"]
+    heavy = ["torch", "transformers", "deepspeed", "great_expectations", "peft", "airflow", "dvc", "polars"]
     code = f"import sys, nightshift.cli; print([one for one in {heavy} if one in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"

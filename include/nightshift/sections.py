@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from nightshift.params import Section, Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Price = Annotated[float, Field(ge=0)]
 NAME = r"^[a-z0-9-]+$"
 
 
@@ -43,9 +44,7 @@ class S3Source(Strict):
 
     name: str = Field(pattern=NAME, description="Name of the source; part of every section's id")
     kind: Literal["s3"]
-    uri: str = Field(
-        pattern=r"^s3://[^/]+(/.*)?$", description="s3://bucket/prefix; the endpoint comes from AWS's own settings"
-    )
+    uri: str = Field(pattern=r"^s3://[^/]+(/.*)?$", description="s3://bucket/prefix; its endpoint is an AWS setting")
     licence: str = Field(default="unknown", description="SPDX expression of these documents")
     groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
 
@@ -56,6 +55,7 @@ class Night(Section):
     name: ClassVar[str] = "night"
     schedule: str | None = Field(description="Cron expression of the nightly run; null for none")
     timezone: str = Field(description="IANA time zone that the expression is read in")
+    prices: dict[str, Price] = Field(description="Price of a slot of a pool for an hour, in any one currency")
 
     @field_validator("schedule")
     @classmethod

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -61,7 +61,9 @@ class Result:
     """What a stage's task returns; small enough to travel by value.
 
     `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled. `files` are the
-    `cache: false` outs, by path. `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME.
+    `cache: false` outs, by path. `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is
+    what the processors' packages took while its commands ran, all that ran beside them included; None where the
+    machine does not tell.
     """
 
     stage: str
@@ -72,6 +74,7 @@ class Result:
     files: Mapping[str, str] = field(default_factory=dict)
     sentence: str = ""
     report: Mapping[str, Any] = field(default_factory=dict)
+    energy_joules: float | None = None
 
     @property
     def well(self) -> bool:
@@ -95,7 +98,7 @@ class Attempt:
         night: what the pin fixed.
         project: the pinned commit's project.
         stage: which stage.
-        above: results of its ancestors tonight, by stage.
+        results: of these stages tonight, by stage; those that there are. Each may cost a request.
         clones: folder for clones.
         env: variables for the stage alone; {clone} in a value becomes the clone's path.
         number: of this try, from 1.
@@ -106,12 +109,13 @@ class Attempt:
         night: Night,
         project: Project,
         stage: str,
-        above: Mapping[str, Result],
+        results: Callable[[list[str]], Mapping[str, Result]],
         clones: Path,
         env: Mapping[str, str],
         number: int = 1,
     ) -> None:
-        self.night, self.project, self.above, self.env = night, project, above, env
+        self.night, self.project, self.results, self.env = night, project, results, env
+        self.above: Mapping[str, Result] = {}  # all that it rests on, as soon as a clone needs it
         self.stage: Stage = project.stages[stage]
         self.repository = Path(night.repository)
         self.cache = workspace.cache_of(self.repository)
@@ -126,6 +130,7 @@ class Attempt:
             kept = self._kept()
             if kept is not None:
                 return kept
+            self.above = self.results(self.project.ancestors(self.stage.name))
             clone = self._clone()
             if self.killed:
                 return self._cancelled(began)
@@ -152,7 +157,7 @@ class Attempt:
         """The newest entry as tonight's result, when nothing that it rests on changed."""
         name = self.stage.name
         entry = self.night.entries.get(name)
-        above = {one: result.entry for one, result in self.above.items() if result.entry is not None}
+        above = {one: said.entry for one, said in self.results(self.project.upstream(name)).items() if said.entry}
         commit = plan.Commit(self.repository, self.night.commit)
         if not plan.unchanged(self.stage, entry, above, commit, self.cache):
             return None
@@ -231,10 +236,12 @@ class Attempt:
         code = self.child.wait()
         os.close(self._leash)
         seconds = time.monotonic() - began
-        record = _last(self.job / "record.jsonl")
+        records = _records(self.job / "record.jsonl")  # one for each command; the last failed or ended it
+        record = records[-1] if records else {}
         report = _json(self.job / "outcome.json")
         result = _json(self.job / "result.json")
-        memory = int(record.get("memory_bytes", 0))
+        memory = max((int(one["memory_bytes"]) for one in records), default=0)
+        energy = sum(one["energy_joules"] or 0.0 for one in records) or None
         name = self.stage.name
         if self.killed:
             return self._cancelled(began, memory, report)
@@ -251,7 +258,7 @@ class Attempt:
             return Result(name, "failed", seconds, memory, sentence=f"its metrics are over {LARGEST_METRICS} bytes")
         outcome = "ran" if record else ("cached" if result["reproduced"] else "unchanged")
         shutil.rmtree(self.job, ignore_errors=True)
-        return Result(name, outcome, seconds, memory, entry, files, report=report)
+        return Result(name, outcome, seconds, memory, entry, files, report=report, energy_joules=energy)
 
     def _cancelled(self, began: float, memory: int = 0, report: Mapping[str, Any] | None = None) -> Result:
         seconds, sentence = time.monotonic() - began, "it was ended from outside"
@@ -303,12 +310,12 @@ def _json(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _last(path: Path) -> dict[str, Any]:
-    """The last record: of a list of commands, the one that failed or ended it."""
-    with suppress(OSError, ValueError, IndexError):
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-        return found
-    return {}
+def _records(path: Path) -> list[dict[str, Any]]:
+    """What the recorder wrote, a line for each command that ended; a line that was cut off is none."""
+    found = []
+    with suppress(OSError, ValueError):
+        found += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return found
 
 
 def _living(group: int) -> bool:

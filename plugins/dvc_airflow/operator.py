@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from dvc_airflow import lease, project, publish, snapshot, workspace
 from dvc_airflow.attempt import RETRIED, Attempt, Night, Result
-from dvc_airflow.project import Project
+from dvc_airflow.project import Project, Stage
 from dvc_airflow.workspace import GitError
 
 WAIT_FOR_SHAPE_S = 60.0
@@ -40,6 +40,7 @@ class Settings:
         publish: the project's command, run in a clone of the night's commit; None for none.
         record: folder for `<run>/night.json`.
         headline: key of night.json → 'stage.metric' that it shows.
+        prices: of a slot of a pool for an hour, in any currency.
     """
 
     root: str
@@ -49,6 +50,7 @@ class Settings:
     publish: str | None
     record: str
     headline: Mapping[str, str]
+    prices: Mapping[str, float]
 
     @property
     def clones(self) -> Path:
@@ -147,17 +149,20 @@ class PinOperator(Task):
 class StageOperator(Task):
     """One stage of dvc.yaml, in a clone of its own."""
 
-    def __init__(self, *, stage: str, ancestors: list[str], **kwargs: Any) -> None:
+    def __init__(self, *, stage: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.stage, self.ancestors = stage, ancestors
+        self.stage = stage
         self._attempt: Attempt | None = None
 
     def execute(self, context: Any) -> str:
         """Run it. Raises for Airflow to retry what another attempt may mend, and to fail the rest."""
         night, known = self.pinned(context)
-        above = self.results(context, self.ancestors)
         number = context["ti"].try_number
-        self._attempt = Attempt(night, known, self.stage, above, self.settings.clones, self.settings.env, number)
+
+        def results(stages: list[str]) -> dict[str, Result]:
+            return self.results(context, stages)
+
+        self._attempt = Attempt(night, known, self.stage, results, self.settings.clones, self.settings.env, number)
         with self.leased(context):
             result = self._attempt.run()
         context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
@@ -231,7 +236,7 @@ class EndOperator(Task):
         record |= {"new": done.get("new", False), "refused": done.get("refused", ""), "stages": {}}
         if ti.xcom_pull(task_ids=PIN):
             night, known = self.pinned(context)
-            record |= {"commit": night.commit, "stages": self._stages(context, list(known.stages))}
+            record |= {"commit": night.commit, "stages": self._stages(context, known)}
         record |= {key: _metric(record["stages"], place) for key, place in self.settings.headline.items()}
         record |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
         for said in followed.values():
@@ -253,9 +258,9 @@ class EndOperator(Task):
         said = next(filter(None, (ti.xcom_pull(task_ids=one, key="sentence") for one in tasks)), None)
         return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
 
-    def _stages(self, context: Any, names: list[str]) -> dict[str, Any]:
+    def _stages(self, context: Any, known: Project) -> dict[str, Any]:
         """What is recorded of each stage that ran; one that failed without a result was lost each time."""
-        ti, run_id = context["ti"], context["run_id"]
+        ti, run_id, names = context["ti"], context["run_id"], list(known.stages)
         said = {name: ti.xcom_pull(task_ids=task_id(name), key="result") for name in names}
         states = {} if all(said.values()) else _states(ti, self.dag_id, run_id)
         for name in names:
@@ -263,7 +268,8 @@ class EndOperator(Task):
                 place = f"dag_id={self.dag_id}/run_id={run_id}/task_id={task_id(name)}"
                 sentence = f"its worker died, or a person ended it, without a result; Airflow's logs are in {place}"
                 said[name] = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
-        return {name: _reported(one) for name, one in said.items() if one}
+        prices = self.settings.prices
+        return {name: _reported(one, money(known.stages[name], one, prices)) for name, one in said.items() if one}
 
 
 def released(done: Mapping[str, Any] | None) -> bool:
@@ -308,8 +314,15 @@ def shape_tag(known: Project) -> str:
     return f"dvc-{known.shape}"
 
 
-def _reported(said: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: said[key] for key in ("outcome", "seconds", "memory_bytes", "attempts", "sentence")}
+def money(stage: Stage, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
+    """What a stage's time in its pool's slots costs; None for a pool without a price."""
+    price = prices.get(str(stage.airflow.get("pool", "default_pool")))
+    return None if price is None else round(said["seconds"] / 3600 * int(stage.airflow.get("slots", 1)) * price, 6)
+
+
+def _reported(said: Mapping[str, Any], cost: float | None) -> dict[str, Any]:
+    kept = {key: said[key] for key in ("outcome", "seconds", "memory_bytes", "energy_joules", "attempts", "sentence")}
+    kept |= {"money": cost}
     return kept | dict(said.get("report") or {}) | {"metrics": _metrics(said)}
 
 

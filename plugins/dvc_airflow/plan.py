@@ -47,7 +47,7 @@ def unchanged(stage: Stage, entry: Entry | None, above: Mapping[str, Entry], com
 
     Args:
         entry: the newest entry of this stage, or None.
-        above: entries of tonight's ancestors, by stage.
+        above: tonight's entries of the stages that make what it reads, by stage.
         commit: where deps and params that Git holds are read.
         cache: the folder of DVC's cache.
     """

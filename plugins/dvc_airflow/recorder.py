@@ -2,8 +2,8 @@
 """The shell that DVC starts a stage's command with: it keeps what DVC hides.
 
 DVC ends with 255 whatever the command did. This runs `/bin/sh -c COMMAND`, passes its output on, and writes exit
-code, signal, last lines of stderr, peak memory and seconds to $DVC_AIRFLOW_RECORD. It is started as a file, so its
-own folder (with `lock.py` and `operator.py` in it) is taken off the path first.
+code, signal, last lines of stderr, peak memory, seconds and energy to $DVC_AIRFLOW_RECORD. It is started as a file, so
+its own folder (with `lock.py` and `operator.py` in it) is taken off the path first.
 """
 
 import sys
@@ -17,14 +17,16 @@ import signal
 import subprocess
 import time
 from collections import deque
+from pathlib import Path
 
 LINES = 20
+COUNTERS = Path("/sys/class/powercap")  # Linux: a counter of energy for each processor package
 
 
 def main() -> int:
     """Run the command of `recorder -c COMMAND`; returns its exit code, 128 + n for signal n."""
     signal.signal(signal.SIGTERM, lambda *_: None)  # a handler, not SIG_IGN: exec hands that on to the command
-    began = time.monotonic()
+    began, counted = time.monotonic(), counters()
     command = sys.argv[-1]
     tail: deque[str] = deque(maxlen=LINES)
     with subprocess.Popen(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, errors="replace") as child:
@@ -40,11 +42,31 @@ def main() -> int:
         "tail": list(tail),
         "memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "seconds": round(time.monotonic() - began, 3),
+        "energy_joules": joules(counted, counters()),
     }
     if place := os.environ.get("DVC_AIRFLOW_RECORD"):
         with open(place, "a", encoding="utf-8") as out:  # noqa: PTH123  a list of commands has a line each
             out.write(json.dumps(record) + "\n")
     return code
+
+
+def counters(folder: Path = COUNTERS) -> dict[str, tuple[int, int]]:
+    """Package → (microjoules so far, where its counter starts anew); empty where that may not be read."""
+    found = {}
+    for package in sorted(folder.glob("intel-rapl:?")):  # AMD's too
+        try:
+            now, most = (int((package / name).read_text()) for name in ("energy_uj", "max_energy_range_uj"))
+        except (OSError, ValueError):
+            return {}
+        found[package.name] = (now, most)
+    return found
+
+
+def joules(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> float | None:
+    """Energy between two readings of the counters; None where there are none."""
+    if not before or before.keys() != after.keys():
+        return None
+    return sum((after[one][0] - before[one][0]) % after[one][1] for one in before) / 1e6
 
 
 if __name__ == "__main__":

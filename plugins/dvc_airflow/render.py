@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.python import ShortCircuitOperator
-from airflow.sdk import DAG, BaseOperator, Param, TaskGroup
+from airflow.sdk import DAG, BaseOperator, Param, TaskGroup, get_parsing_context
 from ruamel.yaml import YAML
 
 from dvc_airflow import operator, project, snapshot
@@ -36,6 +36,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     publish: str | None = None,
     after: Mapping[str, str] | None = None,
     headline: Mapping[str, str] | None = None,
+    prices: Mapping[str, float] | None = None,
     record: Path | None = None,
     **dag: Any,
 ) -> DAG:
@@ -54,6 +55,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         after: task → command to run, in this order, when `publish` said that something was released and the push was
             not refused. One that fails is tried again, so it must bear to be repeated; the night is then no success.
         headline: key of night.json → 'stage.metric' that it shows.
+        prices: pool → price of a slot for an hour; night.json then says what each stage cost.
         record: folder for `<run>/night.json`; default `.dvc/tmp/runs`.
         dag: passed to Airflow's DAG (schedule, params, …).
 
@@ -62,9 +64,10 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     """
     known = project.read(project_root, project.kept(project_root))
     kept = record or project_root / ".dvc" / "tmp" / "runs"
-    settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept), dict(headline or {}))
+    shown, priced = dict(headline or {}), dict(prices or {})
+    settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept), shown, priced)
     options: dict[str, Any] = {"catchup": False, "max_active_runs": 1} | dag
-    fields = options.pop("params", None) or form(project_root)
+    fields = options.pop("params", None)
     options["tags"] = [*options.get("tags", []), operator.shape_tag(known)]
     with DAG(dag_id, **options) as made:
         pin = operator.PinOperator(task_id=PIN, settings=settings, shape=known.shape)
@@ -77,7 +80,10 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         ends = _after(after or {}, last, settings)
         end = operator.EndOperator(task_id=END, settings=settings, after=list(after or {}), trigger_rule="all_done")
         end.set_upstream([*ends, *tasks.values()])
-    made.params = fields  # not before: every task would take a copy of a hundred fields along, in each parse
+    # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
+    # spend a tenth of a second on checking them
+    if get_parsing_context().task_id in (None, PIN):
+        made.params = fields or form(project_root)
     return made
 
 
@@ -124,7 +130,6 @@ def _stages(known: Project, settings: Settings) -> dict[str, BaseOperator]:
             task_group=groups.get(group) if item else None,
             task_display_name=name,
             stage=name,
-            ancestors=known.ancestors(name),
             settings=settings,
             doc_md=_about(stage),
             **_airflow(stage),

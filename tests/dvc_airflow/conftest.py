@@ -58,8 +58,11 @@ class Toy:
 
     def attempt(self, stage: str, night: Night, above: Mapping[str, Result], number: int = 1) -> Attempt:
         known = project.read(self.root)
-        rests = {name: above[name] for name in known.ancestors(stage)}
-        return Attempt(night, known, stage, rests, self.root / ".dvc/tmp/clones", {}, number)
+
+        def results(stages: list[str]) -> dict[str, Result]:
+            return {name: above[name] for name in stages}
+
+        return Attempt(night, known, stage, results, self.root / ".dvc/tmp/clones", {}, number)
 
     def run(self, commit: str) -> dict[str, Result]:
         """All stages in order; what ended well is remembered for the next night."""

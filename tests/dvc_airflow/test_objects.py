@@ -100,7 +100,7 @@ def test_a_folder_for_clones_that_cannot_be_written_is_said(toy: Make) -> None:
     made = toy()
     (made.root / "file").write_text("")
     attempt = made.attempt("numbers", made.night("HEAD"), {})
-    there = Attempt(attempt.night, attempt.project, "numbers", {}, made.root / "file" / "clones", {})
+    there = Attempt(attempt.night, attempt.project, "numbers", lambda stages: {}, made.root / "file" / "clones", {})
     result = there.run()
     assert result.outcome == "storage"
     assert re.fullmatch(r"/.*/file/clones/.*: Not a directory", result.sentence)

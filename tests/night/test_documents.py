@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from nightshift import params
+from nightshift import params, registry
 from nightshift.data.split import side
 from nightshift.documents import key
 from nightshift.sections import Split
@@ -30,13 +31,14 @@ TRAINING = {"tokenizer", "pack", "pretrain", "adapt-plain", "adapt-prompt", "ada
 
 
 def page(number: int) -> str:
-    """About 3 kB about one thing, which no other page names."""
-    topic, name = TOPICS[number % 10], f"number {number}"
+    """About 3 kB about one thing, which no other page names, in words of its own: no section repeats another."""
+    topic, name, rng = TOPICS[number % 10], f"number {number}", random.Random(number)
+    words = ["".join(rng.choices("bdfgklmnprst", k=1) + rng.choices("aeiou", k=1)) * 2 + str(n) for n in range(40)]
     chapters = [
         f"## {head}\n\nThe {topic} {name} is {verb} by the keeper of house {number}. It stands in hall {number * 7}."
         f" Its colour is {['red', 'green', 'blue'][number % 3]}, and it was built in {1900 + number}.\n"
         + "\n".join(
-            f"Step {step} of {head.lower()} of the {topic} {name} takes {step * number + 3} minutes."
+            f"Step {step} of {head.lower()} takes {step * number + 3} minutes: {' '.join(rng.sample(words, 6))}."
             for step in range(1, 9)
         )
         for head, verb in [("Start", "started"), ("Stop", "stopped"), ("Oil", "oiled"), ("Repair", "repaired")]
@@ -127,11 +129,11 @@ def test_one_line_on_the_test_side_costs_one_document_and_trains_nothing(
     held_out = [path for path in sorted(pages.glob("*.md")) if side(key("manual", path.name), split) == "test"]
     assert held_out, "the salt puts no page on the test side"
     assert project.run("side", f"sources/manual/{held_out[0].name}").stdout == "manual: test\n"
-    held_out[0].write_text(held_out[0].read_text().replace("The manual of the", "This is the manual of the"))
+    held_out[0].write_text(held_out[0].read_text().replace("is oiled by the keeper", "must be oiled by the keeper"))
     changed = night(project)["stages"]
     assert {changed[name]["outcome"] for name in TRAINING} == {"unchanged"}
     for name in ("sanitise", "dedup", "index"):
-        assert 0 < changed[name]["work"]["computed"] <= 6, name
+        assert changed[name]["work"]["computed"] == 1, name  # of the document's sections the one that changed
 
 
 def test_a_changed_prompt_trains_nothing(project: Project, first: dict[str, Any]) -> None:
@@ -143,16 +145,15 @@ def test_a_changed_prompt_trains_nothing(project: Project, first: dict[str, Any]
 
 
 def test_a_worse_recipe_is_judged_against_production_and_not_released(project: Project, first: dict[str, Any]) -> None:
-    before = project.git("tag", "--list", "nightshift#prod#*").split()
-    lr = {"tokenizer.min_characters": 1000, "adapt.lora.min_pairs": 4, "adapt.lora.lr": 0.2}
-    worse = night(project, **lr)
-    judged = worse["stages"]["incumbent"]["metrics"]
-    assert judged["judged_against"]
+    trained = {"tokenizer.min_characters": 1000, "adapt.lora.min_pairs": 4}
+    night(project, **trained)
+    before = registry.assignments(project.folder)
+    worse = night(project, **trained, **{"adapt.lora.lr": 0.2})
+    assert worse["stages"]["adapt-lora"]["outcome"] == "ran"
+    assert worse["stages"]["incumbent"]["metrics"]["judged_against"] == before[-1].release.digest
     assert worse["verdict"] != "GO"
-    if worse["released"]:  # documents changed since: then it is a refresh, never the worse model
-        assert worse["stages"]["release"]["metrics"]["role"] == "refresh"
-    else:
-        assert project.git("tag", "--list", "nightshift#prod#*").split() == before
+    assert worse["released"] is None
+    assert registry.assignments(project.folder) == before
 
 
 def test_the_scheduler_starts_a_night_by_itself(project: Project, first: dict[str, Any]) -> None:
