@@ -16,7 +16,7 @@ from nightshift.lexical import Lexical
 from nightshift.sections import Candidate, Compute, InitialisedModel, System
 from nightshift.stage import Work
 
-COMPUTE = Compute(device="cpu", threads=1, dtype="float32")
+COMPUTE = Compute(device="cpu", threads=1, workers=1, dtype="float32")
 SETTINGS = System(context=1024, sections=2, section_tokens=40, max_new_tokens=8)
 SMALL = InitialisedModel(kind="initialised", width=32, layers=1, heads=2, context=2048, seed=1)
 

@@ -21,6 +21,7 @@ compute:
   device: cpu
   threads: 2
   dtype: bfloat16
+  workers: 1
 profiles:
   small: {compute: {threads: 1}}
 """

@@ -34,6 +34,7 @@ PLUMBING = {
     "storage",
     "checkpoint",
     "port",
+    "workers",
 }
 STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 # import name → distribution, where they differ

@@ -31,11 +31,14 @@ class Model:
 
     @classmethod
     def load(cls, base: Path, adapter: Path | None, compute: Compute) -> Model:
-        """Load weights from safetensors, with a peft adapter where there is one. Raises ModelUnsafe."""
+        """Load weights from safetensors, with a peft adapter where there is one, for one of compute.workers.
+
+        Raises ModelUnsafe.
+        """
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        torch.set_num_threads(compute.threads)
+        torch.set_num_threads(max(1, compute.threads // compute.workers))
         if not (base / "model.safetensors").is_file():
             raise ModelUnsafe("its weights are not one safetensors file", str(base), "convert them")
         dtype = getattr(torch, compute.dtype)

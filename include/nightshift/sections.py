@@ -344,7 +344,6 @@ class Compute(Section):
 
     name: ClassVar[str] = "compute"
     device: Literal["cpu", "cuda"] = Field(description="Where tensors live")
-    threads: int = Field(ge=1, le=256, description="Threads of torch and of tokenizers")
-    dtype: Literal["bfloat16", "float32"] = Field(
-        description="Of activations; weights are kept in float32 while training"
-    )
+    threads: int = Field(ge=1, le=256, description="Threads of torch and of tokenizers in a stage")
+    workers: int = Field(ge=1, le=64, description="Copies of a model that are asked side by side; they share `threads`")
+    dtype: Literal["bfloat16", "float32"] = Field(description="Of activations; weights train in float32")

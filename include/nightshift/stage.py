@@ -91,7 +91,7 @@ def main(run: Callable[..., Metrics]) -> None:
     try:
         checkout.same(root)
         _yield_to_endpoint(work.state)
-        _keep_memory()
+        keep_memory()
         arguments = _arguments(run, sys.argv[1:], work)
         metrics = run(**arguments)
         commit.file(Path("metrics") / f"{name.replace('@', '/')}.json", commit.dumps(_rounded(metrics)))
@@ -177,7 +177,7 @@ def _digest(words: list[str], sections: list[params.Section], inputs: list[Path]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let glibc keep what is freed: a step's tensors else go back to the kernel, and new pages cost a third of a step.
 
     Measured on two cores, 6.8 M parameters: 2,900 tokens a second without, 4,600 with. Another libc has no mallopt.

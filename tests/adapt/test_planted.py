@@ -59,7 +59,7 @@ def tiny_lane(folder: Path, seed: int) -> Lane:
     """A tiny base, brought in as anybody's model is."""
     invented = planted.facts(seed, planted.COUNT + TINY_KNOWS)
     facts, known = invented[: planted.COUNT], invented[planted.COUNT :]
-    compute = Compute(device="cpu", threads=1, dtype="float32")
+    compute = Compute(device="cpu", threads=1, workers=1, dtype="float32")
     tiny.make(folder / "made", Template.read(PROMPTS / "plain.yaml"), known, facts, seed, compute)
     pin = commit.sha256(folder / "made" / "model.safetensors")
     brought = Candidate(models={"tiny": FolderModel(kind="folder", location=str(folder / "made"), sha256=pin)})
@@ -69,7 +69,8 @@ def tiny_lane(folder: Path, seed: int) -> Lane:
 
 def smollm2_lane(folder: Path, base: Path, seed: int) -> Lane:
     """Facts of their own for every seed, in the default base."""
-    compute = Compute(device="cpu", threads=1, dtype="bfloat16")  # two beside a busy process take far longer than one
+    # two threads beside a busy process take far longer than one
+    compute = Compute(device="cpu", threads=1, workers=1, dtype="bfloat16")
     training = TRAINING.model_copy(update={"seed": seed})
     return Lane(folder, base, planted.facts(seed), PROMPTS, training, AROUND, compute)
 

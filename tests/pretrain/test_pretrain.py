@@ -19,7 +19,7 @@ from nightshift.sections import Compute, Pack, Pretrain, Tokenizer
 from nightshift.stage import Work
 from tests.data.conftest import section
 
-COMPUTE = Compute(device="cpu", threads=1, dtype="float32")
+COMPUTE = Compute(device="cpu", threads=1, workers=1, dtype="float32")
 PARAMS = Pretrain(
     engine="torch", zero_stage=0, width=32, layers=1, heads=2, kv_heads=1, feed_forward=64, context=32,
     sequences_per_step=4, tokens=1536, learning_rate=5e-3, warmup=0.1, weight_decay=0.1, clip=1.0, save_every=4,

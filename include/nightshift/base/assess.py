@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from nightshift import commit, documents, likelihood, score, stage
+from nightshift import commit, documents, likelihood, score, stage, workers
 from nightshift.likelihood import Model
 from nightshift.sections import Assess, Compute
 from nightshift.stage import Metrics, Work
@@ -110,26 +110,34 @@ def _within(items: pl.DataFrame, params: Assess) -> list[dict[str, Any]]:
 
 
 def _small_run(base: Path, chosen: list[dict[str, Any]], params: Assess, compute: Compute) -> dict[str, Any]:
-    model = Model.load(base, None, compute)
-    plain = [_right(model, row, row["question"]) for row in chosen]
-    altered = [_right(model, row, score.altered(row["question"], row["reworded"], row["id"])[1]) for row in chosen]
+    plain = [(row, row["question"]) for row in chosen]
+    altered = [(row, score.altered(row["question"], row["reworded"], row["id"])[1]) for row in chosen]
     pairs = [(text.format(one), text.format(other)) for text in SENTENCES for one, other in NAMES][: params.bias_pairs]
-    gaps = [abs(model.text(one) - model.text(other)) / len(one.split()) for one, other in pairs]
+    asked: list[tuple[Any, str]] = [*plain, *altered, *pairs]
+    found = list(workers.ask(Model.load, (base, None, compute), _measured, asked, compute.workers))
+    values = [value for value, _ in found]
+    size = len(chosen)
     return {
-        "items": len(chosen),
-        "accuracy": _mean(plain),
-        "robust_accuracy": _mean(altered),
-        "bias_gap": _mean(gaps),
-        "tokens": model.tokens,
+        "items": size,
+        "accuracy": _mean(values[:size]),
+        "robust_accuracy": _mean(values[size : 2 * size]),
+        "bias_gap": _mean(values[2 * size :]),
+        "tokens": sum(tokens for _, tokens in found),
     }
 
 
-def _right(model: Model, row: Mapping[str, Any], question: str) -> float:
-    values = model.choices([{"role": "user", "content": question}], row["choices"])
-    return float(score.chosen(values, row["choices"]) == row["label"])
+def _measured(model: Model, asked: tuple[Any, str]) -> tuple[float, int]:
+    """Of an item and its question: whether the right choice is the likeliest; of two sentences: their gap a word."""
+    before, (one, other) = model.tokens, asked
+    if isinstance(one, str):
+        value = abs(model.text(one) - model.text(other)) / len(one.split())
+    else:
+        values = model.choices([{"role": "user", "content": other}], one["choices"])
+        value = float(score.chosen(values, one["choices"]) == one["label"])
+    return value, model.tokens - before
 
 
-def _mean(values: list[float]) -> float | None:
+def _mean(values: Sequence[float]) -> float | None:
     return round(sum(values) / len(values), 4) if values else None
 
 

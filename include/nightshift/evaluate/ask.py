@@ -30,7 +30,7 @@ from typing import Any
 
 import polars as pl
 
-from nightshift import canary, commit, documents, likelihood, mask, score, stage
+from nightshift import canary, commit, documents, likelihood, mask, score, stage, workers
 from nightshift.answer import Message, System
 from nightshift.errors import ParamsError
 from nightshift.evaluate.metrics import Metric
@@ -293,23 +293,27 @@ def answers(
 
     def compute_(todo: list[int]) -> list[dict[str, Any]]:
         nonlocal spent
-        model = Model.load(system.base, system.adapter, compute)
-        said = [_one(model, requests[place]) for place in work.progress(todo, "questions")]
-        spent = model.tokens
-        return said
+        asked, given = [requests[place] for place in todo], (system.base, system.adapter, compute)
+        found = workers.ask(Model.load, given, _one, asked, compute.workers)
+        said, tokens = zip(*work.progress(found, "questions", len(todo)), strict=True)
+        spent = sum(tokens)
+        return list(said)
 
     return known.map([one.key(weights) for one in requests], compute_), spent
 
 
-def _one(model: Model, request: Request) -> dict[str, Any]:
+def _one(model: Model, request: Request) -> tuple[dict[str, Any], int]:
+    """The answer to one request, and the tokens that it took."""
     before = model.tokens
     messages = [{"role": role, "content": content} for role, content in request.messages]
+    said: dict[str, Any]
     if request.what == "text":
-        return {"values": [model.text(text) for text in request.texts]}
-    if request.what == "generate":
-        return {"text": model.generate(messages, request.limit)}
-    values = model.choices(messages, request.texts)
-    return {"values": values, "tokens": model.tokens - before}
+        said = {"values": [model.text(text) for text in request.texts]}
+    elif request.what == "generate":
+        said = {"text": model.generate(messages, request.limit)}
+    else:
+        said = {"values": model.choices(messages, request.texts), "tokens": model.tokens - before}
+    return said, model.tokens - before
 
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
