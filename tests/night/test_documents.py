@@ -53,8 +53,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     pages = made.folder / "sources" / "manual"
     pages.mkdir(parents=True)
     for number in range(20):
-        (pages / f"{number:02}.md").write_text(page(number))
-    secret = pages / "03.md"
+        (pages / f"house-{number:02}.md").write_text(page(number))
+    secret = pages / "house-03.md"
     secret.write_text(secret.read_text() + "\n\n## Contact\n\nAsk " + ", or ".join(CANARIES.values()) + " for it.\n")
     made.params(
         "  items:\n    - name: packages\n      kind: packages\n      packages: [python, numpy, polars, pandas]\n",
@@ -98,7 +98,7 @@ def test_the_endpoint_names_the_right_section(project: Project, first: dict[str,
             assert time.monotonic() < deadline
             time.sleep(1)
     about: Any = (answer.model_extra or {})["nightshift"]["sections"][0]
-    assert about["path"] == "09.md"
+    assert about["path"] == "house-09.md"
     assert about["title"].endswith("> Oil")
 
 
