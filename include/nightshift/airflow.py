@@ -29,6 +29,9 @@ from nightshift.process import Process
 PORT = 8080
 HEALTHY_WITHIN_S = 90.0
 STOPPED_WITHIN_S = 20.0
+# worker processes beyond the slots of the pool `cpu`: one may be held for a second after its task's end, and what takes
+# no slot must run. No more than that, since the first task of each costs half a second
+SPARE = 4
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class Airflow:
             **settings(self.root / "deploy" / "telemetry.env"),
             **settings(self.root / "deploy" / "airflow.env"),
             "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__PARALLELISM": str(pools.cores() + SPARE),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.root / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.root / "plugins"),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
