@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.stage import Work
+from nightshift.stage import WAITING, Work
 
 # `dvc`, `nightshift` and a stage's `python` are this environment's, whether it was activated or not
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+os.environ |= WAITING  # what trains in a test does so beside other tests
 
 ROOT = Path(__file__).resolve().parent.parent
 

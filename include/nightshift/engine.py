@@ -26,6 +26,7 @@ import httpx
 
 from nightshift.errors import StorageError
 from nightshift.port import unused
+from nightshift.stage import WAITING
 
 READY_WITHIN_S = 180.0
 ANSWER_WITHIN_S = 120.0
@@ -94,7 +95,7 @@ def start(system: Path, threads: int, device: str = "cpu", log: Path | None = No
     words = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", device]
     words += ["--dtype", settings["dtype"], "--default-seed", "0"]
     out = log.open("ab") if log else (scratch / "engine.log").open("wb")
-    around = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    around = os.environ | WAITING | {"OMP_NUM_THREADS": str(threads)} | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     child = subprocess.Popen(
         [sys.executable, "-c", _LEASHED, "transformers", *words],
         stdin=subprocess.PIPE,
