@@ -88,3 +88,27 @@ def test_the_file_holds_the_values_of_its_own_profile(root: Path, tmp_path: Path
     before = params.plain(params.parse(path))
     params.apply(path, before["profile"])
     assert params.plain(params.parse(path)) == before
+
+
+def test_profiles_come_and_go_without_a_trace(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text((root / "params.yaml").read_text())
+    for name in ("tiny", "gpu", "laptop"):
+        params.apply(path, name)
+        params.check(path)
+    assert path.read_text() == (root / "params.yaml").read_text()
+
+
+def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    twice = "    - {name: notes, kind: folder, path: other}\n  max_file_bytes"
+    path.write_text(GOOD.replace("  max_file_bytes", twice))
+    with pytest.raises(ParamsError, match=r"sources\.items: two sources are named 'notes'"):
+        params.load(path, sections.Sources)
+
+
+def test_a_section_is_no_value(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(GOOD)
+    with pytest.raises(ParamsError, match="compute holds keys of its own; name one: device, threads"):
+        params.overridden(path, None, {"compute": 3})

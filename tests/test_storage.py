@@ -13,7 +13,8 @@ from moto.server import ThreadedMotoServer
 from nightshift import documents, storage
 from nightshift.data import discover, ingest
 from nightshift.errors import SourceError, StorageError
-from nightshift.sections import S3Source, Sources
+from nightshift.sections import Sources
+from nightshift.sources import S3Source
 from nightshift.stage import Work
 
 
@@ -106,3 +107,15 @@ def test_a_folder_is_listed_without_hidden_files(tmp_path: Path) -> None:
     assert storage.listing(str(tmp_path)) == [storage.Stored("a.md", 1)]
     with pytest.raises(SourceError, match="not there"):
         storage.read(str(tmp_path / "b.md"))
+
+
+def test_a_link_out_of_a_folder_is_refused_and_one_inside_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "a.md").write_text("A")
+    (folder / "b.md").symlink_to("a.md")
+    assert [one.name for one in storage.listing(str(folder))] == ["a.md", "b.md"]
+    (tmp_path / "secret.md").write_text("S")
+    (folder / "c.md").symlink_to(tmp_path / "secret.md")
+    with pytest.raises(SourceError, match=r"c\.md: it links to a file outside its source"):
+        storage.listing(str(folder))

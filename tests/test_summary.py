@@ -81,3 +81,25 @@ def test_why_a_release_is_not_deployed_is_said() -> None:
 def test_an_undecided_winner_is_what_to_approve_next(release: dict[str, Any], named: bool) -> None:
     said = summary(night(stages=stages(release=release)))
     assert ('Next: `nightshift approve --reason "…"`' in said) is named
+
+
+def test_what_changed_in_the_corpus_is_told() -> None:
+    read = {"files": 21, "sections": 200, "quarantined": {"not-text": 1}}
+    now = night(stages=stages(ingest=read))
+    now["stages"]["ingest"]["work"] = {"computed": 2}
+    said = summary(now, night(stages=stages(ingest=read | {"files": 20, "sections": 190})))
+    since = "since the night before +1 files, +10 sections; 2 files new or changed"
+    assert f"21 files became 200 sections ({since})." in said
+    assert "1 file is in quarantine: not-text (data/raw/quarantine.parquet names them)." in said
+
+
+def test_what_was_approved_since_is_not_asked_for_again() -> None:
+    kept = {"released": False, "verdict_on_it": "INCONCLUSIVE", "role": "winner"}
+    said = summary(night(stages=stages(release=kept), approved={"version": "v0.2.0", "environment": "prod"}))
+    assert "Approved since: v0.2.0 is in prod." in said
+    assert "nightshift approve" not in said
+
+
+def test_that_nothing_could_be_picked_is_said() -> None:
+    said = summary(night(stages=stages(select={"absent": "the validation side has no question"})))
+    assert "Picked: none, since the validation side has no question." in said

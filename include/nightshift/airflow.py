@@ -67,9 +67,14 @@ class Airflow:
         return f"http://127.0.0.1:{self.process.kept.get('port', PORT)}"
 
     @property
+    def passwords(self) -> Path:
+        """The file that holds the password of the user `admin`."""
+        return self.home / "passwords.json"
+
+    @property
     def password(self) -> str:
         """Of the user `admin`."""
-        return str(json.loads((self.home / "passwords.json").read_text(encoding="utf-8"))["admin"])
+        return str(json.loads(self.passwords.read_text(encoding="utf-8"))["admin"])
 
     def healthy(self) -> bool:
         """Whether scheduler and DAG processor answer, and are this project's."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,7 @@ def nightly(
     pipeline.check(place.root)
     airflow = place.airflow()
     running = airflow.healthy()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: an Airflow of this night goes too
     started_by_another = "Following the night that somebody else is starting here."
     airflow.start(port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), lambda: night.say(started_by_another))
     run = None
@@ -64,6 +66,11 @@ def nightly(
         if run is None or not night.ended(place.state, run.id):
             raise
         state = "success"  # another who followed it saw its end first, and stopped Airflow
+    except KeyboardInterrupt:
+        goes_on = "The night goes on; `make nightly` follows it again."
+        stops = "Airflow is being stopped, and the night with it; `make nightly` goes on with it."
+        print(f"\n{goes_on if running or airflow.stays else stops}", file=sys.stderr, flush=True)
+        raise
     finally:
         if not running:
             airflow.leave()
@@ -95,15 +102,23 @@ def up() -> None:
     print(f"airflow: {airflow.url}")
     print(f"endpoint: {endpoint.url}")
     print(f"admin: {endpoint.admin}")
-    print(f"key: {first}")
+    print(f"key: {first}", flush=True)
+    print(f"Airflow's user is admin, its password in {airflow.passwords}.", file=sys.stderr)
+    if why := endpoint.settled():
+        print(f"The endpoint does not answer yet: {why}.", file=sys.stderr)
 
 
 @app.command()
 def down() -> None:
     """Stop what `up` started."""
+    from nightshift import night
+
     place = Place.here()
+    airflow = place.airflow()
     place.endpoint().stop()
-    place.airflow().stop()
+    if run := night.under_way(airflow):
+        print(f"The night {run} stops with Airflow; `make nightly` goes on with it.", file=sys.stderr)
+    airflow.stop()
 
 
 @app.command()
@@ -182,6 +197,7 @@ def approve(
 
     place = Place.here()
     made = let_out(place.root, place.home, place.state, night.BRANCH, getpass.getuser(), reason, time.time())
+    night.approved(place.state, made)
     print(f"{made.release.version} ({made.release.digest[:12]}) is in {made.environment}.")
 
 

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from nightshift import commit
 from nightshift.airflow import Airflow
 from nightshift.errors import CacheCorrupt, NightBroke, RepositoryError, full, no_room
+from nightshift.registry import Assignment
 from nightshift.summary import summary
 
 DAG = "nightly"
@@ -41,14 +43,19 @@ def begin(airflow: Airflow, conf: Mapping[str, Any], within_s: float = 60.0) -> 
     """Follow the run that is under way, or trigger one. Raises NightBroke when the DAG is not known in time."""
     known = _until_known(airflow, within_s)
     with airflow.alone("triggering"):
-        for state in ("running", "queued"):
-            under_way = airflow.request("GET", f"dags/{DAG}/dagRuns?state={state}&limit=1")["dag_runs"]
-            if under_way:
-                return Run(under_way[0]["dag_run_id"], started=False)
+        if other := _under_way(airflow):
+            return Run(other, started=False)
         if known.get("is_paused"):
             airflow.request("PATCH", f"dags/{DAG}", {"is_paused": False})
         made = airflow.request("POST", f"dags/{DAG}/dagRuns", {"logical_date": None, "conf": dict(conf)})
         return Run(made["dag_run_id"], started=True)
+
+
+def under_way(airflow: Airflow) -> str | None:
+    """The id of the run that is under way; None where there is none, or Airflow does not say."""
+    with suppress(NightBroke):
+        return _under_way(airflow) if airflow.alive else None
+    return None
 
 
 def follow(
@@ -92,7 +99,10 @@ def _polled(
             return state, tasks
         except NightBroke:
             since = clock() if since is None else since
-            if not airflow.alive or clock() - since > PATIENCE_S:
+            if not airflow.alive:
+                where = str(airflow.home / "logs")
+                raise NightBroke("Airflow ended during the night", where, "`make nightly` goes on with it") from None
+            if clock() - since > PATIENCE_S:
                 raise
         sleep(POLL_S)
 
@@ -139,6 +149,13 @@ def of(state: Path, run_id: str) -> dict[str, Any]:
     raise NightBroke(f"the night {run_id} ended before it was pinned", "", "read the log of `pin` in Airflow")
 
 
+def approved(state: Path, made: Assignment) -> None:
+    """Note on the newest night that a person let its candidate out."""
+    (newest, *_) = _nights(state)
+    note = {"version": made.release.version, "environment": made.environment}
+    commit.file(newest, json.dumps(_read(newest) | {"approved": note}, indent=2))
+
+
 def ended(state: Path, run_id: str) -> bool:
     """Whether a run was published and recorded."""
     try:
@@ -181,6 +198,14 @@ def broken(night: Mapping[str, Any]) -> NightBroke:
     if night.get("sentence"):
         return NightBroke(f"the night was refused: {night['sentence']}")
     return NightBroke("the night broke; nothing was published", "", "read the logs of the failed task in Airflow")
+
+
+def _under_way(airflow: Airflow) -> str | None:
+    for state in ("running", "queued"):
+        found = airflow.request("GET", f"dags/{DAG}/dagRuns?state={state}&limit=1")["dag_runs"]
+        if found:
+            return str(found[0]["dag_run_id"])
+    return None
 
 
 def _until_known(airflow: Airflow, within_s: float) -> dict[str, Any]:

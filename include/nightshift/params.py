@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,6 +25,8 @@ from nightshift import commit
 from nightshift.errors import ParamsError
 
 FILE = "params.yaml"
+OTHER = ("profile", "profiles")  # keys that are no sections
+NULL = "tag:yaml.org,2002:null"  # is written as `null`: ruamel.yaml would leave the place empty
 
 
 class Strict(BaseModel):
@@ -60,9 +63,8 @@ def check(path: Path) -> None:
     for spine in _maps(document):
         name = ".".join(map(str, spine))
         if not any(one == name or one.startswith(f"{name}.") for one in known):
-            raise ParamsError(
-                f"unknown section {name!r}", _at(path, document, spine), f"known are {', '.join(sorted(known))}"
-            )
+            do = f"known are {', '.join(sorted([*known, *OTHER]))}"
+            raise ParamsError(f"unknown section {name!r}", _at(path, document, spine), do)
     for section in known.values():
         _typed(path, document, section)
     for name in _profiles(path, document):
@@ -93,6 +95,9 @@ def overridden(path: Path, profile: str | None, values: Mapping[str, Any]) -> No
             place = place.get(key) if isinstance(place, CommentedMap) else None
         if not isinstance(place, CommentedMap) or last not in place:
             raise ParamsError(f"{path.name} has no key {name!r}", "--set", "name one that it has")
+        if isinstance(place[last], CommentedMap) and not isinstance(value, Mapping):
+            do = f"name one: {', '.join(map(str, place[last]))}"
+            raise ParamsError(f"{name} holds keys of its own", "--set", do)
         place[last] = value
     try:
         for section in sections().values():
@@ -131,6 +136,7 @@ def _yaml() -> YAML:
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.preserve_quotes = True
+    yaml.representer.add_representer(type(None), lambda made, _: made.represent_scalar(NULL, "null"))
     return yaml
 
 
@@ -138,7 +144,7 @@ def _maps(document: CommentedMap) -> Iterator[list[str]]:
     """The keys to everything that must be a section, or hold some."""
     above = {name.partition(".")[0] for name in sections() if "." in name}
     for key, value in document.items():
-        if key not in ("profile", "profiles"):
+        if key not in OTHER:
             yield [key]
         if key in above and isinstance(value, Mapping):
             yield from ([key, inner] for inner in value)
@@ -167,7 +173,8 @@ def _typed(path: Path, document: CommentedMap, section: type[S], profile: str | 
 def _reason(first: Mapping[str, Any], section: type[Section]) -> tuple[str, str]:
     """What is wrong with a value, and what to do where the first does not say it."""
     if first["type"] == "extra_forbidden":
-        return "no such key", f"{section.name} has {', '.join(section.model_fields)}"
+        beside = f"{section.name} has {', '.join(section.model_fields)}"
+        return "no such key", beside if len(first["loc"]) == 1 else "mend its name, or take it out"
     if first["type"] == "missing":
         return "is missing", "write it there, or restore it from Git"
     if first["type"] == "value_error":
@@ -233,7 +240,10 @@ def _overlay(document: CommentedMap, overlay: Any, path: Path, spine: list[Any])
             )
         # a map with a `kind` is one of several shapes: it replaces the other as a whole
         nested = isinstance(value, CommentedMap) and isinstance(document[key], CommentedMap) and "kind" not in value
-        merged[key] = _overlay(document[key], value, path, [*spine, key]) if nested else value
+        if nested:
+            merged[key] = _overlay(document[key], value, path, [*spine, key])
+        elif plain(value) != plain(document[key]):
+            merged[key] = deepcopy(value)  # one that both shared would be written as an anchor and its alias
     return merged
 
 

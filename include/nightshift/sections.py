@@ -6,47 +6,16 @@ counts; defaults there are for what a source leaves out.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nightshift.params import Section, Strict
+from nightshift.sources import FolderSource, PackagesSource, S3Source
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Price = Annotated[float, Field(ge=0)]
-NAME = r"^[a-z0-9-]+$"
-
-
-class PackagesSource(Strict):
-    """Documentation of installed packages: docstrings and READMEs."""
-
-    name: str = Field(pattern=NAME, description="Name of the source; part of every section's id")
-    kind: Literal["packages"]
-    packages: list[str] = Field(
-        min_length=1, description="Distribution names, at the versions of the lock; 'python' is the standard library"
-    )
-    groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
-
-
-class FolderSource(Strict):
-    """A folder of Markdown, text and HTML."""
-
-    name: str = Field(pattern=NAME, description="Name of the source; part of every section's id")
-    kind: Literal["folder"]
-    path: str = Field(description="Folder, relative to NIGHTSHIFT_SOURCES")
-    licence: str = Field(default="unknown", description="SPDX expression of these documents")
-    groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
-
-
-class S3Source(Strict):
-    """A prefix of a bucket that holds Markdown, text and HTML."""
-
-    name: str = Field(pattern=NAME, description="Name of the source; part of every section's id")
-    kind: Literal["s3"]
-    uri: str = Field(pattern=r"^s3://[^/]+(/.*)?$", description="s3://bucket/prefix; its endpoint is an AWS setting")
-    licence: str = Field(default="unknown", description="SPDX expression of these documents")
-    groups: list[str] = Field(default=["public"], min_length=1, description="Who may see these documents")
 
 
 class Night(Section):
@@ -83,6 +52,14 @@ class Sources(Section):
     )
     max_file_bytes: int = Field(gt=0, description="Larger files go to quarantine, bytes")
     max_files: int | None = Field(default=None, ge=1, description="Files, at most, in order of hash; null for all")
+
+    @field_validator("items")
+    @classmethod
+    def _named_apart(cls, items: list[Any]) -> list[Any]:
+        names = [one.name for one in items]
+        if twice := next((one for one in names if names.count(one) > 1), None):
+            raise ValueError(f"two sources are named {twice!r}; give each a name of its own")
+        return items
 
 
 class Sanitise(Section):

@@ -86,12 +86,16 @@ def _split(location: str) -> tuple[str, str]:
 
 def _files(folder: Path) -> Iterator[Stored]:
     if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for a folder above that may not be entered
-        raise SourceError("the folder is not there", str(folder), "make it, or mend its path in params.yaml")
+        what = "it is not a folder" if os.path.exists(folder) else "the folder is not there"  # noqa: PTH110  as above
+        raise SourceError(what, str(folder), "make it, or mend its path in params.yaml")
     try:
         for here, inside, names in os.walk(folder, onerror=_unreadable):
             inside[:] = [name for name in inside if not name.startswith(".")]
             for path in (Path(here, name) for name in names if not name.startswith(".")):
                 about = path.stat()
+                if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+                    do = "copy the file there, or take the link away"
+                    raise SourceError("it links to a file outside its source", str(path), do)
                 if S_ISREG(about.st_mode):
                     yield Stored(path.relative_to(folder).as_posix(), about.st_size)
     except OSError as error:

@@ -44,7 +44,8 @@ def corpus(night: Night, before: Night | None) -> Iterator[str]:
     if read:
         yield f"Documents: {read['files']:,} files became {read['sections']:,} sections{_since(night, before)}."
         for reason, count in read["quarantined"].items():
-            yield f"  {count:,} files are in quarantine: {reason}."
+            told = "1 file is" if count == 1 else f"{count:,} files are"
+            yield f"  {told} in quarantine: {reason} (data/raw/quarantine.parquet names them)."
         if unread := _of(night, "discover").get("not_read"):
             told = ", ".join(f"{count:,} {ending}" for ending, count in unread.items())
             yield f"  No reader for: {told}."
@@ -103,8 +104,9 @@ def systems(night: Night) -> Iterator[str]:
         yield "  ".join([f"  {name:<{width}}", *cells]).rstrip()
     if EXPOSURE in columns.values():
         yield "  Secrets: bits by which invented ones stand out; 1.4 when none was learned by heart, 6 when all were."
-    if winner := _of(night, "select").get("winner"):
-        yield f"  Picked: {winner}."
+    picked = _of(night, "select")
+    if picked:
+        yield f"  Picked: {picked['winner']}." if "winner" in picked else f"  Picked: none, since {picked['absent']}."
 
 
 def decision(night: Night) -> Iterator[str]:
@@ -120,7 +122,9 @@ def decision(night: Night) -> Iterator[str]:
         yield f"Released: {role} {night['released'][:12]}{deployed}."
     elif gate:
         yield "Released: nothing new."
-    if why := night.get("why_not_deployed"):
+    if approved := night.get("approved"):
+        yield f"Approved since: {approved['version']} is in {approved['environment']}."
+    elif why := night.get("why_not_deployed"):
         yield f"Not deployed: {str(why).rstrip('.')}."
     if night.get("published"):
         state = "published as" if night["new"] else "nothing differs from"
@@ -154,7 +158,7 @@ def following(night: Night) -> Iterator[str]:
     """What to type next."""
     kept = _of(night, "release")
     undecided = kept.get("released") is False and kept.get("verdict_on_it") == UNDECIDED
-    if night.get("deployed"):
+    if night.get("deployed") or night.get("approved"):
         yield "Next: `make up`, then ask the endpoint with the key that it names."
     elif undecided and night.get("published"):
         told = f'`nightshift approve --reason "…"` lets the {kept["role"]} out'
@@ -167,9 +171,12 @@ def _since(night: Night, before: Night | None) -> str:
     now, then = _of(night, "ingest"), _of(before, "ingest") if before else {}
     if not then:
         return ""
-    difference = now["sections"] - then["sections"]
-    changed = (night["stages"].get("ingest") or {}).get("outcome") not in UNCHANGED
-    return f" ({difference:+,} since the night before)" if changed else " (as the night before)"
+    files, sections = (now[key] - then[key] for key in ("files", "sections"))
+    stage = night["stages"].get("ingest") or {}
+    if stage.get("outcome") in UNCHANGED:
+        return " (as the night before)"
+    anew = (stage.get("work") or {}).get("computed", 0)
+    return f" (since the night before {files:+,} files, {sections:+,} sections; {anew:,} files new or changed)"
 
 
 def _each(night: Night, stage: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

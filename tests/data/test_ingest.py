@@ -13,7 +13,8 @@ import pytest
 from nightshift import commit, documents
 from nightshift.data import discover, ingest, markup, source
 from nightshift.errors import SourceError
-from nightshift.sections import FolderSource, PackagesSource, Sources
+from nightshift.sections import Sources
+from nightshift.sources import FolderSource, PackagesSource
 from nightshift.stage import Work
 
 NOTES = FolderSource(name="notes", kind="folder", path="notes", licence="CC0-1.0", groups=["staff"])

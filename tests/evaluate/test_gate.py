@@ -139,7 +139,7 @@ def test_worth_is_the_mean_of_what_was_measured() -> None:
     assert worth(
         {"choice_accuracy.open": {"mean": 0.8}, "token_f1.open": {"mean": 0.4}, "safe.closed": {"mean": 1}}
     ) == pytest.approx(0.6)
-    assert worth({}) == 0
+    assert worth({"safe.closed": {"mean": 1}}) is None
 
 
 def test_a_bound_from_above_holds_and_one_of_both_is_needed() -> None:

@@ -38,6 +38,9 @@ ROWS: list[dict[str, object]] = [
 ]
 
 
+RELEASE = Release("v0.1.0", "c" * 40, "d" * 64)
+
+
 class Scripted(BaseHTTPRequestHandler):
     """An engine that says what it was asked, or breaks off."""
 
@@ -98,7 +101,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     made = Engine(child, f"http://127.0.0.1:{scripted.server_port}", "/secret/path", folder / "scratch")
     follower = Follower(folder, home, folder / "state", 1, lambda _: None)
     system = System.open(models.system(folder / "plain", root, ROWS))
-    follower.served = Served(Release("v0.1.0", "c" * 40, "d" * 64), system, made)
+    follower.served = Served(RELEASE, system, made)
     key = keys.create("test", ("infer:chat",), ("public",), 1, time.time())
     with TestClient(application(Gateway(follower, home)), raise_server_exceptions=False) as client:
         yield Running(client, keys, key)
@@ -184,13 +187,24 @@ def test_a_stream_that_breaks_off_says_so(running: Running) -> None:
     assert running.ask("BREAK").status_code == 502
 
 
-def test_without_a_release_it_says_try_again(tmp_path: Path, running: Running) -> None:
+@pytest.mark.parametrize(
+    ("about", "said_so"),
+    [
+        ({}, "is being loaded"),
+        ({"looked": True}, "No release is in production yet"),
+        ({"looked": True, "wanted": RELEASE}, "is being loaded"),
+        ({"looked": True, "wanted": RELEASE, "failed": RELEASE.digest}, "did not pass its check"),
+    ],
+)
+def test_without_a_release_it_says_why(tmp_path: Path, running: Running, about: dict[str, Any], said_so: str) -> None:
     follower = Follower(tmp_path, tmp_path, tmp_path, 1, lambda _: None)
+    vars(follower).update(about)
     key = Keys(tmp_path).create("test", ("infer:chat",), ("public",), 1, time.time())
     with TestClient(application(Gateway(follower, tmp_path))) as client:
         body = {"model": "nightshift", "messages": [{"role": "user", "content": "Hello"}]}
         said = client.post("/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
         assert (said.status_code, said.json()["error"]["code"]) == (503, "not_ready")
+        assert said_so in said.json()["error"]["message"]
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nightshift.errors import AccessDenied
+from nightshift.errors import AccessDenied, StorageError
 from nightshift.mask import find
 from nightshift.serve.keys import FORM, Keys
 from nightshift.serve.request import Refused, parse
@@ -125,3 +125,31 @@ def test_a_right_request_is_read() -> None:
     assert asked.question == "one\ntwo"
     assert asked.messages[0] == {"role": "system", "content": "Be brief."}
     assert (asked.stream, asked.max_tokens) == (True, 5)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage"], ids=["lost", "empty", "damaged"])
+def test_keys_are_not_made_or_checked_under_another_pepper(keys: Keys, content: bytes | None) -> None:
+    key = create(keys)
+    pepper = keys.home / "keys" / "pepper-1"
+    pepper.unlink()
+    if content is not None:
+        pepper.write_bytes(content)
+    for use in (lambda: create(keys), lambda: keys.check(key, NOW), keys.listed):
+        with pytest.raises(AccessDenied, match=r"pepper-1: it is .*restore it from a backup"):
+            use()
+    assert (pepper.read_bytes() if pepper.exists() else None) == content
+
+
+def test_rows_that_are_no_keys_are_said_in_a_sentence(keys: Keys) -> None:
+    create(keys)
+    with sqlite3.connect(keys.home / "keys" / "keys.sqlite") as db:
+        db.execute("update keys set scopes = 'not JSON'")
+    with pytest.raises(StorageError, match="the key store cannot be used"):
+        keys.listed()
+
+
+@pytest.mark.parametrize(("owner", "group", "said"), [("", "public", "--owner"), ("a\nb", "public", "--owner"),
+                                                      ("ann", "a b", "--group"), ("ann", "", "--group")])  # fmt: skip
+def test_who_and_what_a_key_is_for_have_names(keys: Keys, owner: str, group: str, said: str) -> None:
+    with pytest.raises(AccessDenied, match=said):
+        keys.create(owner, ("infer:chat",), (group,), 30, NOW)

@@ -8,7 +8,8 @@ from pathlib import Path
 from nightshift import storage
 from nightshift.data import source
 from nightshift.errors import SourceError
-from nightshift.sections import FolderSource, PackagesSource, S3Source, Sources
+from nightshift.sections import Sources
+from nightshift.sources import FolderSource, PackagesSource, S3Source
 
 
 def holders(path: str, params: Sources, root: Path, lock: str) -> list[tuple[str, str]]:

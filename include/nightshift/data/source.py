@@ -20,7 +20,7 @@ from typing import Any
 
 from nightshift import storage
 from nightshift.errors import SourceError
-from nightshift.sections import FolderSource, PackagesSource, S3Source
+from nightshift.sources import FolderSource, PackagesSource, S3Source
 from nightshift.versions import pinned
 
 READ = {".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html", ".txt": "text", ".rst": "text"}
@@ -131,7 +131,8 @@ def _installed(name: str, lock: str) -> tuple[str, str]:
     if found is None or (wanted is not None and found != wanted):
         version = f"=={wanted}" if wanted else ""
         state = "is not installed" if found is None else f"is installed as {found}, the lock has {wanted}"
-        raise SourceError(f"{name} {state}", "params.yaml: sources", f"run `pip install {name}{version}`")
+        do = f"run `pip install {name}{version}`" if wanted else "mend its name, or add it to requirements.in"
+        raise SourceError(f"{name} {state}", "params.yaml: sources", do)
     about = metadata.metadata(name)
     return found, "".join(about.get_all("License-Expression") or []) or _classified(about.get_all("Classifier") or [])
 

@@ -186,7 +186,8 @@ def _winner(
     entry = Entry("winner", f"better than {against}")
     if digest is None or reference is None:
         entry.lower(
-            INCONCLUSIVE, "No system was made tonight." if digest is None else "There is nothing to compare with."
+            INCONCLUSIVE,
+            "None of tonight's systems was picked." if digest is None else "There is nothing to compare with.",
         )
     elif digest == reference:
         entry.lower(NO_GO, f"None of tonight's systems did better than {against} on the validation side.")

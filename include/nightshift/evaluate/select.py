@@ -1,8 +1,9 @@
 """Pick one of tonight's systems by the validation items.
 
 Its worth is the mean of choice accuracy (closed and open-book) and of the token F1 of generated answers; of equals the
-simpler stays (plain, prompt, lora). The test side is not looked at: the gate asks it of what was picked here. Writes a
-copy of the picked system, byte for byte, so that an equal choice stops what follows.
+simpler stays (plain, prompt, lora), and where nothing was asked none is picked. The test side is not looked at: the
+gate asks it of what was picked here. Writes a copy of the picked system, byte for byte, so that an equal choice stops
+what follows.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ WORTH = ("choice_accuracy.closed", "choice_accuracy.open", "token_f1.open")
 SIMPLER = ("plain", "prompt", "lora")
 
 
-def worth(summary: dict[str, dict[str, float]]) -> float:
-    """Mean of what was measured of WORTH; 0 where nothing was."""
+def worth(summary: dict[str, dict[str, float]]) -> float | None:
+    """Mean of what was measured of WORTH; None where nothing was."""
     found = [summary[name]["mean"] for name in WORTH if name in summary]
-    return sum(found) / len(found) if found else 0.0
+    return sum(found) / len(found) if found else None
 
 
 def pick(worths: dict[str, float]) -> str:
@@ -44,7 +45,11 @@ def run(out: Path, pairs: list[Path], work: Work) -> Metrics:
         if reason := commit.why_absent(commit.check(evaluated)):
             left_out[system.name] = reason
             continue
-        worths[system.name] = worth(json.loads((evaluated / "summary.json").read_text(encoding="utf-8")))
+        found = worth(json.loads((evaluated / "summary.json").read_text(encoding="utf-8")))
+        if found is None:
+            left_out[system.name] = "the validation side has no question to compare systems by"
+            continue
+        worths[system.name] = found
         systems[system.name] = commit.check(system)
     if not worths:
         reason = next(iter(left_out.values()), "no system was made")

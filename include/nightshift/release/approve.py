@@ -46,6 +46,8 @@ def approve(
     commit, metrics = proposed(repository, branch)
     digest = metrics["digest"]
     known = registry.by_digest(repository, digest)
+    if known and registry.current(repository) == known:
+        raise AccessDenied(f"{known.version} is in production already", f"branch {branch}", "nothing is left to do")
     role, verdict = metrics["role"], metrics["verdict_on_it"]
     wanted = known or registry.Release(registry.next_version(repository, minor=role == "winner"), commit, digest)
     folder = registry.fetch(repository, wanted, state / "releases" / digest)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from nightshift import engine, registry, signature
 from nightshift.answer import System
@@ -26,6 +27,7 @@ from nightshift.registry import Release
 LOOK_EVERY_S = 2.0
 LONGEST_PAUSE_S = 60.0  # between two tries of one release
 DRAIN_S = 30.0
+Phase = Literal["serving", "loading", "refused", "none"]
 
 
 @dataclass
@@ -90,6 +92,8 @@ class Follower:
         self.repository, self.home, self.state, self.threads = repository, home, state, threads
         self.say, self.clock = say, clock
         self.served: Served | None = None
+        self.wanted: Release | None = None  # what the registry named last
+        self.looked = False  # whether it was asked yet
         self.failed: str | None = None  # digest of a release that is bad: said once, not tried again
         self._trouble = Trouble()
         self._ending: set[asyncio.Task[None]] = set()
@@ -108,7 +112,8 @@ class Follower:
         """Take over a new assignment, if there is one and it is time; what goes wrong is said, and never raised."""
         wanted: Release | None = None
         try:
-            wanted = await asyncio.to_thread(registry.current, self.repository)
+            wanted = self.wanted = await asyncio.to_thread(registry.current, self.repository)
+            self.looked = True
             if wanted is None or self._settled(wanted):
                 self._trouble = Trouble()
             elif wanted.digest != self._trouble.digest or self.clock() >= self._trouble.again:
@@ -116,6 +121,15 @@ class Follower:
                 self._trouble = Trouble()
         except Exception as error:  # a bug too must not end what follows the registry
             self._met(error, wanted)
+
+    @property
+    def phase(self) -> Phase:
+        """Whether a release answers, and if not, whether one is coming."""
+        if self.served is not None and self.served.engine.alive:
+            return "serving"
+        if self.looked and self.wanted is None:
+            return "none"
+        return "refused" if self.wanted and self.wanted.digest == self.failed else "loading"
 
     async def follow(self) -> None:
         """Look every two seconds, for ever."""

@@ -30,6 +30,12 @@ from nightshift.serve.request import MAX_BODY, Chat, Refused, parse
 
 MODEL = "nightshift"  # the name that clients ask for: the release behind it changes every night
 ANSWER_WITHIN_S = 120.0
+# what is said while nothing answers
+NOT_READY = {
+    "none": "No release is in production yet; try again after a night has released one.",
+    "loading": "The release in production is being loaded; try again in a few seconds.",
+    "refused": "The release in production did not pass its check; its operator has to look into it.",
+}
 
 
 class Gateway:
@@ -67,7 +73,7 @@ class Gateway:
 
     async def ready(self, request: Request) -> Response:
         """GET /readyz: a verified release answers."""
-        up = self.follower.served is not None and self.follower.served.engine.alive
+        up = self.follower.phase == "serving"
         return JSONResponse({"ready": up}, status_code=200 if up else 503)
 
     async def deployment(self, request: Request) -> Response:
@@ -76,7 +82,7 @@ class Gateway:
         said = (
             {"version": served.release.version, "digest": served.release.digest, "busy": served.busy} if served else {}
         )
-        return JSONResponse({"served": said or None, "failed": self.follower.failed})
+        return JSONResponse({"state": self.follower.phase, "served": said or None, "failed": self.follower.failed})
 
     def _allowed(self, request: Request, *scopes: str) -> Key:
         """The key of a request, which has one of these scopes. Raises Refused: the same text whatever else is wrong."""
@@ -94,7 +100,8 @@ class Gateway:
     def _serving(self) -> Served:
         served = self.follower.served
         if served is None or not served.engine.alive:
-            raise Refused(503, "overloaded_error", "not_ready", "No release is in production yet; try again later.")
+            why = NOT_READY.get(self.follower.phase, NOT_READY["loading"])
+            raise Refused(503, "overloaded_error", "not_ready", why)
         return served
 
     def _sections(self, served: Served, asked: Chat, key: Key) -> list[Hit]:

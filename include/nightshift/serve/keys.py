@@ -29,6 +29,8 @@ from nightshift.errors import AccessDenied, StorageError, full, no_room
 SCOPES = ("infer:chat", "models:read")
 FORM = re.compile(r"ns_([a-z]+)_([a-z2-7]{10})_([A-Za-z0-9_-]{43})_([0-9A-Za-z]{6})")
 LONGEST_DAYS = 90
+PEPPER_BYTES = 32
+GROUP = re.compile(r"[\w.-]+")
 _ALPHABET = string.digits + string.ascii_letters
 _TABLE = """create table if not exists keys (
     id text primary key, hash blob not null, pepper integer not null, owner text not null, scopes text not null,
@@ -57,9 +59,14 @@ class Keys:
     def create(
         self, owner: str, scopes: tuple[str, ...], groups: tuple[str, ...], days: int, now: float, place: str = "local"
     ) -> str:
-        """Make a key; the text that is returned is kept nowhere. Raises AccessDenied for an unknown scope."""
+        """Make a key; the text that is returned is kept nowhere. Raises AccessDenied."""
         if unknown := set(scopes) - set(SCOPES):
             raise AccessDenied(f"no scope {sorted(unknown)[0]}", "--scope", f"there are {', '.join(SCOPES)}")
+        if not owner.strip() or not owner.isprintable():
+            raise AccessDenied(f"{owner!r} is no name", "--owner", "say who the key is for")
+        for one in groups:
+            if not GROUP.fullmatch(one):
+                raise AccessDenied(f"{one!r} is no group", "--group", "write letters, digits, and any of . _ -")
         if not 1 <= days <= LONGEST_DAYS:
             raise AccessDenied(f"a key lives 1 to {LONGEST_DAYS} days, not {days}", "--days", "give another number")
         identifier = base64.b32encode(secrets.token_bytes(7)).decode().lower()[:10]
@@ -87,10 +94,10 @@ class Keys:
             return None
         with self._store() as db:
             row = db.execute("select * from keys where id = ?", (parsed[2],)).fetchone()
-        wanted = row[1] if row else bytes(32)
-        if not hmac.compare_digest(self._hash(parsed[3]), wanted) or not row:
-            return None
-        found = _key(row)
+            wanted = row[1] if row else bytes(32)
+            if not hmac.compare_digest(self._hash(parsed[3]), wanted) or not row:
+                return None
+            found = _key(row)
         return found if found.revoked is None and found.created <= now < found.expires else None
 
     def listed(self) -> list[Key]:
@@ -107,21 +114,31 @@ class Keys:
                     f"no key {identifier} that could be revoked", "", "`nightshift keys list` shows them"
                 )
 
+    @property
+    def _file(self) -> Path:
+        return self.home / "keys" / "keys.sqlite"
+
     def _hash(self, secret: str) -> bytes:
         return hmac.new(self._pepper(), secret.encode(), hashlib.sha256).digest()
 
     def _pepper(self) -> bytes:
+        """What secrets are hashed under. Raises AccessDenied when the keys that there are were made under another."""
         path = self.home / "keys" / "pepper-1"
-        if not path.is_file():
+        if not path.is_file() and not self._file.is_file():
             self.home.mkdir(parents=True, exist_ok=True)
             self.home.chmod(0o700)
             with suppress(FileExistsError):  # of two who make one at once, both use the first
-                commit.secret(path, secrets.token_bytes(32), 0o400)
-        return path.read_bytes()
+                commit.secret(path, secrets.token_bytes(PEPPER_BYTES), 0o400)
+        pepper = path.read_bytes() if path.is_file() else b""
+        if len(pepper) != PEPPER_BYTES:
+            what = "it is damaged" if pepper else "it is lost or empty"
+            do = f"restore it from a backup, or remove {path.parent} and make new keys"
+            raise AccessDenied(f"{what}, and keys are hashed under it", str(path), do)
+        return pepper
 
     @contextmanager
     def _store(self) -> Iterator[sqlite3.Connection]:
-        path = self.home / "keys" / "keys.sqlite"
+        path = self._file
         self._pepper()
         try:
             with closing(sqlite3.connect(path, timeout=10)) as db:
@@ -129,7 +146,7 @@ class Keys:
                 with db:
                     db.execute(_TABLE)
                     yield db
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # rows of a damaged file may hold anything
             if full(error):
                 raise no_room(str(path)) from error
             do = "check that it is whole and may be written; restore it from a backup, or make new keys"

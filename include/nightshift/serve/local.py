@@ -20,6 +20,12 @@ from nightshift.stage import SERVING
 PORT = 8000
 UP_WITHIN_S = 30.0
 STOPPED_WITHIN_S = 15.0
+LOADED_WITHIN_S = 90.0
+_UNSETTLED = {
+    "none": "no release is in production yet: `make nightly` makes one, and the endpoint takes it up",
+    "loading": "the release in production is still being loaded; .nightshift/serve.log says what it waits for",
+    "refused": "the release in production did not pass its check; .nightshift/serve.log says why",
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,18 @@ class Endpoint:
                 self.stop()
                 raise NightBroke("the endpoint did not start", str(self.state / "serve.log"), "read the log there")
             time.sleep(0.1)
+
+    def settled(self) -> str | None:
+        """Wait until a release answers; returns why none does, in a sentence, or None."""
+        deadline = time.monotonic() + LOADED_WITHIN_S
+        while True:
+            state = "loading"
+            with suppress(httpx.HTTPError, ValueError, KeyError):
+                state = httpx.get(f"{self.admin}/admin/v1/deployment", timeout=5).json()["state"]
+            if state == "loading" and time.monotonic() < deadline:
+                time.sleep(0.2)
+                continue
+            return _UNSETTLED.get(state)
 
     def stop(self) -> None:
         """Stop it, with its engine; does nothing when it does not run."""
