@@ -268,6 +268,7 @@ def serving(repository: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_the_command_says_it_and_lives(serving: tuple[subprocess.Popen[str], int]) -> None:
     child, port = serving
     assert child.stderr
+    assert child.stderr.readline().startswith(f"serve: http://127.0.0.1:{port}/v1")
     assert child.stderr.readline().startswith("serve: v0.1.0 is not served: v0.1.0: its files are not those that were")
     assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=10).is_success
     assert httpx.get(f"http://127.0.0.1:{port + 1}/admin/v1/deployment", timeout=10).json()["state"] == "refused"

@@ -31,6 +31,7 @@ def serve(repository: Path, home: Path, state: Path, port: int, threads: int) ->
     """Serve what is in production. Raises PortInUse; ends on SIGTERM or SIGINT, with the engine."""
     for one in (port, port + 1):
         free(one)
+    to_stderr(f"http://{HOST}:{port}/v1, and its admin at http://{HOST}:{port + 1}")
     follower = Follower(repository, home, state, threads, to_stderr)
     try:
         asyncio.run(_run(follower, home, port))
