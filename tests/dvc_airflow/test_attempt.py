@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -44,7 +45,11 @@ stages:
 )
 def test_a_failing_stage_says_what_happened(cmd: str, outcome: str, said: str, toy: Make) -> None:
     made = toy(FAILING.format(cmd=json.dumps(cmd)))
-    result = made.attempt("bad", made.night("HEAD"), {}).run()
+    held = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then in every child
+    try:
+        result = made.attempt("bad", made.night("HEAD"), {}).run()
+    finally:
+        signal.signal(signal.SIGHUP, held)
     assert result.outcome == outcome
     assert said in result.sentence
     assert result.entry is None
