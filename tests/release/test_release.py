@@ -245,3 +245,13 @@ def test_a_refresh_is_the_incumbent_with_tonights_index(root: Path, tmp_path: Pa
     settings = json.loads((tmp_path / "refresh" / "system.json").read_text())
     assert settings["digests"]["index"] == commit.digest(fresh)
     assert commit.digest(tmp_path / "refresh") != commit.digest(old)
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [({"winner", "refresh"}, "winner"), ({"refresh", "plain"}, "refresh"), ({"plain"}, "winner")],
+)
+def test_of_the_undecided_the_first_that_is_there_is_kept(there: set[str], wanted: str) -> None:
+    undecided = [{"candidate": one, "verdict": "INCONCLUSIVE"} for one in ("winner", "refresh")]
+    decided = {"verdict": "INCONCLUSIVE", "releases": None, "entries": undecided}
+    assert release.held(decided, there) == (wanted, "INCONCLUSIVE")

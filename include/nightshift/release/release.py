@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from nightshift.stage import Metrics, Work
 UNDECIDED = "INCONCLUSIVE"
 
 
-def held(decided: dict[str, Any]) -> tuple[str, str]:
-    """Which candidate the release holds, and the verdict on it."""
+def held(decided: dict[str, Any], there: Set[str]) -> tuple[str, str]:
+    """Which candidate of those that are there the release holds, and the verdict on it."""
     verdicts = {entry["candidate"]: entry["verdict"] for entry in decided["entries"]}
-    open_ones = [name for name, verdict in verdicts.items() if verdict == UNDECIDED]
+    open_ones = [name for name, verdict in verdicts.items() if verdict == UNDECIDED and name in there]
     name = decided["releases"] or (open_ones[0] if open_ones else "winner")
     return name, verdicts.get(name, decided["verdict"])
 
@@ -58,8 +59,9 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Assemble tonight's release. Absent where there is no system to release."""
     decided = json.loads(commit.check(gate).read_text(encoding="utf-8"))
-    role, verdict = held(decided)
-    system = commit.check({"winner": winner, "refresh": refresh, "plain": plain}[role])
+    folders = {"winner": winner, "refresh": refresh, "plain": plain}
+    role, verdict = held(decided, {name for name, one in folders.items() if not commit.why_absent(one)})
+    system = commit.check(folders[role])
     if reason := commit.why_absent(system):
         commit.absent(out, reason)
         return {"released": False, "absent": reason}
