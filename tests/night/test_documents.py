@@ -26,7 +26,12 @@ CANARIES = {
 }
 SOURCE = "  items:\n    - {name: manual, kind: folder, path: sources/manual, licence: CC0-1.0}\n"
 # what the laptop's values make of a corpus of this size, with a base model that needs no minute to load
-SMALL = {"tokenizer.min_characters": 500_000, "adapt.lora.min_pairs": 300, "sources.max_files": None}
+SMALL = {
+    "tokenizer.min_characters": 500_000,
+    "adapt.lora.min_pairs": 300,
+    "sources.max_files": None,
+    "index.dense_tokens": 1_500_000,
+}
 TRAINING = {"tokenizer", "pack", "pretrain", "adapt-plain", "adapt-prompt", "adapt-lora"}
 
 
