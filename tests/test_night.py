@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from nightshift import night
 from nightshift.errors import NightBroke
 from nightshift.night import Run
+from nightshift.registry import Assignment, Release
 
 TASK = {"task_id": "dedup", "task_display_name": "dedup", "start_date": "1", "state": "success", "duration": 1.0}
 
@@ -89,3 +91,21 @@ def test_the_newest_being_damaged_is_an_error(tmp_path: Path) -> None:
     record(tmp_path, "b", 2, "{")
     with pytest.raises(NightBroke, match="damaged"):
         night.last(tmp_path)
+
+
+def test_an_approval_is_noted_on_the_night_that_was_published(tmp_path: Path) -> None:
+    """A later night that broke is not it; and where its record is gone, there is nothing to note it on."""
+    root, state = tmp_path / "root", tmp_path / "state"
+    for words in (["init", "-q", "-b", night.BRANCH, str(root)], ["-C", str(root), "commit", "-q", "--allow-empty"]):
+        who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        subprocess.run(["git", *who, *words, *(["-m", "Night"] if "commit" in words else [])], check=True)
+    asked = ["git", "-C", str(root), "rev-parse", night.BRANCH]
+    tip = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    made = Assignment("prod", 1, Release("v0.2.0", tip, "d" * 64))
+    night.approved(root, state, made)
+    record(state, "a", 1, json.dumps({"run": "a", "stages": {}, "published": tip}))
+    record(state, "b", 2)
+    night.approved(root, state, made)
+    assert night.last(state)["run"] == "b"
+    assert "approved" not in night.last(state)
+    assert night.of(state, "a")["approved"] == {"version": "v0.2.0", "environment": "prod"}

@@ -197,7 +197,7 @@ def approve(
 
     place = Place.here()
     made = let_out(place.root, place.home, place.state, night.BRANCH, getpass.getuser(), reason, time.time())
-    night.approved(place.state, made)
+    night.approved(place.root, place.state, made)
     print(f"{made.release.version} ({made.release.digest[:12]}) is in {made.environment}.")
 
 

@@ -7,6 +7,7 @@ next morning.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -149,11 +150,17 @@ def of(state: Path, run_id: str) -> dict[str, Any]:
     raise NightBroke(f"the night {run_id} ended before it was pinned", "", "read the log of `pin` in Airflow")
 
 
-def approved(state: Path, made: Assignment) -> None:
-    """Note on the newest night that a person let its candidate out."""
-    (newest, *_) = _nights(state)
+def approved(root: Path, state: Path, made: Assignment) -> None:
+    """Note on the record of the published night, where it is still there, that a person let its candidate out."""
+    tip = _git(root, "rev-parse", BRANCH).stdout.strip()
     note = {"version": made.release.version, "environment": made.environment}
-    commit.file(newest, json.dumps(_read(newest) | {"approved": note}, indent=2))
+    for path in _nights(state):
+        with suppress(NightBroke):
+            if (night := _read(path)).get("published") == tip:
+                at = path.stat().st_mtime
+                commit.file(path, json.dumps(night | {"approved": note}, indent=2))
+                os.utime(path, (at, at))  # which night is the newest is told by it
+                return
 
 
 def ended(state: Path, run_id: str) -> bool:
