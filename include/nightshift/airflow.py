@@ -165,7 +165,7 @@ class Airflow:
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.root / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.root / "plugins"),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.passwords),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": address,
@@ -196,8 +196,8 @@ class Airflow:
         """Folders, secrets and database; a second time only what is missing."""
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o700)
-        if not (self.home / "passwords.json").is_file():
-            _secret(self.home / "passwords.json", {"admin": secrets.token_urlsafe(12)})
+        if not self.passwords.is_file():
+            _secret(self.passwords, {"admin": secrets.token_urlsafe(12)})
         if self._prepared().get("airflow") == self._version():
             return
         words = ["airflow", "db", "migrate"]

@@ -38,7 +38,7 @@ class Model:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        torch.set_num_threads(max(1, compute.threads // compute.workers))
+        torch.set_num_threads(compute.threads_each)
         if not (base / "model.safetensors").is_file():
             raise ModelUnsafe("its weights are not one safetensors file", str(base), "convert them")
         dtype = getattr(torch, compute.dtype)

@@ -324,3 +324,8 @@ class Compute(Section):
     threads: int = Field(ge=1, le=256, description="Threads of torch and of tokenizers in a stage")
     workers: int = Field(ge=1, le=64, description="Copies of a model that are asked side by side; they share `threads`")
     dtype: Literal["bfloat16", "float32"] = Field(description="Of activations; weights train in float32")
+
+    @property
+    def threads_each(self) -> int:
+        """Threads of one of the workers."""
+        return max(1, self.threads // self.workers)

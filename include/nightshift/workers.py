@@ -24,7 +24,7 @@ R = TypeVar("R")
 WORTH = 8  # questions for each copy from which starting its process pays
 
 _model: Any = None  # of this process, in a worker
-_failed: BaseException | None = None
+_failed: Exception | None = None
 
 
 def ask(
@@ -42,9 +42,11 @@ def ask(
         todo: what to ask.
         workers: copies at most; with few questions one, in this process.
     """
+    if not todo:
+        return
     if workers == 1 or len(todo) < WORTH * workers:
-        model = load(*given) if todo else None
-        yield from (question(model, one) for one in todo)  # type: ignore[arg-type]
+        model = load(*given)
+        yield from (question(model, one) for one in todo)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with ProcessPoolExecutor(workers, context, _start, (load, given)) as pool:

@@ -311,11 +311,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    """What the recorder wrote, a line for each command that ended; a line that was cut off is none."""
-    found = []
+    """What the recorder wrote, a line for each command that ended; nothing where it was cut off while it wrote."""
     with suppress(OSError, ValueError):
-        found += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return found
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return []
 
 
 def _living(group: int) -> bool:

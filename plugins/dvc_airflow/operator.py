@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +159,7 @@ class StageOperator(Task):
         """Run it. Raises for Airflow to retry what another attempt may mend, and to fail the rest."""
         night, known = self.pinned(context)
         number = context["ti"].try_number
-
-        def results(stages: list[str]) -> dict[str, Result]:
-            return self.results(context, stages)
-
+        results = partial(self.results, context)
         self._attempt = Attempt(night, known, self.stage, results, self.settings.clones, self.settings.env, number)
         with self.leased(context):
             result = self._attempt.run()
@@ -316,8 +314,8 @@ def shape_tag(known: Project) -> str:
 
 def money(stage: Stage, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
     """What a stage's time in its pool's slots costs; None for a pool without a price."""
-    price = prices.get(str(stage.airflow.get("pool", "default_pool")))
-    return None if price is None else round(said["seconds"] / 3600 * int(stage.airflow.get("slots", 1)) * price, 6)
+    price = prices.get(stage.pool)
+    return None if price is None else round(said["seconds"] / 3600 * stage.slots * price, 6)
 
 
 def _reported(said: Mapping[str, Any], cost: float | None) -> dict[str, Any]:

@@ -59,6 +59,16 @@ class Stage:
         """`meta.airflow`: pool, slots and retries, those that it names."""
         return dict(self.meta.get("airflow") or {})
 
+    @property
+    def pool(self) -> str:
+        """The pool that its task takes slots of: Airflow's own where it names none."""
+        return str(self.airflow.get("pool", "default_pool"))
+
+    @property
+    def slots(self) -> int:
+        """How many it takes."""
+        return int(self.airflow.get("slots", 1))
+
 
 @dataclass(frozen=True)
 class Project:

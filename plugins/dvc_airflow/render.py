@@ -83,7 +83,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
     # spend a tenth of a second on checking them
     if get_parsing_context().task_id in (None, PIN):
-        made.params = fields or form(project_root)
+        made.params = form(project_root) if fields is None else fields
     return made
 
 
@@ -139,10 +139,8 @@ def _stages(known: Project, settings: Settings) -> dict[str, BaseOperator]:
 
 def _airflow(stage: Stage) -> dict[str, Any]:
     """Pool, slots and retries of a stage, from `meta.airflow`."""
-    said = stage.airflow
-    found: dict[str, Any] = {"retries": int(said.get("retries", RETRIES)), "retry_delay": RETRY_DELAY}
-    found["pool_slots"] = int(said.get("slots", 1))
-    return found | ({"pool": str(said["pool"])} if "pool" in said else {})
+    again = {"retries": int(stage.airflow.get("retries", RETRIES)), "retry_delay": RETRY_DELAY}
+    return {"pool": stage.pool, "pool_slots": stage.slots, **again}
 
 
 def _about(stage: Stage) -> str:

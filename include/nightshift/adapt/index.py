@@ -78,7 +78,7 @@ def vectors(
 def _encoder(folder: Path, params: Index, compute: Compute) -> tuple[Encoder, int]:
     import torch
 
-    torch.set_num_threads(max(1, compute.threads // compute.workers))
+    torch.set_num_threads(compute.threads_each)
     return Encoder.load(folder, compute.device, compute.dtype), params.first_tokens
 
 
