@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import cli, errors
+from nightshift import errors
+from nightshift.cli import keys as commands
 from nightshift.place import Place
 from nightshift.serve.keys import Keys
 
@@ -128,14 +129,14 @@ def test_without_words_it_shows_what_there_is(words: tuple[str, ...], project: P
 def test_the_first_key_is_made_anew_once_it_is_not_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, tmp_path / "state", tmp_path / "var", tmp_path)
     keys = Keys(place.home)
-    first = cli._first_key(place).read_text()
-    assert cli._first_key(place).read_text() == first
+    first = commands.first_key(place).read_text()
+    assert commands.first_key(place).read_text() == first
     keys.revoke(first.split("_")[2], time.time())
-    second = cli._first_key(place).read_text()
+    second = commands.first_key(place).read_text()
     assert second != first
     later = time.time() + 91 * 86_400
-    monkeypatch.setattr(cli.time, "time", lambda: later)
-    third = cli._first_key(place)
+    monkeypatch.setattr(commands.time, "time", lambda: later)
+    third = commands.first_key(place)
     assert third.read_text() != second
     assert keys.check(third.read_text().strip(), later)
     assert third.stat().st_mode & 0o777 == 0o600

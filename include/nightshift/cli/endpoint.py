@@ -1,0 +1,63 @@
+"""Commands about what stays up: Airflow and the endpoint."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from nightshift import port
+from nightshift.cli.keys import first_key
+from nightshift.place import Place
+
+
+def up() -> None:
+    """Start Airflow and the endpoint, and leave them running."""
+    place = Place.here()
+    airflow, endpoint = place.airflow(), place.endpoint()
+    of_airflow, own = port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), port.asked("NIGHTSHIFT_PORT", 8000)
+    endpoint.free(own)
+    stayed = airflow.stays
+    running = airflow.healthy()
+    airflow.start(of_airflow, stay=True)
+    try:
+        endpoint.start(own)
+    except BaseException:  # both are left running, or neither: an Airflow that a night started is still the night's
+        if not running:
+            airflow.stop()
+        else:
+            airflow.stay(stayed)
+        raise
+    first = first_key(place)
+    print(f"airflow: {airflow.url}")
+    print(f"endpoint: {endpoint.url}")
+    print(f"admin: {endpoint.admin}")
+    print(f"key: {first}", flush=True)
+    print(f"Airflow's user is admin, its password in {airflow.passwords}.", file=sys.stderr)
+    if why := endpoint.settled():
+        print(f"The endpoint does not answer yet: {why}.", file=sys.stderr)
+
+
+def down() -> None:
+    """Stop what `up` started."""
+    from nightshift import night
+
+    place = Place.here()
+    airflow = place.airflow()
+    place.endpoint().stop()
+    if run := night.under_way(airflow):
+        print(f"The night {run} stops with Airflow; `make nightly` goes on with it.", file=sys.stderr)
+    airflow.stop()
+
+
+def serve(
+    port_: Annotated[int, typer.Option("--port", min=1, max=65_534, help="Port; the admin listens on the next")] = 8000,
+) -> None:
+    """Serve the release in production, until stopped."""
+    from nightshift import params
+    from nightshift.sections import Compute
+    from nightshift.serve.server import serve as run
+
+    place = Place.here()
+    run(place.root, place.home, place.state, port_, params.load(place.root / params.FILE, Compute).threads)

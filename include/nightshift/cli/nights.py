@@ -1,0 +1,104 @@
+"""Commands about nights: run one, show it, bring it here, let out what it could not decide about."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from nightshift import port
+from nightshift.errors import NightBroke, ParamsError
+from nightshift.place import Place
+
+
+def nightly(
+    profile: Annotated[str | None, typer.Option(help="Profile of params.yaml for this night")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="An override, section.key=value")] = None,
+) -> None:
+    """Run a night in Airflow, follow it, and say what came of it."""
+    from nightshift import night, params, pipeline
+
+    place = Place.here()
+    file = place.root / params.FILE
+    conf = _conf(profile, set_ or [])
+    params.check(file)
+    params.overridden(file, conf.get("profile"), {key: value for key, value in conf.items() if key != "profile"})
+    pipeline.check(place.root)
+    airflow = place.airflow()
+    running = airflow.healthy()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: an Airflow of this night goes too
+    started_by_another = "Following the night that somebody else is starting here."
+    airflow.start(port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), lambda: night.say(started_by_another))
+    run = None
+    try:
+        run = night.begin(airflow, conf)
+        night.say(f"{'Night' if run.started else 'Following the night under way,'} {run.id} at {airflow.url}")
+        state = night.follow(airflow, run, sys.stdout)
+    except NightBroke:
+        if run is None or not night.ended(place.state, run.id):
+            raise
+        state = "success"  # another who followed it saw its end first, and stopped Airflow
+    except KeyboardInterrupt:
+        goes_on = "The night goes on; `make nightly` follows it again."
+        stops = "Airflow is being stopped, and the night with it; `make nightly` goes on with it."
+        print(f"\n{goes_on if running or airflow.stays else stops}", file=sys.stderr, flush=True)
+        raise
+    finally:
+        if not running:
+            airflow.leave()
+    ended = night.of(place.state, run.id)
+    if state != "success":
+        raise night.broken(ended)
+    night.say("\n" + night.told(place.state, ended))
+
+
+def show(as_json: Annotated[bool, typer.Option("--json", help="night.json itself")] = False) -> None:
+    """Show the last night."""
+    from nightshift import night
+
+    state = Place.here().state
+    found = night.last(state)
+    print(json.dumps(found, indent=2) if as_json else night.told(state, found))
+
+
+def pull() -> None:
+    """Bring the last night's dvc.lock and metrics into this tree, and its outs from the cache."""
+    from nightshift import night
+
+    night.pull(Place.here().root)
+
+
+def approve(
+    reason: Annotated[str, typer.Option(help="Why it may be let out; kept in the audit")],
+) -> None:
+    """Release and deploy the last night's winner when its verdict is INCONCLUSIVE."""
+    import getpass
+
+    from nightshift import night
+    from nightshift.release.approve import approve as let_out
+
+    place = Place.here()
+    made = let_out(place.root, place.home, place.state, night.BRANCH, getpass.getuser(), reason, time.time())
+    night.approved(place.root, place.state, made)
+    print(f"{made.release.version} ({made.release.digest[:12]}) is in {made.environment}.")
+
+
+def _conf(profile: str | None, overrides: list[str]) -> dict[str, Any]:
+    """The run's conf: only what was asked for. Raises ParamsError."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    typed: dict[str, Any] = {"profile": profile} if profile else {}
+    for one in overrides:
+        name, sign, value = one.partition("=")
+        if not sign:
+            raise ParamsError(f"{one!r} is not section.key=value", "--set", "write it as --set adapt.lora.lr=1e-3")
+        try:
+            typed[name] = YAML(typ="safe").load(value)
+        except YAMLError:
+            raise ParamsError(f"{value!r} is not YAML", f"--set {name}", "quote it as YAML asks for") from None
+    return typed

@@ -1,0 +1,39 @@
+"""Commands about params.yaml and what it makes of documents."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nightshift.place import Place
+
+
+def check() -> None:
+    """Check the whole of params.yaml, and that dvc.yaml can be run."""
+    from nightshift import params, pipeline
+
+    root = Place.here().root
+    params.check(root / params.FILE)
+    pipeline.check(root)
+
+
+def profile(name: Annotated[str, typer.Argument(help="laptop, tiny or gpu")]) -> None:
+    """Write a profile's values into the sections of params.yaml."""
+    from nightshift import params
+
+    params.apply(Place.here().root / params.FILE, name)
+
+
+def side(path: Annotated[str, typer.Argument(help="Path of a document inside its source")]) -> None:
+    """Say which source holds a document, and on which side of the split it is: train, validation or test."""
+    from nightshift import documents, params
+    from nightshift.data.find import holders
+    from nightshift.data.split import side as of
+    from nightshift.sections import Sources, Split
+
+    place = Place.here()
+    file, lock = place.root / params.FILE, place.root / "requirements.txt"
+    split, sources = params.load(file, Split), params.load(file, Sources)
+    for name, inside in holders(path, sources, place.sources, lock.read_text(encoding="utf-8")):
+        print(f"{name}: {of(documents.key(name, inside), split)}")
