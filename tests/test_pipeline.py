@@ -31,6 +31,7 @@ PLUMBING = {
     "params",
     "sections",
     "sources",
+    "serving",
     "stage",
     "storage",
     "checkpoint",

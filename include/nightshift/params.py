@@ -46,7 +46,8 @@ S = TypeVar("S", bound=Section)
 
 def sections() -> dict[str, type[Section]]:
     """Every section that params.yaml may hold, by name."""
-    import nightshift.sections  # noqa: F401  defines them
+    import nightshift.sections
+    import nightshift.serving  # noqa: F401  they define them
 
     return {cls.name: cls for cls in Section.__subclasses__()}
 

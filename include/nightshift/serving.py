@@ -1,0 +1,92 @@
+"""What params.yaml may hold about the endpoint: where it listens, what it lets in, what it lets out.
+
+No stage reads these: a release answers the same whoever asks it. The defaults are those of a gateway for one team; a
+key may have narrower limits of its own, and never wider ones.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from nightshift.params import Section, Strict
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Tls(Strict):
+    """Files in PEM."""
+
+    certificate: str = Field(min_length=1, description="The server's certificate, with the chain below its root")
+    key: str = Field(min_length=1, description="Its private key")
+
+
+class Listen(Section):
+    """Where the endpoint listens."""
+
+    name: ClassVar[str] = "serve.listen"
+    host: str = Field(min_length=1, description="Address; beyond loopback only with `tls` or `behind_proxy`")
+    tls: Tls | None = Field(description="Certificate and key; null for plain HTTP")
+    behind_proxy: list[str] = Field(
+        description="Addresses of proxies that end TLS and whose X-Forwarded-For is believed; [] for none"
+    )
+
+
+class Engines(Section):
+    """What runs the model."""
+
+    name: ClassVar[str] = "serve.engine"
+    kind: Literal["transformers", "vllm"] = Field(description="transformers' own server, or vLLM on a GPU")
+
+
+class KeyLimits(Strict):
+    """How much one key may ask."""
+
+    concurrency: Count = Field(description="Requests at a time")
+    requests_a_minute: Count = Field(description="Requests a minute, all at once or spread")
+    tokens_a_minute: Count = Field(description="Tokens of prompt and answer a minute; the answer's are reserved whole")
+
+
+class Limits(Section):
+    """What arrives, counted as it arrives, and how long anything may take."""
+
+    name: ClassVar[str] = "serve.limits"
+    header_bytes: Count = Field(description="Bytes of a request's line and headers")
+    header_fields: Count = Field(description="Fields of a request's header")
+    body_bytes: Count = Field(description="Bytes of a request's body")
+    json_depth: int = Field(ge=8, le=100, description="Depth of a body's JSON")
+    messages: Count = Field(description="Turns of a conversation")
+    part_bytes: Count = Field(description="Bytes of one turn's text")
+    header_s: Seconds = Field(description="From the first byte of a request to the end of its headers")
+    body_s: Seconds = Field(description="From there to the end of its body")
+    idle_s: Seconds = Field(description="A connection without a request")
+    queue_s: Seconds = Field(description="Waiting for an engine")
+    first_token_s: Seconds = Field(description="From the engine's start to its first token")
+    total_s: Seconds = Field(description="From the engine's start to its last token")
+    write_s: Seconds = Field(description="A client that reads nothing of its answer")
+    connections: Count = Field(description="Open connections")
+    connections_an_address: Count = Field(description="Of these, from one address that is no proxy")
+    queue: Count = Field(description="Requests that wait for an engine")
+    auth_failures_a_minute: Count = Field(description="Wrong keys from one address")
+    key: KeyLimits
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Limits:
+        if self.first_token_s > self.total_s:
+            raise ValueError("first_token_s is longer than total_s; the first token comes before the last")
+        return self
+
+
+class Rails(Section):
+    """What is taken out of what goes in and out."""
+
+    name: ClassVar[str] = "serve.rails"
+    personal_in: Literal["mask", "refuse", "keep"] = Field(description="Personal data and secrets in a question")
+    personal_out: Literal["mask", "keep"] = Field(description="Personal data and secrets in an answer")
+    harm: Literal["block", "keep"] = Field(description="Answers that include/policies/harm.yaml names")
+    links: Literal["sources", "keep"] = Field(description="Links and images: only those that stand in the sections")
+    abstain_below: float | None = Field(
+        ge=0, le=1, description="Share of the question's words, by rarity, that its sections hold; null answers always"
+    )
