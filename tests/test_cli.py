@@ -103,7 +103,7 @@ def test_keys_are_made_listed_and_revoked(project: Path, root: Path) -> None:
     key = run(project, root, "keys", "create", "--owner", "ada").stdout.strip()
     assert key.startswith("ns_local_")
     listed = run(project, root, "keys", "list").stdout
-    assert "valid    ada  infer:chat  public" in listed
+    assert "valid    ada  infer:chat,infer:completions,infer:embeddings,models:read  public  1:never" in listed
     assert key.split("_")[3] not in listed
     assert run(project, root, "keys", "revoke", key.split("_")[2]).returncode == 0
     assert "revoked" in run(project, root, "keys", "list").stdout

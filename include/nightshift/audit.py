@@ -6,17 +6,16 @@ the chain; `verify` says where.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
 import os
 from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from nightshift.errors import AccessDenied, full, no_room
+from nightshift import commit
+from nightshift.errors import AccessDenied
 
 FILE = "audit.jsonl"
 FIRST = "0" * 64
@@ -37,7 +36,7 @@ def write(home: Path, now: float, **event: Any) -> None:
         lines = log.read().splitlines()
         last = _parsed(path, len(lines), lines[-1])["hash"] if lines else FIRST
         said = {"seq": len(lines) + 1, "time": round(now, 3), **event, "prev": last}
-        _append(log, json.dumps(said | {"hash": _hash(said)}, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        commit.grow(log, json.dumps(said | {"hash": _hash(said)}, sort_keys=True, ensure_ascii=False).encode() + b"\n")
 
 
 def verify(home: Path) -> int:
@@ -61,20 +60,6 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
         if isinstance(said, dict) and "hash" in said:
             return said
     raise AccessDenied("the audit was changed", f"{path}:{number}", "compare it with a copy")
-
-
-def _append(log: FileIO, line: bytes) -> None:
-    """Write a line to the disk, or none of it: half a line would break the chain."""
-    end = log.seek(0, os.SEEK_END)
-    try:
-        if log.write(line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(log.fileno())
-    except OSError as error:
-        log.truncate(end)
-        if full(error):
-            raise no_room(str(log.name)) from error
-        raise
 
 
 def _hash(said: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ old or the new. A folder that holds only `absent.json` stands for 'too little to
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +88,29 @@ def secret(path: Path, content: str | bytes, mode: int = 0o600) -> None:
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a file that only its owner reads, whole and on the disk, or not at all. Raises DiskFull."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b", buffering=0) as log:
+        os.fchmod(log.fileno(), 0o600)
+        fcntl.flock(log, fcntl.LOCK_EX)
+        grow(log, line.encode() + b"\n")
+
+
+def grow(log: FileIO, line: bytes) -> None:
+    """Write a line at the end of an open file, to the disk, or none of it: half a line would spoil the next."""
+    end = log.seek(0, os.SEEK_END)
+    try:
+        if log.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(log.fileno())
+    except OSError as error:
+        log.truncate(end)
+        if full(error):
+            raise no_room(str(log.name)) from error
+        raise
 
 
 def absent(out: Path, reason: str) -> None:

@@ -44,6 +44,11 @@ class Encoder:
             out[places] = self._vectors([ids[place] for place in places])
         return out
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, whole; of one over twelve characters a token of the longest bucket, at least that."""
+        longest = BUCKETS[-1]
+        return [len(one.ids) for one in cut(self.tokenizer, texts, longest + 1)]
+
     def _vectors(self, ids: list[list[int]]) -> Vectors:
         import torch
 

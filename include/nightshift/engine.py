@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,6 +48,9 @@ class Engine:
     url: str
     model: str
     scratch: Path
+    headers: dict[str, str] = field(default_factory=dict)
+    slots: int = 1
+    accepts: frozenset[str] = frozenset({"temperature", "top_p", "seed"})
 
     def __enter__(self) -> Engine:
         return self

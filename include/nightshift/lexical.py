@@ -6,6 +6,7 @@ dotted name are words of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,21 @@ class Lexical:
                 scores = np.where(allowed, scores, 0)
             found.append([(int(place), float(scores[place])) for place in _best(scores, k) if scores[place] > 0])
         return found
+
+    def coverage(self, question: str, texts: Sequence[str]) -> float:
+        """Share of the question's words, each by its inverse document frequency, that stand in these texts."""
+        asked, *held = _split([question, *texts])
+        found = {word for words in held for word in words}
+        weight = {word: self._rarity(word) for word in set(asked)}
+        total = sum(weight.values())
+        return sum(value for word, value in weight.items() if word in found) / total if total else 1.0
+
+    def _rarity(self, word: str) -> float:
+        """log((n + 1) / (holders + 1)), Sparck Jones 1972 smoothed; the largest for a word that no text holds."""
+        place = self.index.vocab_dict.get(word)
+        pointers = self.index.scores["indptr"]
+        holders = 0 if place is None else int(pointers[place + 1] - pointers[place])
+        return math.log((self.size + 1) / (holders + 1))
 
 
 def _best(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

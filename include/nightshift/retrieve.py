@@ -98,6 +98,10 @@ class Index:
             for weight in dense_weights
         ]
 
+    def coverage(self, question: str, hits: Sequence[Hit]) -> float:
+        """Share of the question's words, by rarity, that stand in these sections; 1 for a question without any."""
+        return self.lexical.coverage(question, [f"{hit.title}\n{hit.body}" for hit in hits])
+
     def seen_by(self, groups: Collection[str]) -> npt.NDArray[np.bool_]:
         """Which rows at least one of these groups may see."""
         return self.sections["groups"].list.eval(pl.element().is_in(list(groups))).list.any().to_numpy()

@@ -90,3 +90,4 @@ class Rails(Section):
     abstain_below: float | None = Field(
         ge=0, le=1, description="Share of the question's words, by rarity, that its sections hold; null answers always"
     )
+    abstention: str = Field(min_length=1, max_length=500, description="What is said instead of an answer then")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from nightshift import commit, registry, signature
 from nightshift.errors import DiskFull, ReleaseInvalid, StorageError
 from nightshift.registry import Release
 from nightshift.serve.follow import LONGEST_PAUSE_S, LOOK_EVERY_S, Follower, Served
+from nightshift.serve.keys import Keys
+from nightshift.serve.turns import Turns
 from tests.conftest import ROOT
 from tests.dvc_airflow.test_objects import flip
 from tests.night.project import unused
@@ -44,7 +47,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(folder, "init", "-q")
     (folder / "make.py").write_text(MAKE)
     (folder / "dvc.yaml").write_text("stages:\n  release: {cmd: python make.py, outs: [release]}\n")
-    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    for name in ("params.yaml", "include/policies/harm.yaml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
     env = os.environ | {"PYTHONPATH": str(ROOT / "include"), "DVC_NO_ANALYTICS": "1"}
     for words in (["init", "-q"], ["repro", "-q"]):
         subprocess.run([sys.executable, "-m", "dvc", *words], cwd=folder, env=env, check=True)
@@ -126,7 +131,7 @@ def test_what_serves_goes_on_serving(harm: str, repository: Path, tmp_path: Path
         state.write_text("")  # where a folder would be made
     follower = Follower(repository, tmp_path / "home", state, 1, said.append)
     engine: Any = SimpleNamespace(alive=True)
-    serving = follower.served = Served(Release("v0.0.9", "c" * 40, "d" * 64), None, engine)  # type: ignore[arg-type]
+    serving = follower.served = Served(Release("v0.0.9", "c" * 40, "d" * 64), None, engine, Turns(1, 1, 1.0))  # type: ignore[arg-type]
     asyncio.run(follower.look())
     asyncio.run(follower.look())
     assert follower.served is serving
@@ -150,7 +155,7 @@ class Scripted:
         if self.fails:
             raise self.fails.pop(0)
         engine: Any = SimpleNamespace(alive=True, stop=lambda: None)
-        return Served(release, None, engine)  # type: ignore[arg-type]
+        return Served(release, None, engine, Turns(1, 1, 1.0))  # type: ignore[arg-type]
 
     def look(self, times: int, every: float) -> None:
         """Look so often, after so many seconds each."""
@@ -265,13 +270,16 @@ def serving(repository: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         child.terminate()
 
 
-def test_the_command_says_it_and_lives(serving: tuple[subprocess.Popen[str], int]) -> None:
+def test_the_command_says_it_and_lives(serving: tuple[subprocess.Popen[str], int], repository: Path) -> None:
     child, port = serving
     assert child.stderr
     assert child.stderr.readline().startswith(f"serve: http://127.0.0.1:{port}/v1")
     assert child.stderr.readline().startswith("serve: v0.1.0 is not served: v0.1.0: its files are not those that were")
     assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=10).is_success
-    assert httpx.get(f"http://127.0.0.1:{port + 1}/admin/v1/deployment", timeout=10).json()["state"] == "refused"
+    key = Keys(repository / "var").create("test", ("models:read",), ("public",), 1, time.time())
+    head = {"authorization": f"Bearer {key}"}
+    said = httpx.get(f"http://127.0.0.1:{port + 1}/admin/v1/deployments", headers=head, timeout=10)
+    assert said.json()["state"] == "refused"
     assert child.poll() is None
     child.terminate()
     assert child.wait(30) == 0

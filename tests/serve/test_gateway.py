@@ -1,162 +1,139 @@
-"""The endpoint answers the official client with the release in production, and names its sections."""
+"""The endpoint answers whom it may with what they may see, and says in one shape what is wrong."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
-import subprocess
-import sys
-import threading
+import re
+import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
-from starlette.testclient import TestClient
 
-from nightshift import commit, engine, signature
-from nightshift.answer import System
-from nightshift.engine import Engine
-from nightshift.errors import PortInUse, ReleaseInvalid
-from nightshift.likelihood import Model
-from nightshift.registry import Release
-from nightshift.serve.follow import Follower, Served
-from nightshift.serve.gateway import Gateway, application
-from nightshift.serve.keys import Keys
-from nightshift.serve.server import free
+from nightshift.serve.admin import ADMIN
+from nightshift.serve.keys import SCOPES
+from nightshift.serve.refused import CODES
+from nightshift.serve.routes import PUBLIC
 from tests import models
-from tests.data.conftest import section
+from tests.conftest import ROOT
+from tests.serve.scripted import ROWS, Endpoint, chat, endpoint
 
-ROWS: list[dict[str, object]] = [
-    section("pump.md", "Pump > Maintenance", "The pump is oiled every Monday by the keeper of the mill."),
-    section("valve.md", "Valve > Colour", "The valve of the old well was painted green in spring."),
-    section("board.md", "Board > Salaries", "The salaries of the board are oiled with champagne.", groups=["board"]),
-]
-
-
-RELEASE = Release("v0.1.0", "c" * 40, "d" * 64)
-
-
-class Scripted(BaseHTTPRequestHandler):
-    """An engine that says what it was asked, or breaks off."""
-
-    def do_POST(self) -> None:
-        """Answer like an engine."""
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        said = asked["messages"][-1]["content"]
-        if "BREAK" in said and not asked.get("stream"):
-            self.send_error(500)
-            return
-        self.send_response(200)
-        self.end_headers()
-        if not asked.get("stream"):
-            choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-            body = {"id": "x", "object": "chat.completion", "created": 1, "model": "/secret/path", "choices": [choice]}
-            self.wfile.write(json.dumps(body).encode())
-            return
-        for place, word in enumerate(said.split()):
-            if "BREAK" in word:
-                return
-            self._chunk({"role": "assistant", "content": f"{word} "} if place == 0 else {"content": f"{word} "}, None)
-        self._chunk({}, "stop")
-        self.wfile.write(b"data: [DONE]\n\n")
-
-    def _chunk(self, delta: dict[str, str], finish: str | None) -> None:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "/secret", "choices": [choice]}
-        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@dataclass
-class Running:
-    """A gateway in this process before a scripted engine."""
-
-    client: TestClient
-    keys: Keys
-    key: str
-
-    def ask(self, text: str, key: str | None = None, **more: Any) -> httpx.Response:
-        body = {"model": "nightshift", "messages": [{"role": "user", "content": text}], **more}
-        head = {"Authorization": f"Bearer {key or self.key}"}
-        return self.client.post("/v1/chat/completions", json=body, headers=head)
+SHAPE = {"message", "type", "param", "code"}
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("gateway")
-    root = Path(__file__).resolve().parents[2]
-    home = folder / "home"
-    home.mkdir()
-    keys = Keys(home)
-    scripted = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
-    threading.Thread(target=scripted.serve_forever, daemon=True).start()
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    made = Engine(child, f"http://127.0.0.1:{scripted.server_port}", "/secret/path", folder / "scratch")
-    follower = Follower(folder, home, folder / "state", 1, lambda _: None)
-    system = System.open(models.system(folder / "plain", root, ROWS))
-    follower.served = Served(RELEASE, system, made)
-    key = keys.create("test", ("infer:chat",), ("public",), 1, time.time())
-    with TestClient(application(Gateway(follower, home)), raise_server_exceptions=False) as client:
-        yield Running(client, keys, key)
-    child.kill()
-    scripted.shutdown()
+def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.system(tmp_path_factory.mktemp("system") / "plain", ROOT, ROWS)
 
 
-@pytest.mark.parametrize("header", ["", "Basic abc", "Bearer", "Bearer ns_x", "bearer", "Bearer  "])
-def test_no_key_no_answer(running: Running, header: str) -> None:
-    body = {"model": "nightshift", "messages": [{"role": "user", "content": "Hello"}]}
-    said = running.client.post("/v1/chat/completions", json=body, headers={"Authorization": header})
-    assert said.status_code == 401
-    assert said.json()["error"]["code"] in ("missing_api_key", "invalid_api_key")
-    assert said.headers["www-authenticate"] == "Bearer"
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, system: Path) -> Iterator[Endpoint]:
+    wide = {"key": {"concurrency": 64, "requests_a_minute": 100_000, "tokens_a_minute": 100_000_000}}
+    with endpoint(
+        tmp_path_factory.mktemp("gateway"), system, slots=4, auth_failures_a_minute=100_000, **limits(wide)
+    ) as one:
+        yield one
 
 
-def test_a_key_without_the_scope_is_refused(running: Running) -> None:
-    key = running.keys.create("test", ("models:read",), ("public",), 1, time.time())
-    assert running.ask("Hello", key).json()["error"]["code"] == "insufficient_scope"
+def limits(said: dict[str, Any]) -> dict[str, Any]:
+    from nightshift.serving import KeyLimits
+
+    return {"key": KeyLimits(**said["key"])}
 
 
-@pytest.mark.parametrize("scope", ["models:read", "infer:chat"])
-def test_either_scope_shows_the_models(running: Running, scope: str) -> None:
-    key = running.keys.create("test", (scope,), ("public",), 1, time.time())
-    said = running.client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
-    assert [one["id"] for one in said.json()["data"]] == ["nightshift"]
-
-
-def test_a_key_without_any_scope_sees_no_models(running: Running) -> None:
-    key = running.keys.create("test", (), ("public",), 1, time.time())
-    said = running.client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
-    assert (said.status_code, said.json()["error"]["code"]) == (403, "insufficient_scope")
+def code(said: httpx.Response) -> str:
+    """The code of a refusal, whose shape and status are as the table says."""
+    error = said.json()["error"]
+    assert set(error) == SHAPE
+    assert CODES[error["code"]] == (said.status_code, error["type"])
+    assert said.headers["content-type"] == "application/json"
+    return str(error["code"])
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/", 404), ("/v1/../admin", 404), ("/docs", 404), ("/v1/chat/completions", 405)]
+    "header",
+    ["", "Basic abc", "Bearer", "Bearer ns_x", "bearer", "Bearer \xff", "Bearer ns_local_' or 1=1 --"],
 )
-def test_everything_else_is_refused_in_the_same_shape(running: Running, path: str, status: int) -> None:
-    said = running.client.get(path)
+def test_no_key_no_answer(running: Endpoint, header: str) -> None:
+    said = httpx.post(
+        f"{running.url}/chat/completions", json=chat("Hello"), headers={"Authorization": header.encode("latin-1")}
+    )
+    assert code(said) in ("missing_api_key", "invalid_api_key")
+    assert said.headers["www-authenticate"] == "Bearer"
+
+
+def test_two_keys_are_none_and_a_key_in_the_address_is_told_so(running: Endpoint) -> None:
+    two = [("Authorization", f"Bearer {running.key}"), ("Authorization", f"Bearer {running.key}")]
+    assert code(httpx.post(f"{running.url}/chat/completions", json=chat("Hello"), headers=two)) == "invalid_api_key"
+    said = httpx.get(f"{running.url}/models?key={running.key}", headers={"Authorization": f"Bearer {running.key}"})
+    assert code(said) == "invalid_value"
+    assert running.key not in said.text
+
+
+@pytest.mark.parametrize("where", ["public", "admin"])
+def test_every_route_asks_for_its_scope_and_for_no_other(running: Endpoint, where: str) -> None:
+    entries = PUBLIC if where == "public" else ADMIN
+    base = running.url.removesuffix("/v1") if where == "public" else running.admin
+    keys = {scope: running.made(scope) for scope in SCOPES}
+    for entry in entries:
+        url = base + re.sub(r"\{\w+\}", "nightshift", entry.path)
+        for scope, key in keys.items():
+            said = httpx.request(
+                entry.method, url, json={} if entry.body else None, headers={"Authorization": f"Bearer {key}"}
+            )
+            refused = said.status_code == 403
+            assert refused == (bool(entry.scopes) and scope not in entry.scopes), (entry.path, scope, said.text)
+        bare = httpx.request(entry.method, url, json={} if entry.body else None)
+        assert bare.status_code == (401 if entry.scopes else 200), entry.path
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/docs", 404),
+        ("GET", "/v1", 404),
+        ("GET", "/v1/chat/completions/", 404),
+        ("GET", "//v1/models", 404),
+        ("GET", "/v1/..;/admin/v1/keys", 404),
+        ("GET", "/v1/%2e%2e/metrics", 404),
+        ("GET", "/admin/v1/keys", 404),
+        ("GET", "/metrics", 404),
+        ("POST", "/invocations", 404),
+        ("GET", "/V1/MODELS", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("OPTIONS", "/v1/chat/completions", 405),
+        ("DELETE", "/v1/models", 405),
+        ("PUT", "/healthz", 405),
+    ],
+)
+def test_everything_else_is_refused_in_the_same_shape(running: Endpoint, method: str, path: str, status: int) -> None:
+    base = running.url.removesuffix("/v1")
+    said = httpx.Client(base_url=base).send(httpx.Request(method, base + path))
     assert said.status_code == status
-    assert set(said.json()["error"]) == {"message", "type", "param", "code"}
+    assert code(said) in ("not_found", "method_not_allowed")
 
 
-def test_an_answer_names_its_sections_and_hides_the_engine(running: Running) -> None:
+def test_an_answer_names_its_sections_and_hides_the_engine(running: Endpoint) -> None:
     said = running.ask("When is the pump oiled?")
     body = said.json()
     assert body["nightshift"]["sections"][0]["title"] == "Pump > Maintenance"
     assert body["nightshift"]["release"] == said.headers["x-model-digest"] == "d" * 64
+    assert body["nightshift"]["trace"] == said.headers["x-trace-id"]
     assert body["model"] == "nightshift"
+    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"]
     assert "oiled every Monday" in body["choices"][0]["message"]["content"]
     assert "secret" not in said.text
+    assert running.script.headers[-1]["authorization"] == "Bearer engine"
 
 
-def test_what_a_keys_groups_may_not_see_is_not_answered_from(running: Running) -> None:
-    board = running.keys.create("board", ("infer:chat",), ("public", "board"), 1, time.time())
+def test_what_a_keys_groups_may_not_see_is_not_answered_from(running: Endpoint) -> None:
+    board = running.made("infer:chat", groups=("public", "board"))
     question = "What about salaries and champagne of the board?"
     seen = running.ask(question).json()
     assert "Board > Salaries" not in [one["title"] for one in seen["nightshift"]["sections"]]
@@ -164,123 +141,370 @@ def test_what_a_keys_groups_may_not_see_is_not_answered_from(running: Running) -
     assert running.ask(question, board).json()["nightshift"]["sections"][0]["title"] == "Board > Salaries"
 
 
-def test_a_question_that_does_not_fit_is_refused_before_the_engine(running: Running) -> None:
-    said = running.ask("word " * 3000)
-    assert (said.status_code, said.json()["error"]["code"]) == (400, "context_length_exceeded")
-    assert running.ask("Hello", max_tokens=100_000).status_code == 400
+def test_a_question_that_does_not_fit_is_refused_before_the_engine(running: Endpoint) -> None:
+    before = len(running.script.asked)
+    for text, more in (("word " * 3000, {}), ("Hello", {"max_tokens": 100_000}), ("🦀" * 60_000, {})):
+        begun = time.monotonic()
+        said = running.ask(text, **more)
+        assert code(said) == "context_length_exceeded"
+        assert time.monotonic() - begun < 0.5
+    assert len(running.script.asked) == before
 
 
-def test_a_stream_ends_with_its_sections(running: Running) -> None:
-    said = running.ask("When is the pump oiled?", stream=True)
-    lines = [line for line in said.text.splitlines() if line]
-    assert lines[-1] == "data: [DONE]"
-    last = json.loads(lines[-2].removeprefix("data: "))
-    assert last["choices"][0]["finish_reason"] == "stop"
-    assert last["nightshift"]["sections"][0]["title"] == "Pump > Maintenance"
+def lines(said: httpx.Response) -> list[dict[str, Any]]:
+    """The chunks of a stream."""
+    return [json.loads(line[6:]) for line in said.text.splitlines() if line.startswith("data: {")]
 
 
-def test_a_stream_that_breaks_off_says_so(running: Running) -> None:
-    said = running.ask("one two BREAK three", stream=True)
-    lines = [json.loads(line[6:]) for line in said.text.splitlines() if line.startswith("data: {")]
-    assert lines[-1]["error"]["code"] == "engine_error"
-    assert not any(choice.get("finish_reason") for line in lines[:-1] for choice in line["choices"])
-    assert running.ask("BREAK").status_code == 502
+def test_a_stream_begins_with_its_role_and_ends_with_its_sections_and_its_usage(running: Endpoint) -> None:
+    said = running.ask("When is the pump oiled?", stream=True, stream_options={"include_usage": True})
+    chunks = lines(said)
+    assert said.text.rstrip().endswith("data: [DONE]")
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert chunks[-1]["usage"]["completion_tokens"] > 3 and chunks[-1]["choices"] == []
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-2]["nightshift"]["sections"][0]["title"] == "Pump > Maintenance"
+    whole = running.ask("When is the pump oiled?").json()["choices"][0]["message"]["content"]
+    assert "".join(one["choices"][0]["delta"].get("content", "") for one in chunks[:-1]) == whole
+
+
+@pytest.mark.parametrize("words", range(0, 6))
+def test_a_stream_that_breaks_off_says_so(running: Endpoint, words: int) -> None:
+    bad = metric(running, 'nightshift_valid_total{sli="availability"}') - metric(
+        running, 'nightshift_good_total{sli="availability"}'
+    )
+    said = running.ask("SAY:" + "word " * words + "BREAK", stream=True)
+    if said.status_code == 200:
+        chunks = lines(said)
+        assert chunks[-1]["error"]["code"] == "engine_error"
+        assert not any(choice.get("finish_reason") for line in chunks[:-1] for choice in line["choices"])
+    else:
+        assert code(said) == "engine_error"
+    assert code(running.ask("SAY:" + "word " * words + "BREAK")) == "engine_error"
+    assert code(running.ask("REFUSE")) == "engine_error"
+    now = metric(running, 'nightshift_valid_total{sli="availability"}') - metric(
+        running, 'nightshift_good_total{sli="availability"}'
+    )
+    assert now - bad == 3
+
+
+def metric(running: Endpoint, name: str) -> float:
+    """A counter of /metrics."""
+    said = httpx.get(f"{running.admin}/metrics", headers={"Authorization": f"Bearer {running.key}"})
+    return float(next((line.split()[-1] for line in said.text.splitlines() if line.startswith(name)), 0))
+
+
+def test_fields_that_change_an_answer_are_handed_on_or_refused_by_name(running: Endpoint) -> None:
+    said = running.ask("Hello", temperature=0.5, top_p=0.9, seed=7, n=1, frequency_penalty=0, tools=[], user="u")
+    assert said.status_code == 200
+    asked = running.script.asked[-1]
+    assert (asked["temperature"], asked["top_p"], asked["seed"]) == (0.5, 0.9, 7)
+    assert not {"tools", "frequency_penalty", "user", "metadata"} & set(asked)
+    for name, value in {
+        "tools": [{"type": "function"}],
+        "response_format": {"type": "json_schema"},
+        "frequency_penalty": 1.0,
+        "logit_bias": {"5": 1.0},
+        "logprobs": True,
+        "reasoning_effort": "high",
+    }.items():
+        said = running.ask("Hello", **{name: value})
+        assert (code(said), said.json()["error"]["param"]) == ("unsupported_parameter", name)
+
+
+def test_two_choices_are_two(running: Endpoint) -> None:
+    said = running.ask("SAY:one two", n=2).json()
+    assert [one["message"]["content"] for one in said["choices"]] == ["one two ", "one two "]
+
+
+@pytest.mark.parametrize(("stop", "left"), [("two", "one "), (["x", "wo t"], "one t"), (["nowhere"], "one two three ")])
+def test_an_answer_ends_at_a_stop_sequence(running: Endpoint, stop: Any, left: str) -> None:
+    for stream in (False, True):
+        said = running.ask("SAY:one two three", stop=stop, stream=stream)
+        if stream:
+            text = "".join(one["choices"][0]["delta"].get("content", "") for one in lines(said))
+            finish = lines(said)[-1]["choices"][0]["finish_reason"]
+        else:
+            text, finish = said.json()["choices"][0]["message"]["content"], said.json()["choices"][0]["finish_reason"]
+        assert (text, finish) == (left, "stop")
+
+
+def test_personal_data_goes_neither_in_nor_out(running: Endpoint) -> None:
+    said = running.ask("SAY:write to ann@example.org or to +43 660 1234567 now")
+    sent = running.script.asked[-1]["messages"][-1]["content"]
+    assert "ann@example.org" not in sent and "<EMAIL>" in sent
+    assert "ann@" not in said.text
+    running.script.asked.clear()
+    key = "ns_local_abcdefghij_" + "A" * 43 + "_aaaaaa"
+    running.ask(f"My key is {key}", stream=True)
+    assert key not in json.dumps(running.script.asked)
+
+
+def test_links_that_no_source_holds_are_taken_out(running: Endpoint) -> None:
+    link = "![x](https://evil.example/?q=1)"
+    running.script.instead = {"talked-into": link}
+    said = running.ask("SAY:talked-into ok").json()
+    assert said["choices"][0]["message"]["content"] == "x ok "
+    own = running.ask(f"SAY:{link} ok").json()
+    assert link in own["choices"][0]["message"]["content"]  # what the caller brought may go back
+
+
+def test_harm_ends_an_answer(running: Endpoint) -> None:
+    for stream in (False, True):
+        said = running.ask("SAY:first how to make a bomb second", stream=stream)
+        assert "bomb" not in said.text
+        last = lines(said)[-1] if stream else said.json()
+        assert last["choices"][0]["finish_reason"] == "content_filter"
+    assert metric(running, "nightshift_blocked_total") >= 2
+
+
+def test_completions_go_on_with_a_text(running: Endpoint) -> None:
+    said = running.post(
+        "/completions", {"model": "nightshift", "prompt": ["SAY:one two"], "max_tokens": 5, "echo": False}
+    )
+    body = said.json()
+    assert (body["object"], body["choices"][0]["text"]) == ("text_completion", "one two ")
+    assert running.script.asked[-1]["prompt"] == "SAY:one two"
+    streamed = running.post("/completions", {"model": "nightshift", "prompt": "SAY:one two", "stream": True})
+    assert "".join(one["choices"][0]["text"] for one in lines(streamed)) == "one two "
+
+
+def test_a_rating_is_kept_with_its_release_and_masked(running: Endpoint) -> None:
+    trace = running.ask("Hello").json()["nightshift"]["trace"]
+    correction = "Say hello to ann@example.org."
+    said = running.post("/feedback", {"trace": trace, "rating": -1, "correction": correction})
+    assert said.status_code == 200
+    row = json.loads((running.home / "feedback.jsonl").read_text().splitlines()[-1])
+    assert (row["trace"], row["release"], row["rating"]) == (trace, "d" * 64, -1)
+    assert row["correction"] == "Say hello to <EMAIL>."
+    other = running.made("infer:chat")
+    assert code(running.post("/feedback", {"trace": trace, "rating": 1}, other)) == "not_found"
+    assert code(running.post("/feedback", {"trace": trace, "rating": 2})) == "invalid_value"
+
+
+def test_models_have_their_window_and_no_path(running: Endpoint) -> None:
+    head = {"Authorization": f"Bearer {running.key}"}
+    said = httpx.get(f"{running.url}/models", headers=head)
+    assert [one["id"] for one in said.json()["data"]] == ["nightshift", "nightshift-embeddings"]
+    assert said.json()["data"][0]["context_window"] == 1024
+    assert httpx.get(f"{running.url}/models/nightshift", headers=head).json()["id"] == "nightshift"
+    assert code(httpx.get(f"{running.url}/models/gpt-4", headers=head)) == "model_not_found"
+    assert (
+        code(
+            running.ask("Hello", model="gpt-4")
+            if False
+            else running.post("/chat/completions", chat("x") | {"model": "gpt-4"})
+        )
+        == "model_not_found"
+    )
+
+
+def test_a_traceparent_is_gone_on_with(running: Endpoint) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    said = running.post(
+        "/chat/completions",
+        chat("Hello"),
+        headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01", "x-request-id": "mine"},
+    )
+    assert (said.headers["x-trace-id"], said.headers["x-request-id"]) == (trace, "mine")
+    assert running.script.headers[-1]["traceparent"].split("-")[1] == trace
+    assert re.fullmatch("[0-9a-f]{32}", running.post("/x", {}, headers={"x-request-id": "a b"}).headers["x-request-id"])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_ends_the_engines_work(running: Endpoint, stream: bool) -> None:
+    async def leave() -> None:
+        head = {"Authorization": f"Bearer {running.key}"}
+        async with httpx.AsyncClient() as client:
+            asked = client.post(f"{running.url}/chat/completions", json=chat("SAY:a HANG", stream=stream), headers=head)
+            task = asyncio.create_task(asked)
+            while not running.script.running:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    cut = running.script.cut
+    asyncio.run(leave())
+    deadline = time.monotonic() + 1
+    while (running.script.running or running.served.busy) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (running.script.running, running.served.busy, running.served.turns.running) == (0, 0, 0)
+    assert running.script.cut == cut + 1
+    while metric(running, 'nightshift_requests_total{route="chat",side="stable",status="499"}') < 1:
+        time.sleep(0.01)
+
+
+def test_a_revoked_key_is_refused_at_once(running: Endpoint) -> None:
+    key = running.made("infer:chat")
+    assert running.ask("Hello", key).status_code == 200
+    said = running_admin(running, "POST", f"/admin/v1/keys/{key.split('_')[2]}/revoke", {"reason": "test"})
+    assert said.status_code == 200
+    assert code(running.ask("Hello", key)) == "invalid_api_key"
+
+
+def running_admin(running: Endpoint, method: str, path: str, body: Any = None, **head: str) -> httpx.Response:
+    head = {"Authorization": f"Bearer {running.key}"} | head
+    return httpx.request(method, running.admin + path, json=body, headers=head)
+
+
+def test_keys_are_made_and_rotated_over_the_admin_listener_once(running: Endpoint) -> None:
+    body = {"owner": "ann", "scopes": ["infer:chat"], "groups": ["public"]}
+    first = running_admin(running, "POST", "/admin/v1/keys", body, **{"Idempotency-Key": "a"})
+    again = running_admin(running, "POST", "/admin/v1/keys", body, **{"Idempotency-Key": "a"})
+    assert first.json() == again.json()
+    assert (
+        code(running_admin(running, "POST", "/admin/v1/keys", body | {"owner": "bob"}, **{"Idempotency-Key": "a"}))
+        == "conflict"
+    )
+    key = first.json()["key"]
+    assert running.ask("Hello", key).status_code == 200
+    rotated = running_admin(running, "POST", f"/admin/v1/keys/{key.split('_')[2]}/rotate", {"overlap_hours": 0}).json()[
+        "key"
+    ]
+    assert code(running.ask("Hello", key)) == "invalid_api_key"
+    assert running.ask("Hello", rotated).status_code == 200
+    assert code(running_admin(running, "POST", "/admin/v1/keys/aaaaaaaaaa/revoke", {})) == "invalid_value"
+    listed = running_admin(running, "GET", "/admin/v1/keys").json()["data"]
+    assert "ann" in [one["owner"] for one in listed] and rotated not in json.dumps(listed)
+    events = running_admin(running, "GET", "/admin/v1/audit").json()
+    assert events["whole"] is True
+    assert {"key.create", "key.rotate", "key.revoke"} <= {one["action"] for one in events["data"]}
+
+
+def test_an_admin_key_gives_no_scope_that_it_lacks(running: Endpoint) -> None:
+    key = running.made("keys:admin")
+    said = httpx.post(
+        f"{running.admin}/admin/v1/keys",
+        json={"owner": "x", "scopes": ["deploy:rollback"]},
+        headers={"Authorization": f"Bearer {key}"},
+    )
+    assert code(said) == "insufficient_scope"
 
 
 @pytest.mark.parametrize(
-    ("about", "said_so"),
+    ("sent", "expected"),
     [
-        ({}, "is being loaded"),
-        ({"looked": True}, "No release is in production yet"),
-        ({"looked": True, "wanted": RELEASE}, "is being loaded"),
-        ({"looked": True, "wanted": RELEASE, "failed": RELEASE.digest}, "did not pass its check"),
+        (b"{", "invalid_json"),
+        (b'{"model": "\xff"}', "invalid_unicode"),
+        (b"[]", "invalid_json"),
+        (b'{"model": "nightshift", "model": "x"}', "duplicate_key"),
+        (b'{"temperature": NaN}', "non_finite_number"),
+        (b'{"temperature": 1e999}', "non_finite_number"),
+        (b'{"model": "\\ud800"}', "invalid_unicode"),
+        (b"[" * 100_000, "invalid_json"),
+        (b'{"a":' * 40 + b"1" + b"}" * 40, "invalid_json"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "invalid_json"),
+        (b" " * (1 << 20) + b"{}", "request_too_large"),
+        (json.dumps(chat("x", temprature=0)).encode(), "unknown_parameter"),
+        (json.dumps({"model": "nightshift"}).encode(), "missing_field"),
+        (json.dumps(chat("x") | {"messages": []}).encode(), "invalid_value"),
+        (json.dumps(chat("x") | {"messages": [{"role": "root", "content": ""}]}).encode(), "invalid_value"),
+        (json.dumps(chat("x") | {"messages": [{"role": "assistant", "content": "Hi"}]}).encode(), "invalid_value"),
+        (json.dumps(chat("x", max_tokens=0)).encode(), "invalid_value"),
+        (json.dumps(chat("x", max_tokens=True)).encode(), "invalid_value"),
+        (json.dumps(chat("x", stream="yes")).encode(), "invalid_value"),
+        (json.dumps(chat("x", stop=["a"] * 5)).encode(), "invalid_value"),
+        (json.dumps(chat("x", stop="a" * 65)).encode(), "invalid_value"),
+        (json.dumps(chat("x", n=16384)).encode(), "invalid_value"),
+        (json.dumps(chat("a" * 300_000)).encode(), "request_too_large"),
     ],
 )
-def test_without_a_release_it_says_why(tmp_path: Path, running: Running, about: dict[str, Any], said_so: str) -> None:
-    follower = Follower(tmp_path, tmp_path, tmp_path, 1, lambda _: None)
-    vars(follower).update(about)
-    key = Keys(tmp_path).create("test", ("infer:chat",), ("public",), 1, time.time())
-    with TestClient(application(Gateway(follower, tmp_path))) as client:
-        body = {"model": "nightshift", "messages": [{"role": "user", "content": "Hello"}]}
-        said = client.post("/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
-        assert (said.status_code, said.json()["error"]["code"]) == (503, "not_ready")
-        assert said_so in said.json()["error"]["message"]
-        assert client.get("/readyz").status_code == 503
-        assert client.get("/healthz").status_code == 200
+def test_a_wrong_body_is_told_what(running: Endpoint, sent: bytes, expected: str) -> None:
+    head = {"Authorization": f"Bearer {running.key}", "Content-Type": "application/json"}
+    assert code(httpx.post(f"{running.url}/chat/completions", content=sent, headers=head)) == expected
 
 
-def test_a_port_in_use_is_said(running: Running) -> None:
-    with (
-        ThreadingHTTPServer(("127.0.0.1", 0), Scripted) as other,
-        pytest.raises(PortInUse, match="something else listens"),
-    ):
-        free(other.server_port)
-
-
-def test_an_unsigned_release_is_never_served(root: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "state" / "releases" / "x"
-    with commit.folder(folder) as draft:
-        models.system(draft / "system", root, ROWS)
-    digest = commit.digest(folder)
-    folder.rename(folder.with_name(digest))
-    follower = Follower(tmp_path, tmp_path / "home", tmp_path / "state", 1, lambda _: None)
-    with pytest.raises(ReleaseInvalid, match="no signature"):
-        follower.bring_up(Release("v0.1.0", "c" * 40, digest))
-
-
-def test_the_official_client_is_answered_by_the_real_engine(root: Path, tmp_path: Path) -> None:
-    """A signed release, its own engine, the client over HTTP; and the judged model says the same."""
-    folder = tmp_path / "state" / "releases" / "x"
-    with commit.folder(folder) as draft:
-        models.system(draft / "system", root, ROWS)
-    release = Release("v0.1.0", "c" * 40, commit.digest(folder))
-    folder = folder.rename(folder.with_name(release.digest))
-    home = tmp_path / "home"
-    home.mkdir()
-    signature.sign(folder, home / "releases" / release.digest / "model.sig", home)
-    follower = Follower(tmp_path, home, tmp_path / "state", 1, lambda _: None)
-    served = follower.served = follower.bring_up(release)
-    try:
-        key = Keys(home).create("test", ("infer:chat",), ("public",), 1, time.time())
-        with TestClient(application(Gateway(follower, home))) as client:
-            asked = openai.OpenAI(api_key=key, base_url="http://testserver/v1", http_client=client, max_retries=0)
-            messages: Any = [{"role": "user", "content": "When is the pump oiled?"}]
-            whole = asked.chat.completions.create(model="nightshift", messages=messages, temperature=0)
-            parts = list(asked.chat.completions.create(model="nightshift", messages=messages, stream=True))
-            with pytest.raises(openai.AuthenticationError):
-                openai.OpenAI(api_key="no", base_url="http://testserver/v1", http_client=client).models.list()
-            with pytest.raises(openai.NotFoundError):
-                asked.chat.completions.create(model="gpt-4", messages=messages)
-        assert whole.model_extra["nightshift"]["sections"][0]["title"] == "Pump > Maintenance"  # type: ignore[index]
-        text = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
-        assert text.strip() == (whole.choices[0].message.content or "").strip()
-        own = Model.load(served.system.base, None, models.COMPUTE)
-        hits = served.system.sections("When is the pump oiled?")
-        limit = served.system.settings["max_new_tokens"]
-        judged = own.generate(served.system.messages("When is the pump oiled?", hits), limit)
-        assert judged == (whole.choices[0].message.content or "").strip()
-    finally:
-        follower.close()
-    assert not served.engine.alive
-
-
-def test_an_engine_dies_with_its_parent(root: Path, tmp_path: Path) -> None:
-    system = models.system(tmp_path / "plain", root, ROWS)
-    script = (
-        "import sys, os, signal\nfrom pathlib import Path\nfrom nightshift import engine\n"
-        "print(engine.start(Path(sys.argv[1]), 1).child.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": ""},
+        {"Content-Encoding": "gzip", "Content-Type": "application/json"},
+    ],
+)
+def test_another_media_type_is_refused(running: Endpoint, head: dict[str, str]) -> None:
+    said = httpx.post(
+        f"{running.url}/chat/completions", content=b"{}", headers={"Authorization": f"Bearer {running.key}"} | head
     )
-    ended = subprocess.run([sys.executable, "-c", script, str(system)], capture_output=True, text=True, check=False)
-    assert ended.returncode == -9
-    pid = int(ended.stdout)
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
-            break
-        time.sleep(0.05)
-    assert not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    assert code(said) == "unsupported_media_type"
 
 
-def test_lines_of_a_stream_become_chunks() -> None:
-    assert list(engine.deltas('data: {"a": 1}')) == [{"a": 1}]
-    assert list(engine.deltas("data: [DONE]")) == list(engine.deltas(": ping")) == []
+def test_the_openapi_document_holds_every_route(running: Endpoint) -> None:
+    said = httpx.get(
+        running.url.removesuffix("/v1") + "/openapi.json", headers={"Authorization": f"Bearer {running.key}"}
+    ).json()
+    assert {(path, method) for path, one in said["paths"].items() for method in one} == {
+        (entry.path, entry.method.lower()) for entry in PUBLIC
+    }
+
+
+def test_embeddings_are_vectors_of_the_indexs_encoder(running: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    class Small:
+        width = 4
+
+        def lengths(self, texts: list[str]) -> list[int]:
+            return [len(text.split()) for text in texts]
+
+        def encode(self, texts: list[str], first: int) -> Any:
+            return np.array([[len(text), 1, 2, 3] for text in texts], dtype=np.float16)
+
+    monkeypatch.setitem(vars(running.served.system.index), "encoder", Small())
+    plain = running.post("/embeddings", {"model": "nightshift", "input": ["a", "bc"]}).json()
+    assert [one["embedding"][0] for one in plain["data"]] == [1.0, 2.0]
+    packed = running.post(
+        "/embeddings", {"model": "nightshift-embeddings", "input": "abc", "encoding_format": "base64"}
+    ).json()
+    assert struct.unpack("<4f", base64.b64decode(packed["data"][0]["embedding"])) == (3.0, 1.0, 2.0, 3.0)
+    assert code(running.post("/embeddings", {"model": "nightshift", "input": [[1, 2]]})) == "invalid_value"
+    assert (
+        code(running.post("/embeddings", {"model": "nightshift", "input": "a", "dimensions": 5}))
+        == "unsupported_parameter"
+    )
+    assert code(running.post("/embeddings", {"model": "nightshift", "input": "a " * 600})) == "context_length_exceeded"
+
+
+def test_a_keys_limits_are_told_and_hold(tmp_path: Path, system: Path) -> None:
+    from nightshift.serving import KeyLimits
+
+    with endpoint(tmp_path, system, key=KeyLimits(concurrency=1, requests_a_minute=3, tokens_a_minute=100_000)) as one:
+        first = one.ask("Hello")
+        assert first.headers["x-ratelimit-limit-requests"] == "3"
+        assert first.headers["x-ratelimit-remaining-requests"] == "2"
+        assert [one.ask("Hello").status_code for _ in range(3)] == [200, 200, 429]
+        refused = one.ask("Hello")
+        assert code(refused) == "rate_limit_exceeded" and int(refused.headers["retry-after"]) >= 1
+        small = one.made("infer:chat", limits=KeyLimits(concurrency=1, requests_a_minute=9, tokens_a_minute=10))
+        assert code(one.ask("Hello", small)) == "rate_limit_exceeded"
+
+
+def test_who_guesses_keys_waits(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system, auth_failures_a_minute=3) as one:
+        assert [code(one.ask("x", "ns_wrong")) for _ in range(4)] == ["invalid_api_key"] * 3 + ["rate_limit_exceeded"]
+
+
+def test_a_question_that_the_sections_do_not_bear_on_is_not_answered(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system, abstain_below=0.3) as one:
+        for stream in (False, True):
+            said = one.ask("Who won the football championship in Argentina?", stream=stream)
+            about = (lines(said)[-1] if stream else said.json())["nightshift"]
+            assert about["abstained"] is True
+            assert "cannot answer this" in said.text
+        assert one.script.asked == []
+        assert one.ask("When is the pump oiled?").json()["nightshift"]["abstained"] is False
+
+
+def test_personal_data_can_be_refused_and_is_not_repeated(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system, personal_in="refuse") as one:
+        said = one.ask("Is ann@example.org in?")
+        assert code(said) == "content_policy_violation"
+        assert "ann" not in said.text
+
+
+def test_an_engine_that_is_slow_to_begin_is_given_up(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system, first_token_s=0.3, total_s=0.6) as one:
+        assert code(one.ask("SAY:HANG")) == "engine_timeout"
+        assert code(one.ask("SAY:HANG", stream=True)) == "engine_timeout"
+        said = one.ask("SAY:one HANG", stream=True)
+        assert lines(said)[-1]["error"]["code"] == "engine_timeout"

@@ -1,18 +1,18 @@
-"""No key, no answer; and a request that is wrong is told what."""
+"""No key, no answer; a key that is rotated or revoked ends when it is said to."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
+import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from nightshift import audit
 from nightshift.errors import AccessDenied, StorageError
 from nightshift.mask import find
 from nightshift.serve.keys import FORM, Keys
-from nightshift.serve.request import Refused, parse
+from nightshift.serving import KeyLimits
 
 NOW = 1_700_000_000.0
 DAY = 86_400
@@ -73,60 +73,6 @@ def test_a_key_has_its_form_and_our_own_masking_knows_it(keys: Keys) -> None:
         assert [one.kind for one in find(f"the key {key} is mine")] == ["SECRET"]
 
 
-GOOD: dict[str, Any] = {"model": "nightshift", "messages": [{"role": "user", "content": "Hello"}]}
-WRONG: dict[str, tuple[bytes, int, str]] = {
-    "not JSON": (b"{", 400, "invalid_json"),
-    "not UTF-8": (b'{"model": "\xff"}', 400, "invalid_json"),
-    "a list": (b"[]", 400, "invalid_json"),
-    "a key twice": (b'{"model": "nightshift", "model": "x"}', 400, "duplicate_key"),
-    "not a number": (b'{"temperature": NaN}', 400, "non_finite_number"),
-    "a lone surrogate": (b'{"model": "\\ud800"}', 400, "invalid_json"),
-    "deep": (b"[" * 100_000, 400, "invalid_json"),
-    "too large": (b" " * (1 << 20) + b"{}", 413, "request_too_large"),
-    "another model": (json.dumps(GOOD | {"model": "gpt"}).encode(), 404, "model_not_found"),
-    "an unknown field": (json.dumps(GOOD | {"temprature": 0}).encode(), 400, "unknown_parameter"),
-    "tools": (json.dumps(GOOD | {"tools": []}).encode(), 400, "unsupported_parameter"),
-    "two answers": (json.dumps(GOOD | {"n": 2}).encode(), 400, "unsupported_parameter"),
-    "heat": (json.dumps(GOOD | {"temperature": 0.7}).encode(), 400, "unsupported_parameter"),
-    "no messages": (json.dumps(GOOD | {"messages": []}).encode(), 400, "invalid_value"),
-    "a strange role": (
-        json.dumps(GOOD | {"messages": [{"role": "root", "content": ""}]}).encode(),
-        400,
-        "invalid_value",
-    ),
-    "an image": (
-        json.dumps(GOOD | {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}).encode(),
-        400,
-        "invalid_value",
-    ),
-    "the assistant last": (
-        json.dumps(GOOD | {"messages": [{"role": "assistant", "content": "Hi"}]}).encode(),
-        400,
-        "invalid_value",
-    ),
-    "no tokens": (json.dumps(GOOD | {"max_tokens": 0}).encode(), 400, "invalid_value"),
-    "stream as text": (json.dumps(GOOD | {"stream": "yes"}).encode(), 400, "invalid_value"),
-}
-
-
-@pytest.mark.parametrize(("body", "status", "code"), WRONG.values(), ids=WRONG)
-def test_a_wrong_request_is_told_what(body: bytes, status: int, code: str) -> None:
-    with pytest.raises(Refused) as refused:
-        parse(body, "nightshift")
-    assert (refused.value.status, refused.value.body["error"]["code"]) == (status, code)
-
-
-def test_a_right_request_is_read() -> None:
-    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
-    messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]
-    asked = parse(
-        json.dumps(GOOD | {"messages": messages, "max_completion_tokens": 5, "stream": True}).encode(), "nightshift"
-    )
-    assert asked.question == "one\ntwo"
-    assert asked.messages[0] == {"role": "system", "content": "Be brief."}
-    assert (asked.stream, asked.max_tokens) == (True, 5)
-
-
 @pytest.mark.parametrize("content", [None, b"", b"garbage"], ids=["lost", "empty", "damaged"])
 def test_keys_are_not_made_or_checked_under_another_pepper(keys: Keys, content: bytes | None) -> None:
     key = create(keys)
@@ -153,3 +99,96 @@ def test_rows_that_are_no_keys_are_said_in_a_sentence(keys: Keys) -> None:
 def test_who_and_what_a_key_is_for_have_names(keys: Keys, owner: str, group: str, said: str) -> None:
     with pytest.raises(AccessDenied, match=said):
         keys.create(owner, ("infer:chat",), (group,), 30, NOW)
+
+
+def test_a_rotated_key_has_two_secrets_until_the_old_one_ends(keys: Keys) -> None:
+    old = create(keys)
+    found = keys.check(old, NOW)
+    assert found
+    new = keys.rotate(found.id, 24, 30, NOW)
+    for text, slot in ((old, 1), (new, 2)):
+        seen = keys.check(text, NOW + 23 * 3600)
+        assert seen and (seen.id, seen.slot) == (found.id, slot)
+    assert keys.check(old, NOW + 24 * 3600) is None
+    assert keys.check(new, NOW + 24 * 3600)
+    third = keys.rotate(found.id, 1, 30, NOW + 60)
+    assert keys.check(old, NOW + 61) is None  # two live at a time
+    assert keys.check(new, NOW + 61) and keys.check(third, NOW + 61)
+    keys.revoke(found.id, NOW + 62)
+    assert keys.check(new, NOW + 62) is None and keys.check(third, NOW + 62) is None
+    with pytest.raises(AccessDenied, match="could be rotated"):
+        keys.rotate(found.id, 1, 30, NOW)
+
+
+@pytest.mark.parametrize(("overlap", "days"), [(-1, 30), (169, 30), (1, 0), (1, 91)])
+def test_a_rotation_has_bounds(keys: Keys, overlap: float, days: int) -> None:
+    key = create(keys)
+    with pytest.raises(AccessDenied, match=r"--overlap|--days"):
+        keys.rotate(key.split("_")[2], overlap, days, NOW)
+
+
+def test_the_last_use_of_each_secret_can_be_seen(keys: Keys) -> None:
+    old = create(keys)
+    keys.rotate(old.split("_")[2], 24, 30, NOW)
+    keys.check(old, NOW + 2 * 3600)
+    [listed] = keys.listed()
+    today = (int(NOW) + 2 * 3600) // DAY * DAY
+    assert [(one.slot, one.used) for one in listed.secrets] == [(1, today), (2, None)]
+
+
+def test_a_new_pepper_takes_over_at_the_next_use(keys: Keys) -> None:
+    key, other = create(keys), create(keys)
+    assert keys.store.new_pepper() == 2
+    assert keys.check(key, NOW)
+    (keys.home / "keys" / "pepper-1").unlink()
+    assert keys.check(key, NOW)
+    with pytest.raises(AccessDenied, match=r"pepper-1: it is lost"):
+        keys.check(other, NOW)  # was not used since
+
+
+def test_limits_of_its_own_are_kept(keys: Keys) -> None:
+    keys.home.mkdir()
+    own = KeyLimits(concurrency=1, requests_a_minute=2, tokens_a_minute=3)
+    found = keys.check(keys.create("me", ("infer:chat",), ("public",), 1, NOW, limits=own), NOW)
+    assert found and found.limits == own
+
+
+def test_what_is_done_to_a_key_stands_in_the_audit(keys: Keys) -> None:
+    key = create(keys)
+    identifier = key.split("_")[2]
+    keys.rotate(identifier, 1, 30, NOW, actor="ann")
+    keys.revoke(identifier, NOW, actor="ann", reason="it was pasted into a chat")
+    text = (keys.home / audit.FILE).read_text()
+    assert audit.verify(keys.home) == 3
+    assert text.count(identifier) == 3 and key.split("_", 3)[3][:43] not in text
+
+
+def test_a_store_of_the_first_version_stays_valid(keys: Keys) -> None:
+    key = create(keys)
+    file = keys.home / "keys" / "keys.sqlite"
+    with sqlite3.connect(file) as db:
+        db.executescript("""
+            create table first (id text primary key, hash blob not null, pepper integer not null, owner text not null,
+                scopes text not null, groups text not null, created integer not null, expires integer not null,
+                revoked integer) without rowid;
+            insert into first select k.id, hash, pepper, owner, scopes, groups, k.created, expires, revoked
+                from keys k join secrets s using (id);
+            drop table keys; drop table secrets; alter table first rename to keys; pragma user_version = 0;""")
+    found = Keys(keys.home).check(key, NOW)
+    assert found and (found.owner, found.scopes, found.slot) == ("me", ("infer:chat",), 1)
+
+
+def test_a_revocation_holds_in_every_thread_and_process_at_once(keys: Keys) -> None:
+    key = create(keys)
+    seen: list[bool] = []
+
+    def look() -> None:
+        seen.append(keys.check(key, NOW) is not None)
+
+    for _ in range(2):
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        Keys(keys.home).revoke(key.split("_")[2], NOW) if len(seen) == 1 else None
+    look()
+    assert seen == [True, False, False]

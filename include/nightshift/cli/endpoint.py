@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nightshift import port
-from nightshift.cli.keys import first_key
+from nightshift.cli.keys import admin_key, first_key
 from nightshift.place import Place
 
 
@@ -34,8 +34,9 @@ def up() -> None:
     print(f"endpoint: {endpoint.url}")
     print(f"admin: {endpoint.admin}")
     print(f"key: {first}", flush=True)
+    operator = admin_key(place)
     print(f"Airflow's user is admin, its password in {airflow.passwords}.", file=sys.stderr)
-    if why := endpoint.settled():
+    if why := endpoint.settled(operator.read_text(encoding="utf-8").strip()):
         print(f"The endpoint does not answer yet: {why}.", file=sys.stderr)
 
 
@@ -55,9 +56,7 @@ def serve(
     port_: Annotated[int, typer.Option("--port", min=1, max=65_534, help="Port; the admin listens on the next")] = 8000,
 ) -> None:
     """Serve the release in production, until stopped."""
-    from nightshift import params
-    from nightshift.sections import Compute
     from nightshift.serve.server import serve as run
 
     place = Place.here()
-    run(place.root, place.home, place.state, port_, params.load(place.root / params.FILE, Compute).threads)
+    run(place.root, place.home, place.state, port_)

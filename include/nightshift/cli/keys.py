@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nightshift.place import Place
 
-FIRST_KEY = "first.key"
+if TYPE_CHECKING:
+    from nightshift.serve.keys import Keys
+
+FIRST_KEY, ADMIN_KEY = "first.key", "admin.key"
+ASKING = ("infer:chat", "infer:completions", "infer:embeddings", "models:read")
 
 app = typer.Typer(help="Keys of the endpoint.", no_args_is_help=True)
 
@@ -18,48 +23,95 @@ app = typer.Typer(help="Keys of the endpoint.", no_args_is_help=True)
 @app.command()
 def create(
     owner: Annotated[str, typer.Option(help="Who it is for")] = "unnamed",
-    scope: Annotated[list[str] | None, typer.Option(help="What it may do; infer:chat unless given")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="What it may do; asking of any kind unless given")] = None,
     group: Annotated[list[str] | None, typer.Option(help="Whose documents it may see; public unless given")] = None,
     days: Annotated[int, typer.Option(help="How long it is valid, 1 to 90")] = 90,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at a time, if fewer than others")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests a minute, if fewer than others")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens a minute, if fewer than others")] = None,
 ) -> None:
     """Make a key and print it, once."""
-    print(made(Place.here(), owner, tuple(scope or ["infer:chat"]), tuple(group or ["public"]), days))
+    from nightshift import params
+    from nightshift.serving import KeyLimits, Limits
+
+    place = Place.here()
+    asked = {"concurrency": concurrency, "requests_a_minute": requests, "tokens_a_minute": tokens}
+    own = {name: value for name, value in asked.items() if value is not None}
+    limits = None
+    if own:
+        limits = KeyLimits(**(params.load(place.root / params.FILE, Limits).key.model_dump() | own))
+    scopes, groups = tuple(scope or ASKING), tuple(group or ["public"])
+    print(_store(place).create(owner, scopes, groups, days, time.time(), limits=limits, actor=getpass.getuser()))
 
 
 @app.command(name="list")
 def listed() -> None:
-    """Show every key: id, owner, scopes, groups, and whether it is valid."""
-    from nightshift.serve.keys import Keys
-
+    """Show every key: id, owner, scopes, groups, whether it is valid, and when each secret was used last."""
     now = time.time()
-    for key in Keys(Place.here().home).listed():
+    for key in _store(Place.here()).listed():
         state = "revoked" if key.revoked else "expired" if key.expires <= now else "valid"
-        print(f"{key.id}  {state:<8} {key.owner}  {','.join(key.scopes)}  {','.join(key.groups)}")
+        live = [one for one in key.secrets if one.expires > now and not key.revoked]
+        used = [f"{one.slot}:{_day(one.used)}" for one in live]
+        print(f"{key.id}  {state:<8} {key.owner}  {','.join(key.scopes)}  {','.join(key.groups)}  {' '.join(used)}")
 
 
 @app.command()
-def revoke(identifier: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it")]) -> None:
+def rotate(
+    identifier: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it")],
+    overlap: Annotated[float, typer.Option(help="Hours for which the secret before stays valid, up to 168")] = 24,
+    days: Annotated[int, typer.Option(help="How long the new one is valid, 1 to 90")] = 90,
+) -> None:
+    """Give a key another secret and print it, once."""
+    print(_store(Place.here()).rotate(identifier, overlap, days, time.time(), getpass.getuser()))
+
+
+@app.command()
+def revoke(
+    identifier: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit")] = "",
+) -> None:
     """End a key at once."""
-    from nightshift.serve.keys import Keys
-
-    Keys(Place.here().home).revoke(identifier, time.time())
+    _store(Place.here()).revoke(identifier, time.time(), getpass.getuser(), reason)
 
 
-def made(place: Place, owner: str, scopes: tuple[str, ...], groups: tuple[str, ...], days: int) -> str:
-    from nightshift.serve.keys import Keys
-
-    place.home.mkdir(parents=True, exist_ok=True)
-    place.home.chmod(0o700)
-    return Keys(place.home).create(owner, scopes, groups, days, time.time())
+@app.command()
+def pepper() -> None:
+    """Make another pepper: new secrets are hashed under it, and each that there is at its next use."""
+    place = Place.here()
+    version = _store(place).store.new_pepper()
+    print(f"{place.home / 'keys' / f'pepper-{version}'} is in use; keep the ones before until every key was used.")
 
 
 def first_key(place: Place) -> Path:
-    """The file of a key that is valid; a new one where there is none, or it ran out or was revoked."""
+    """The file of a key for asking that is valid; a new one where there is none, or it ran out or was revoked."""
+    return _standing(place, FIRST_KEY, "first", ASKING)
+
+
+def admin_key(place: Place) -> Path:
+    """The same for a key of this machine's operator: who may write NIGHTSHIFT_HOME may have one."""
+    from nightshift.serve.keys import ADMIN
+
+    return _standing(place, ADMIN_KEY, "operator", ADMIN)
+
+
+def _standing(place: Place, name: str, owner: str, scopes: tuple[str, ...]) -> Path:
     from nightshift import commit
+
+    file = place.home / name
+    kept = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+    store = _store(place)
+    found = store.check(kept, time.time())
+    if found is None or not set(scopes) <= set(found.scopes):
+        made = store.create(owner, scopes, ("public",), 90, time.time(), actor=getpass.getuser())
+        commit.file(file, made + "\n", 0o600)
+    return file
+
+
+def _store(place: Place) -> Keys:
     from nightshift.serve.keys import Keys
 
-    first = place.home / FIRST_KEY
-    kept = first.read_text(encoding="utf-8", errors="replace").strip() if first.is_file() else ""
-    if Keys(place.home).check(kept, time.time()) is None:
-        commit.file(first, made(place, "first", ("infer:chat",), ("public",), 90) + "\n", 0o600)
-    return first
+    return Keys(place.home)
+
+
+def _day(used: int | None) -> str:
+    return "never" if used is None else time.strftime("%Y-%m-%d", time.gmtime(used))

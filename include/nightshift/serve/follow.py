@@ -9,20 +9,22 @@ full disk, a store that is away, an engine that a busy machine did not start in 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nightshift import engine, registry, signature
+from nightshift import commit, engine, registry, signature
 from nightshift.answer import System
 from nightshift.engine import Engine
 from nightshift.errors import ReleaseInvalid, known
 from nightshift.registry import Release
+from nightshift.serve.turns import Turns
 
 LOOK_EVERY_S = 2.0
 LONGEST_PAUSE_S = 60.0  # between two tries of one release
@@ -32,20 +34,29 @@ Phase = Literal["serving", "loading", "refused", "none"]
 
 @dataclass
 class Served:
-    """A release that answers: its system, its engine, and how many answers are under way."""
+    """A release that answers: its system, its engine, and whose turn it is.
+
+    Args:
+        side: what it is in a rollout.
+        prompt: sha256 of its prompt.
+        corpus: digest of the documents in its index; None where its facts do not say.
+    """
 
     release: Release
     system: System
     engine: Engine
+    turns: Turns
+    side: Literal["stable", "canary", "shadow"] = "stable"
+    prompt: str = ""
+    corpus: str | None = None
     busy: int = 0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # the engine answers one request after another
 
     @asynccontextmanager
-    async def answering(self) -> AsyncIterator[None]:
-        """Count an answer, so that the engine is not stopped under it."""
+    async def turn(self, key: str, cost: float) -> AsyncIterator[None]:
+        """A turn at its engine, which is not stopped meanwhile. Raises Refused."""
         self.busy += 1
         try:
-            async with self.lock:
+            async with self.turns.turn(key, cost):
                 yield
         finally:
             self.busy -= 1
@@ -78,6 +89,7 @@ class Follower:
         threads: of the engine.
         say: is told in a sentence what changed.
         clock: seconds that only grow.
+        queue: requests that wait for an engine, at most, and `wait_s` how long, seconds.
     """
 
     def __init__(
@@ -88,9 +100,12 @@ class Follower:
         threads: int,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        queue: int = 32,
+        wait_s: float = 10.0,
     ) -> None:
         self.repository, self.home, self.state, self.threads = repository, home, state, threads
         self.say, self.clock = say, clock
+        self.queue, self.wait_s = queue, wait_s
         self.served: Served | None = None
         self.wanted: Release | None = None  # what the registry named last
         self.looked = False  # whether it was asked yet
@@ -106,7 +121,14 @@ class Follower:
         system = System.open(folder / "system")
         if system.settings["sections"]:
             system.sections("ready?")  # opens the index and its encoder before the first question does
-        return Served(release, system, engine.start(folder / "system", self.threads))
+        started = engine.start(folder / "system", self.threads)
+        turns = Turns(started.slots, self.queue, self.wait_s)
+        prompt = commit.sha256(folder / "system" / "prompt.yaml")
+        return Served(release, system, started, turns, "stable", prompt, _corpus(folder))
+
+    def serving(self, key: str) -> Served | None:
+        """The release that answers this key; None while none does."""
+        return self.served if self.served is not None and self.served.engine.alive else None
 
     async def look(self) -> None:
         """Take over a new assignment, if there is one and it is time; what goes wrong is said, and never raised."""
@@ -183,6 +205,14 @@ class Follower:
         """Stop what serves."""
         if self.served:
             self.served.engine.stop()
+
+
+def _corpus(release: Path) -> str | None:
+    """The digest of the documents that a release's index holds."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads((release / "facts.json").read_text(encoding="utf-8"))
+        return str(said["tables"]["unique"]["digest"])
+    return None
 
 
 def to_stderr(text: str) -> None:

@@ -1,35 +1,48 @@
-"""The OpenAI-compatible endpoint: keys, limits and errors of ours in front of the engine.
+"""Answer what is asked of the endpoint: the handlers behind the public routes.
 
-`POST /v1/chat/completions` answers the last user turn from the sections that the key's groups may see, whole or as a
-stream, and names them: `nightshift.sections` of the answer (of the last chunk, in a stream) has id, title and source of
-each. Everything else is 404 in the same shape. No key, no answer. The admin application, on a listener of its own,
-says what is served.
+A chat's last turn is answered from the sections that the key's groups may see. On its way in, personal data is masked
+or refused; where the sections do not bear on the question it is not answered; a question that does not fit is refused
+before it waits. Then it waits for its turn, fairly between keys, and what the engine says is cleaned as it is written.
+A stream and a whole answer are made by the same code. Every answer names its release, its sections and its trace.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
-import secrets
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+import aiohttp
+import numpy as np
+from starlette.responses import JSONResponse, Response
 
-from nightshift import engine
+from nightshift import commit, mask
+from nightshift.encode import BUCKETS
 from nightshift.retrieve import Hit
+from nightshift.serve import request as asking
+from nightshift.serve.answering import Answer
+from nightshift.serve.call import Call, until_gone
 from nightshift.serve.follow import Follower, Served
-from nightshift.serve.keys import Key, Keys
-from nightshift.serve.request import MAX_BODY, Chat, Refused, parse
+from nightshift.serve.front import Front
+from nightshift.serve.outgoing import Harm, Outgoing, urls
+from nightshift.serve.pieces import Patience, Piece, pieces
+from nightshift.serve.refused import Refused
+from nightshift.serve.request import EMBEDDINGS, MODEL, Chat, Completion, Embeddings, Feedback, Sampled
+from nightshift.serve.routes import PUBLIC, document
+from nightshift.serve.writing import Writing
+from nightshift.serving import Rails
 
-MODEL = "nightshift"  # the name that clients ask for: the release behind it changes every night
-ANSWER_WITHIN_S = 120.0
+API_VERSION = "1"
+TURN_TOKENS = 8  # what a chat template puts around a turn, at most, of those that were looked at
+# fields whose answers hold text in places that are not cleaned
+UNCLEAN = frozenset(
+    {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "logprobs", "top_logprobs"}
+)
 # what is said while nothing answers
 NOT_READY = {
     "none": "No release is in production yet; try again after a night has released one.",
@@ -38,176 +51,278 @@ NOT_READY = {
 }
 
 
+@dataclass
 class Gateway:
-    """Answers for one follower and one key store."""
+    """The handlers, with what they answer by.
 
-    def __init__(self, follower: Follower, home: Path) -> None:
-        self.follower, self.keys = follower, Keys(home)
-        self.client = httpx.AsyncClient(timeout=ANSWER_WITHIN_S)
+    Args:
+        front: what all routes share.
+        follower: knows what is served.
+        home: NIGHTSHIFT_HOME, for feedback.
+    """
 
-    async def chat(self, request: Request) -> Response:
+    front: Front
+    follower: Follower
+    home: Path
+    rails: Rails
+    harm: Harm
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.limits, self.clock = self.front.limits, self.front.clock
+        self.patience = Patience(self.limits.first_token_s, self.limits.total_s)
+        self._session: aiohttp.ClientSession | None = None
+        self._encoding = asyncio.Lock()  # the encoder computes for one at a time
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """What engines are asked by; made where the event loop runs."""
+        if self._session is None or self._session.closed:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        return self._session
+
+    async def close(self) -> None:
+        """Let go of what is open."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def chat(self, call: Call[Chat]) -> Response:
         """POST /v1/chat/completions."""
-        key = self._allowed(request, "infer:chat")
-        asked = parse(await _body(request), MODEL)
-        served = self._serving()
-        hits = self._sections(served, asked, key)
-        messages = served.system.messages(asked.question, hits, asked.messages[:-1])
-        limit = min(asked.max_tokens or served.system.settings["max_new_tokens"], served.system.settings["context"])
-        _fits(served, messages, limit)
-        body = served.engine.body(messages, limit)
-        head = {"x-model-digest": served.release.digest}
-        if asked.stream:
-            chunks = self._stream(served, body, hits, asked.usage)
-            return StreamingResponse(chunks, media_type="text/event-stream", headers=head)
-        return JSONResponse(await self._whole(served, body, hits), headers=head)
+        asked = call.asked
+        asking.named(asked.model, MODEL)
+        asking.fits(asked.messages, self.limits.messages, self.limits.part_bytes)
+        served = self.serving(call)
+        passed = asked.passed(self._accepted(served))
+        turns = [turn | {"content": self._incoming(turn["content"], call)} for turn in asked.turns()]
+        question = turns[-1]["content"]
+        with call.trace.step("retrieve") as step:
+            hits = await self._sections(served, question, call)
+            step.set(sections=[hit.id for hit in hits], scores=[hit.score for hit in hits])
+        call.trace.content(question=question)
+        if self._abstains(served, question, hits):
+            return await self._abstention(call, served)
+        with call.trace.step("prompt") as step:
+            messages = served.system.messages(question, hits, turns[:-1])
+            limit = _limit(asked, served)
+            read = _fits(served, [turn["content"] for turn in messages], limit)
+            step.set(prompt=served.prompt, prompt_name=served.system.settings.get("name"))
+        links = urls([*(hit.body for hit in hits), question]) if self.rails.links == "sources" else None
+        body = served.engine.body(messages, limit) | passed
+        call.reserve(read + limit * (asked.n or 1))
+        return await self._answer(call, served, "/v1/chat/completions", body, hits, links, read)
 
-    async def models(self, request: Request) -> Response:
+    async def completions(self, call: Call[Completion]) -> Response:
+        """POST /v1/completions."""
+        asked = call.asked
+        asking.named(asked.model, MODEL)
+        served = self.serving(call)
+        passed = asked.passed(self._accepted(served))
+        prompt = self._incoming(asked.text, call)
+        call.trace.content(question=prompt)
+        limit = _limit(asked, served)
+        read = _fits(served, [prompt], limit)
+        links = urls([prompt]) if self.rails.links == "sources" else None
+        body = {"model": served.engine.model, "prompt": prompt, "max_tokens": limit, "temperature": 0} | passed
+        call.reserve(read + limit * (asked.n or 1))
+        return await self._answer(call, served, "/v1/completions", body, [], links, read)
+
+    async def embeddings(self, call: Call[Embeddings]) -> Response:
+        """POST /v1/embeddings."""
+        asked = call.asked
+        asking.named(asked.model, EMBEDDINGS, MODEL)
+        served = self.serving(call)
+        async with self._encoding:
+            encoder = await asyncio.to_thread(lambda: served.system.index.encoder)
+            if asked.dimensions not in (None, encoder.width):
+                message = f"'dimensions' can only be {encoder.width}."
+                raise Refused("unsupported_parameter", message, "dimensions")
+            longest = BUCKETS[-1]
+            counts = await asyncio.to_thread(encoder.lengths, asked.texts)
+            if max(counts) > longest:
+                message = f"The encoder reads {longest} tokens; text {counts.index(max(counts))} has {max(counts)}."
+                raise Refused("context_length_exceeded", message, "input")
+            call.reserve(sum(counts))
+            vectors = await asyncio.to_thread(encoder.encode, asked.texts, longest)
+        call.used = sum(counts)
+        call.trace.set(input_tokens=call.used)
+        wanted = vectors.astype("<f4")
+        data = [
+            {"object": "embedding", "index": place, "embedding": _vector(one, asked.encoding_format)}
+            for place, one in enumerate(wanted)
+        ]
+        usage = {"prompt_tokens": call.used, "total_tokens": call.used}
+        body = {"object": "list", "data": data, "model": asked.model, "usage": usage}
+        return JSONResponse(body, headers=call.headers(served))
+
+    async def feedback(self, call: Call[Feedback]) -> Response:
+        """POST /v1/feedback."""
+        asked = call.asked
+        known = self.front.answers.get(asked.trace)
+        if known is not None and known[0] != call.key.id:
+            raise Refused("not_found", "This key was not given that answer.", "trace")
+        row: dict[str, Any] = {"time": round(call.wall, 3), "trace": asked.trace, "rating": asked.rating}
+        row["release"] = known[1] if known else None
+        if asked.correction is not None:
+            row["correction"] = mask.replace(asked.correction)[0]
+        await asyncio.to_thread(commit.append, self.home / "feedback.jsonl", json.dumps(row, ensure_ascii=False))
+        return JSONResponse({"object": "feedback", "trace": asked.trace}, headers=call.headers(None))
+
+    async def models(self, call: Call[Any]) -> Response:
         """GET /v1/models."""
-        self._allowed(request, "models:read", "infer:chat")
-        one = {"id": MODEL, "object": "model", "created": 0, "owned_by": MODEL}
-        return JSONResponse({"object": "list", "data": [one]})
+        listed = [self._model(name) for name in (MODEL, EMBEDDINGS)]
+        return JSONResponse({"object": "list", "data": listed}, headers=call.headers(None))
 
-    async def healthy(self, request: Request) -> Response:
-        """GET /healthz: the process is up."""
+    async def model(self, call: Call[Any]) -> Response:
+        """GET /v1/models/{model}."""
+        name = call.request.path_params["model"]
+        if name not in (MODEL, EMBEDDINGS):
+            raise Refused("model_not_found", f"There is no such model here; there is '{MODEL}'.", "model")
+        return JSONResponse(self._model(name), headers=call.headers(None))
+
+    async def openapi(self, call: Call[Any]) -> Response:
+        """GET /openapi.json."""
+        return JSONResponse(document(PUBLIC, API_VERSION), headers=call.headers(None))
+
+    async def healthy(self, call: Call[Any]) -> Response:
+        """GET /healthz."""
         return JSONResponse({"ok": True})
 
-    async def ready(self, request: Request) -> Response:
-        """GET /readyz: a verified release answers."""
-        up = self.follower.phase == "serving"
+    async def ready(self, call: Call[Any]) -> Response:
+        """GET /readyz."""
+        up = self.follower.phase == "serving" and not self.draining
         return JSONResponse({"ready": up}, status_code=200 if up else 503)
 
-    async def deployment(self, request: Request) -> Response:
-        """GET /admin/v1/deployment, on the admin listener: what is served."""
-        served = self.follower.served
-        said = (
-            {"version": served.release.version, "digest": served.release.digest, "busy": served.busy} if served else {}
-        )
-        return JSONResponse({"state": self.follower.phase, "served": said or None, "failed": self.follower.failed})
-
-    def _allowed(self, request: Request, *scopes: str) -> Key:
-        """The key of a request, which has one of these scopes. Raises Refused: the same text whatever else is wrong."""
-        kind, _, text = request.headers.get("authorization", "").partition(" ")
-        if not text:
-            raise Refused(401, "authentication_error", "missing_api_key", "Give a key: 'Authorization: Bearer ns_…'.")
-        key = self.keys.check(text.strip(), time.time()) if kind == "Bearer" else None
-        if key is None:
-            raise Refused(401, "authentication_error", "invalid_api_key", "This key is not valid.")
-        if not set(scopes) & set(key.scopes):
-            lacks = "' or '".join(scopes)
-            raise Refused(403, "permission_error", "insufficient_scope", f"This key lacks the scope '{lacks}'.")
-        return key
-
-    def _serving(self) -> Served:
-        served = self.follower.served
-        if served is None or not served.engine.alive:
-            why = NOT_READY.get(self.follower.phase, NOT_READY["loading"])
-            raise Refused(503, "overloaded_error", "not_ready", why)
+    def serving(self, call: Call[Any]) -> Served:
+        """The release that answers this call. Raises Refused while none does."""
+        if self.draining:
+            raise Refused("draining", "The endpoint is being stopped; ask again in a few seconds.")
+        served = self.follower.serving(call.key.id)
+        if served is None:
+            raise Refused("not_ready", NOT_READY.get(self.follower.phase, NOT_READY["loading"]))
+        call.by(served)
         return served
 
-    def _sections(self, served: Served, asked: Chat, key: Key) -> list[Hit]:
+    def _model(self, name: str) -> dict[str, Any]:
+        """What may be known of a model: its name, and how much it reads."""
+        said = {"id": name, "object": "model", "created": 0, "owned_by": MODEL}
+        served = self.follower.served
+        if served is not None and name == MODEL:
+            said["context_window"] = served.system.settings["context"]
+        elif name == EMBEDDINGS:
+            said["context_window"] = BUCKETS[-1]
+        return said
+
+    def _accepted(self, served: Served) -> frozenset[str]:
+        """The fields that are handed on; those whose answers could not be cleaned are not."""
+        unclean = {
+            "tools",
+            "tool_choice",
+            "parallel_tool_calls",
+            "functions",
+            "function_call",
+            "logprobs",
+            "top_logprobs",
+        }
+        return served.engine.accepts - (unclean if self.rails.personal_out == "mask" else frozenset())
+
+    def _incoming(self, text: str, call: Call[Any]) -> str:
+        """A text of the caller's, by the policy on personal data. Raises Refused; never says what was found."""
+        if self.rails.personal_in == "keep":
+            return text
+        masked, found = mask.replace(text)
+        if found and self.rails.personal_in == "refuse":
+            message = "The request holds personal data or a secret, which this endpoint does not take."
+            raise Refused("content_policy_violation", message)
+        call.masked_in.update(found)
+        return masked
+
+    async def _sections(self, served: Served, question: str, call: Call[Any]) -> list[Hit]:
         """What the question is answered from; nothing that the key's groups may not see."""
-        return served.system.sections(asked.question, key.groups) if served.system.settings["sections"] else []
+        if not served.system.settings["sections"]:
+            return []
+        return await asyncio.to_thread(served.system.sections, question, call.key.groups)
 
-    async def _whole(self, served: Served, body: dict[str, Any], hits: list[Hit]) -> dict[str, Any]:
-        async with served.answering():
-            try:
-                said = await self.client.post(f"{served.engine.url}/v1/chat/completions", json=body)
-                said.raise_for_status()
-                answer: dict[str, Any] = said.json()
-            except (httpx.HTTPError, ValueError):
-                raise Refused(502, "server_error", "engine_error", "The engine gave no answer; try again.") from None
-        return answer | {"id": _identifier(), "model": MODEL, "nightshift": named(served, hits)}
+    def _abstains(self, served: Served, question: str, hits: list[Hit]) -> bool:
+        """Whether the sections bear too little on the question."""
+        if self.rails.abstain_below is None or not served.system.settings["sections"]:
+            return False
+        return served.system.index.coverage(question, hits) < self.rails.abstain_below
 
-    async def _stream(self, served: Served, body: dict[str, Any], hits: list[Hit], usage: bool) -> AsyncIterator[bytes]:
-        """The engine's chunks under our name; the sections come with the last; a broken stream says so."""
-        identifier, finished = _identifier(), False
-        about = {"id": identifier, "model": MODEL}
-        counted: dict[str, Any] | None = None
-        async with served.answering():
-            try:
-                url = f"{served.engine.url}/v1/chat/completions"
-                async with self.client.stream("POST", url, json=body | {"stream": True}) as said:
-                    said.raise_for_status()
-                    async for line in said.aiter_lines():
-                        for chunk in engine.deltas(line):
-                            counted = chunk.pop("usage", None) or counted
-                            ends = any(one.get("finish_reason") for one in chunk.get("choices", []))
-                            finished = finished or ends
-                            more = {"nightshift": named(served, hits)} if ends else {}
-                            yield _event(chunk | about | more)
-            except (httpx.HTTPError, ValueError):
-                finished = False
-        if not finished:
-            broken = Refused(502, "server_error", "engine_error", "The answer broke off; ask again.")
-            yield _event(broken.body)
-        elif usage and counted:
-            yield _event({"object": "chat.completion.chunk", "created": 0, "choices": [], "usage": counted} | about)
-        yield b"data: [DONE]\n\n"
+    async def _abstention(self, call: Call[Chat], served: Served) -> Response:
+        """Say that there is no answer, as an answer."""
+        call.abstained = True
 
+        async def said() -> AsyncGenerator[Piece]:
+            yield Piece(0, self.rails.abstention, "stop", {"prompt_tokens": 0, "completion_tokens": 0})
 
-def named(served: Served, hits: list[Hit]) -> dict[str, Any]:
-    """The release that answered, and the sections that it answered from."""
-    sections = [{"id": hit.id, "title": hit.title, "source": hit.source, "path": hit.path} for hit in hits]
-    return {"release": served.release.digest, "version": served.release.version, "sections": sections}
+        writing = Writing(said(), [], lambda: Outgoing(False, None), self.clock)
+        answer = Answer(call, served, writing, [], 0)
+        return answer.stream() if call.asked.stream else await answer.whole()
 
+    async def _answer(
+        self,
+        call: Call[Any],
+        served: Served,
+        path: str,
+        body: dict[str, Any],
+        hits: list[Hit],
+        links: frozenset[str] | None,
+        read: int,
+    ) -> Response:
+        asked: Sampled = call.asked
+        step = call.trace.step("engine")
+        step.set(
+            operation="chat" if hits else "text_completion", provider=MODEL, model=MODEL, max_tokens=body["max_tokens"]
+        )
+        head = {"traceparent": call.trace.traceparent(step)}
+        if "stop" in served.engine.accepts and asked.stops:
+            body |= {"stop": asked.stops}
 
-def application(gateway: Gateway) -> Starlette:
-    """The public application; it follows the registry as long as it runs."""
-    routes = [
-        Route("/v1/chat/completions", gateway.chat, methods=["POST"]),
-        Route("/v1/models", gateway.models, methods=["GET"]),
-        Route("/healthz", gateway.healthy, methods=["GET"]),
-        Route("/readyz", gateway.ready, methods=["GET"]),
-    ]
-    return Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: _elsewhere, Exception: _bug})
+        async def said() -> AsyncGenerator[Piece]:
+            came_at = self.clock()
+            async with served.turn(call.key.id, read + body["max_tokens"]):
+                call.asked_at = self.clock()
+                call.waited_s = call.asked_at - came_at
+                step.set(queue_s=call.waited_s)
+                async with aclosing(pieces(self.session, served.engine, path, body, self.patience, head)) as came:
+                    async for piece in came:
+                        yield piece
 
+        def outgoing() -> Outgoing:
+            return Outgoing(self.rails.personal_out == "mask", links, self.harm)
 
-def admin(gateway: Gateway) -> Starlette:
-    """The admin application: loopback only."""
-    routes = [Route("/admin/v1/deployment", gateway.deployment), Route("/healthz", gateway.healthy)]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _elsewhere})
-
-
-async def _body(request: Request) -> bytes:
-    """The body, counted as it arrives. Raises Refused once it is too long."""
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise Refused(413, "invalid_request_error", "request_too_large", f"The body is over {MAX_BODY} bytes.")
-    return body
+        writing = Writing(said(), asked.stops, outgoing, self.clock, asked.n or 1)
+        answer = Answer(call, served, writing, hits, read, step)
+        if asked.stream:
+            await answer.begin()
+            return answer.stream()
+        return await until_gone(call.request, answer.whole())
 
 
-def _fits(served: Served, messages: list[dict[str, str]], limit: int) -> None:
-    """Refuse what the model could not read whole."""
+def _limit(asked: Sampled, served: Served) -> int:
+    """Tokens of the answer, at most."""
+    settings = served.system.settings
+    return min(asked.limit or settings["max_new_tokens"], settings["context"])
+
+
+def _fits(served: Served, texts: list[str], limit: int) -> int:
+    """Tokens that the model reads. Raises Refused for what it could not read whole."""
     context = served.system.settings["context"]
-    read = sum(len(served.system.tokens.encode(turn["content"]).ids) + 8 for turn in messages)
+    if sum(map(len, texts)) > 32 * context:  # no token is that long on average: not even counted
+        raise _too_long(context, "far more", limit)
+    read = sum(len(served.system.tokens.encode(one).ids) + TURN_TOKENS for one in texts)
     if read + limit > context:
-        message = f"The model reads {context} tokens; this asks for {read} and an answer of {limit}."
-        raise Refused(400, "invalid_request_error", "context_length_exceeded", message, "messages")
+        raise _too_long(context, str(read), limit)
+    return read
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    head = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-    head |= {"Retry-After": "5"} if error.status == 503 else {}
-    return JSONResponse(error.body, status_code=error.status, headers=head)
+def _too_long(context: int, read: str, limit: int) -> Refused:
+    message = f"The model reads {context} tokens; this asks for {read} and an answer of {limit}."
+    return Refused("context_length_exceeded", message, "messages")
 
 
-async def _elsewhere(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    wrong = Refused(error.status_code, "invalid_request_error", code, "There is nothing at this address.")
-    return await _refused(request, wrong)
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    return await _refused(request, Refused(500, "server_error", "internal_error", "Something went wrong here."))
-
-
-def _identifier() -> str:
-    return f"chatcmpl-{secrets.token_hex(12)}"
-
-
-def _event(chunk: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode()
+def _vector(one: Any, form: str) -> str | list[float]:
+    """A vector as little-endian float32 in base64, or as numbers."""
+    single = np.asarray(one, dtype="<f4")
+    return base64.b64encode(single.tobytes()).decode() if form == "base64" else [float(value) for value in single]

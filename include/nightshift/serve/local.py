@@ -95,13 +95,14 @@ class Endpoint:
                 raise NightBroke("the endpoint did not start", str(self.state / "serve.log"), "read the log there")
             time.sleep(0.1)
 
-    def settled(self) -> str | None:
-        """Wait until a release answers; returns why none does, in a sentence, or None."""
+    def settled(self, key: str) -> str | None:
+        """Wait until a release answers; returns why none does, in a sentence, or None. `key` may read deployments."""
         deadline = time.monotonic() + LOADED_WITHIN_S
         while True:
             state = "loading"
             with suppress(httpx.HTTPError, ValueError, KeyError):
-                state = httpx.get(f"{self.admin}/admin/v1/deployment", timeout=5).json()["state"]
+                head = {"authorization": f"Bearer {key}"}
+                state = httpx.get(f"{self.admin}/admin/v1/deployments", headers=head, timeout=5).json()["state"]
             if state == "loading" and time.monotonic() < deadline:
                 time.sleep(0.2)
                 continue

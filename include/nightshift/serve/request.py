@@ -1,135 +1,262 @@
-"""Read a chat request strictly, and say what is wrong with it in OpenAI's shape.
+"""What may be asked of the endpoint: one type for each kind of body, as OpenAI's API names the fields.
 
-Limits count received bytes. Duplicate keys, numbers that are not finite and unknown fields are refused rather than
-guessed at; a known field that is not supported is refused too, never silently ignored.
+A field that could change an answer is honoured or refused by name, never ignored: `Chat.passed` says which of an
+engine's own fields a request uses. Fields that label a request (`user`, `metadata`, …) are taken and change nothing.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-MAX_BODY = 1 << 20  # bytes
-MAX_MESSAGES = 512
-ROLES = ("system", "developer", "user", "assistant")
-READ = {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "stream_options"}
-HARMLESS = {"user", "metadata", "store", "seed", "top_p", "n"}  # checked below, where they could change an answer
-KNOWN = {"tools", "tool_choice", "response_format", "logprobs", "top_logprobs", "stop", "logit_bias", "functions"}
+from pydantic import Field, field_validator
+
+from nightshift.serve.body import Body
+from nightshift.serve.refused import Refused
+
+MODEL = "nightshift"  # the name that clients ask for: the release behind it changes every night
+EMBEDDINGS = "nightshift-embeddings"
+MAX_STOPS, MAX_STOP = 4, 64  # sequences, and characters of one
+MAX_INPUTS = 256  # texts in one request for embeddings
+# a value with which a field changes nothing
+NEUTRAL: dict[str, list[Any]] = {
+    "n": [1],
+    "best_of": [1],
+    "logprobs": [False],
+    "top_logprobs": [0],
+    "presence_penalty": [0],
+    "frequency_penalty": [0],
+    "echo": [False],
+    "suffix": [""],
+    "store": [False],
+    "tools": [[]],
+    "functions": [[]],
+    "tool_choice": ["none", "auto"],
+    "function_call": ["none", "auto"],
+    "parallel_tool_calls": [True, False],
+    "logit_bias": [{}],
+    "response_format": [{"type": "text"}],
+    "modalities": [["text"]],
+    "service_tier": ["auto", "default"],
+}
+
+Text = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP)]
 
 
-class Refused(Exception):
-    """A request that is not answered: HTTP status, OpenAI's error type and code, the parameter, a sentence."""
+class Part(Body):
+    """A piece of a turn."""
 
-    def __init__(self, status: int, kind: str, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    type: Literal["text"]
+    text: str
 
 
-@dataclass(frozen=True)
-class Chat:
-    """A request that can be answered."""
+class Turn(Body):
+    """One turn of a conversation."""
 
-    messages: list[dict[str, str]]
-    stream: bool
-    usage: bool  # whether a stream ends with a usage chunk
-    max_tokens: int | None
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+    name: str | None = Field(default=None, max_length=64)
+
+    @property
+    def text(self) -> str:
+        """Its content as one text."""
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+
+class StreamOptions(Body):
+    """What a stream also says."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class Sampled(Body):
+    """What a request for text may say beside its text; None is the release's own setting."""
+
+    model: Text
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: Stop | list[Stop] | None = None
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    n: int | None = Field(default=None, ge=1, le=4)
+    logit_bias: dict[str, float] | None = None
+    user: str | None = Field(default=None, max_length=256)
+
+    OURS: ClassVar[frozenset[str]] = frozenset(
+        {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "stop", "user"}
+    )
+    LABELS: ClassVar[frozenset[str]] = frozenset({"metadata", "safety_identifier", "prompt_cache_key"})
+
+    @field_validator("stop")
+    @classmethod
+    def _few(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(value) > MAX_STOPS:
+            raise ValueError(f"holds at most {MAX_STOPS} sequences")
+        return value
+
+    @property
+    def stops(self) -> list[str]:
+        """The sequences at which an answer ends."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
+
+    @property
+    def usage(self) -> bool:
+        """Whether a stream ends with a chunk that counts tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of the answer, at most."""
+        return self.max_tokens
+
+    def passed(self, accepts: frozenset[str]) -> dict[str, Any]:
+        """The fields that the engine is given, of those that it accepts.
+
+        Raises Refused for one that it does not, unless its value changes nothing.
+        """
+        given = {}
+        for name, value in self._chosen():
+            if name in accepts:
+                given[name] = value
+            elif value not in NEUTRAL.get(name, []):
+                raise Refused("unsupported_parameter", f"'{name}' is not supported by this model.", name)
+        return given
+
+    def _chosen(self) -> Iterator[tuple[str, Any]]:
+        """Fields that were given a value and may change an answer."""
+        said = self.model_dump(exclude_unset=True, exclude_none=True)
+        shaping = said.keys() - self.OURS - self.LABELS - self._asking()
+        yield from sorted((name, said[name]) for name in shaping)
+
+    def _asking(self) -> set[str]:
+        """The field that holds the question."""
+        return {"prompt"}
+
+
+class Chat(Sampled):
+    """POST /v1/chat/completions."""
+
+    messages: list[Turn] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=5)
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = Field(default=None, max_length=256)
+    prompt_cache_key: str | None = Field(default=None, max_length=256)
+
+    @field_validator("messages")
+    @classmethod
+    def _asks(cls, value: list[Turn]) -> list[Turn]:
+        if value[-1].role != "user":
+            raise ValueError("ends with another turn than the user's")
+        return value
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of the answer, at most."""
+        return self.max_completion_tokens or self.max_tokens
 
     @property
     def question(self) -> str:
         """The last turn, which sections are looked for."""
-        return self.messages[-1]["content"]
+        return self.messages[-1].text
+
+    def turns(self) -> list[dict[str, str]]:
+        """The conversation as an engine reads it."""
+        return [{"role": one.role.replace("developer", "system"), "content": one.text} for one in self.messages]
+
+    def _asking(self) -> set[str]:
+        return {"messages"}
 
 
-def parse(body: bytes, model: str) -> Chat:
-    """The request in these bytes. Raises Refused."""
-    if len(body) > MAX_BODY:
-        raise Refused(413, "invalid_request_error", "request_too_large", f"The body is over {MAX_BODY} bytes.")
-    asked = _json(body)
-    for name in asked:
-        if name in KNOWN:
-            raise _wrong("unsupported_parameter", f"'{name}' is not supported by this model.", name)
-        if name not in READ | HARMLESS:
-            raise _wrong("unknown_parameter", f"'{name}' is not a parameter of this endpoint.", name)
-    if asked.get("model") != model:
-        message = f"The model {str(asked.get('model'))[:64]!r} does not exist; there is '{model}'."
-        raise Refused(404, "invalid_request_error", "model_not_found", message, "model")
-    if asked.get("n", 1) != 1:
-        raise _wrong("unsupported_parameter", "'n' can only be 1.", "n")
-    if asked.get("temperature", 0) not in (0, 1):  # 1 is what clients send by default
-        raise _wrong("unsupported_parameter", "Answers are greedy: 'temperature' can only be 0.", "temperature")
-    options = asked.get("stream_options") or {}
-    return Chat(
-        _messages(asked.get("messages")),
-        _typed(asked, "stream", bool, False),
-        bool(isinstance(options, dict) and options.get("include_usage")),
-        _limit(asked),
-    )
+class Completion(Sampled):
+    """POST /v1/completions: the release's model goes on with a text, without its prompt and without sections."""
+
+    prompt: Text | list[Text]
+    best_of: int | None = Field(default=None, ge=1, le=4)
+    echo: bool | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=5)
+    suffix: str | None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _one(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list) and len(value) != 1:
+            raise ValueError("is one text; ask for each by itself")
+        return value
+
+    @property
+    def text(self) -> str:
+        """What is gone on with."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
 
-def _json(body: bytes) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) != len(pairs):
-            raise _wrong("duplicate_key", "A key stands twice in the body.")
-        return dict(pairs)
+class Embeddings(Body):
+    """POST /v1/embeddings: vectors of the release's own sentence encoder."""
 
-    def finite(text: str) -> Any:
-        raise _wrong("non_finite_number", f"{text} is not a number.")
+    model: Text
+    input: Text | list[Text]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(default=None, ge=1)
+    user: str | None = Field(default=None, max_length=256)
 
-    try:
-        asked = json.loads(body.decode("utf-8"), object_pairs_hook=once, parse_constant=finite)
-        json.dumps(asked, ensure_ascii=False).encode("utf-8")  # a lone surrogate is text in JSON, and nowhere else
-    except (ValueError, RecursionError):
-        raise _wrong("invalid_json", "The body is not JSON in UTF-8.") from None
-    if not isinstance(asked, dict):
-        raise _wrong("invalid_json", "The body is not a JSON object.")
-    return asked
+    @field_validator("input")
+    @classmethod
+    def _few(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list) and not 1 <= len(value) <= MAX_INPUTS:
+            raise ValueError(f"holds 1 to {MAX_INPUTS} texts")
+        return value
 
-
-def _messages(found: Any) -> list[dict[str, str]]:
-    if not isinstance(found, list) or not found or len(found) > MAX_MESSAGES:
-        raise _wrong("invalid_value", f"'messages' is a list of 1 to {MAX_MESSAGES} turns.", "messages")
-    turns = []
-    for number, turn in enumerate(found):
-        where = f"messages[{number}]"
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
-            raise _wrong("invalid_value", f"'{where}' has a role: {', '.join(ROLES)}.", where)
-        turns.append(
-            {"role": turn["role"].replace("developer", "system"), "content": _text(turn.get("content"), where)}
-        )
-    if turns[-1]["role"] != "user":
-        raise _wrong("invalid_value", "The last of 'messages' is the user's.", "messages")
-    return turns
+    @property
+    def texts(self) -> list[str]:
+        """What vectors are asked for."""
+        return [self.input] if isinstance(self.input, str) else list(self.input)
 
 
-def _text(content: Any, where: str) -> str:
-    """Content as text: a string, or a list of text parts."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else [None]
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    if len(texts) != len(parts) or not all(isinstance(text, str) for text in texts):
-        raise _wrong("invalid_value", f"'{where}.content' is text, or a list of text parts.", where)
-    return "\n".join(map(str, texts))
+class Feedback(Body):
+    """POST /v1/feedback: what a reader thinks of an answer."""
+
+    trace: str = Field(pattern=r"^[0-9a-f]{32}$", description="The answer's x-trace-id")
+    rating: float = Field(ge=-1, le=1, description="From -1, bad, to 1, good")
+    correction: str | None = Field(default=None, max_length=20_000, description="What it should have said")
 
 
-def _limit(asked: dict[str, Any]) -> int | None:
-    name = "max_completion_tokens" if "max_completion_tokens" in asked else "max_tokens"
-    found = asked.get(name)
-    if found is None:
-        return None
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise _wrong("invalid_value", f"'{name}' is a whole number from 1.", name)
-    return found
+def named(model: str, *known: str) -> None:
+    """Raises Refused for a model that is none of these."""
+    if model not in known:
+        raise Refused("model_not_found", f"There is no such model here; there is '{known[0]}'.", "model")
 
 
-def _typed(asked: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    found = asked.get(name, default)
-    if not isinstance(found, kind):
-        raise _wrong("invalid_value", f"'{name}' is {kind.__name__}.", name)
-    return found
+def fits(turns: list[Turn], messages: int, part_bytes: int) -> None:
+    """Raises Refused for a conversation with more turns, or a longer one, than is let in."""
+    if len(turns) > messages:
+        raise Refused("invalid_value", f"'messages' holds at most {messages} turns.", "messages")
+    for number, turn in enumerate(turns):
+        if len(turn.text.encode()) > part_bytes:
+            where = f"messages[{number}]"
+            raise Refused("request_too_large", f"'{where}' is over {part_bytes} bytes.", where)
 
 
-def _wrong(code: str, message: str, param: str | None = None) -> Refused:
-    return Refused(400, "invalid_request_error", code, message, param)
+def schema(kind: type[Body]) -> dict[str, Any]:
+    """A body as JSON Schema, for the OpenAPI document."""
+    return kind.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -1,22 +1,59 @@
-"""Run the gateway: the endpoint on one port, its admin on the next, both on loopback, until told to stop."""
+"""Run the gateway: the endpoint on one listener, its admin on another that is on loopback alone, until told to stop.
+
+It does not listen beyond loopback over plain HTTP: there a key would be read by whoever listens in. At SIGTERM it takes
+no new requests and lets those under way end, then stops its engine.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from nightshift import params
 from nightshift import port as ports
+from nightshift.errors import AccessDenied
+from nightshift.sections import Compute
+from nightshift.serve.admin import ADMIN, Admin
 from nightshift.serve.follow import Follower, to_stderr
-from nightshift.serve.gateway import Gateway, admin, application
+from nightshift.serve.front import Front
+from nightshift.serve.gateway import Gateway
+from nightshift.serve.keys import Keys
+from nightshift.serve.listener import protocol
+from nightshift.serve.outgoing import Harm
+from nightshift.serve.routes import PUBLIC
+from nightshift.serving import Limits, Listen, Rails
+from nightshift.spans import Tracer
 
 HOST = "127.0.0.1"
-LAST: dict[str, Any] = {"timeout_graceful_shutdown": 10}  # seconds for answers that are under way at the end
+DRAIN_S = 30  # for answers that are under way at the end
+HARM = Path("include", "policies", "harm.yaml")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What params.yaml says of the endpoint."""
+
+    listen: Listen
+    limits: Limits
+    rails: Rails
+    threads: int
+
+    @classmethod
+    def read(cls, root: Path) -> Settings:
+        """Read them. Raises ParamsError."""
+        file = root / params.FILE
+        threads = params.load(file, Compute).threads
+        return cls(params.load(file, Listen), params.load(file, Limits), params.load(file, Rails), threads)
 
 
 class _Server(uvicorn.Server):
@@ -27,16 +64,32 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(repository: Path, home: Path, state: Path, port: int, threads: int) -> None:
+def serve(repository: Path, home: Path, state: Path, port: int) -> None:
     """Serve what is in production. Raises PortInUse; ends on SIGTERM or SIGINT, with the engine."""
+    settings = Settings.read(repository)
+    allowed(settings.listen)
+    harm = Harm.read(repository / HARM)
     for one in (port, port + 1):
         free(one)
-    to_stderr(f"http://{HOST}:{port}/v1, and its admin at http://{HOST}:{port + 1}")
-    follower = Follower(repository, home, state, threads, to_stderr)
+    scheme = "https" if settings.listen.tls else "http"
+    to_stderr(f"{scheme}://{settings.listen.host}:{port}/v1, and its admin at http://{HOST}:{port + 1}")
+    limits = settings.limits
+    follower = Follower(repository, home, state, settings.threads, to_stderr, queue=limits.queue, wait_s=limits.queue_s)
     try:
-        asyncio.run(_run(follower, home, port))
+        asyncio.run(_run(follower, home, port, settings, harm))
     finally:
         follower.close()
+
+
+def allowed(listen: Listen) -> None:
+    """Raises AccessDenied for an address beyond loopback that keys would be sent to in the clear."""
+    try:
+        loopback = ipaddress.ip_address(listen.host).is_loopback
+    except ValueError:
+        loopback = listen.host == "localhost"
+    if not loopback and listen.tls is None and not listen.behind_proxy:
+        do = "give serve.listen.tls, or name in serve.listen.behind_proxy the proxy that ends TLS"
+        raise AccessDenied("keys would be sent there in the clear", f"serve.listen.host {listen.host}", do)
 
 
 def free(port: int) -> None:
@@ -44,14 +97,27 @@ def free(port: int) -> None:
     ports.free(port, "stop it, or set NIGHTSHIFT_PORT (`serve` takes --port too)")
 
 
-async def _run(follower: Follower, home: Path, port: int) -> None:
-    gateway = Gateway(follower, home)
+def applications(follower: Follower, home: Path, settings: Settings, harm: Harm) -> tuple[Gateway, Any, Any]:
+    """The gateway with its public and its admin application."""
+    keys = Keys(home)
+    front = Front(keys, settings.limits, Tracer("nightshift-gateway"), proxies=frozenset(settings.listen.behind_proxy))
+    gateway = Gateway(front, follower, home, settings.rails, harm)
+    admin = Admin(follower, keys, front.meters)
+    return gateway, front.application(PUBLIC, gateway), front.application(ADMIN, admin)
+
+
+async def _run(follower: Follower, home: Path, port: int, settings: Settings, harm: Harm) -> None:
+    gateway, public, admin = applications(follower, home, settings, harm)
+    listen = settings.listen
+    tls = {"ssl_certfile": listen.tls.certificate, "ssl_keyfile": listen.tls.key} if listen.tls else {}
+    guarded = protocol(settings.limits, listen.behind_proxy)
     servers = [
-        _Server(uvicorn.Config(app, host=HOST, port=one, log_level="warning", access_log=False, **LAST))
-        for app, one in ((application(gateway), port), (admin(gateway), port + 1))
+        _server(public, listen.host, port, guarded, tls),
+        _server(admin, HOST, port + 1, protocol(settings.limits)),
     ]
 
     def end() -> None:
+        gateway.draining = True
         for server in servers:
             server.should_exit = True
 
@@ -63,3 +129,27 @@ async def _run(follower: Follower, home: Path, port: int) -> None:
     end()
     await asyncio.gather(*serving)
     following.cancel()
+    await gateway.close()
+
+
+def _server(
+    app: Any, host: str, port: int, http: type[HttpToolsProtocol], tls: dict[str, Any] | None = None
+) -> uvicorn.Server:
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=http,
+        ws="none",
+        loop="uvloop",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_S,
+        **(tls or {}),
+    )
+    return _Server(config)

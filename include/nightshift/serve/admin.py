@@ -1,0 +1,174 @@
+"""What an operator may ask and order: the handlers of the second listener, which is on loopback alone.
+
+Every route but `/healthz` needs a key with its scope; there is no master key. The first such key is made by the command
+line, by who may write NIGHTSHIFT_HOME. What is ordered stands in the audit before it is done, with the key that did it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from nightshift import audit
+from nightshift.errors import AccessDenied
+from nightshift.serve.body import Body
+from nightshift.serve.call import Call
+from nightshift.serve.follow import Follower
+from nightshift.serve.keys import Key, Keys
+from nightshift.serve.meters import Meters
+from nightshift.serve.refused import Refused
+from nightshift.serve.routes import Entry
+from nightshift.serving import KeyLimits
+
+LAST_EVENTS = 1000
+GIVEN = {"infer:chat", "infer:completions", "infer:embeddings", "models:read"}  # scopes that any keys:admin may give
+REPEATED_S = 86_400  # how long an Idempotency-Key is remembered
+
+
+class NewKey(Body):
+    """POST /admin/v1/keys."""
+
+    owner: str = Field(min_length=1, max_length=200)
+    scopes: list[str]
+    groups: list[str] = Field(default=["public"])
+    days: int = 90
+    limits: KeyLimits | None = None
+
+
+class Rotation(Body):
+    """POST /admin/v1/keys/{id}/rotate."""
+
+    overlap_hours: float = 24
+    days: int = 90
+
+
+class Revocation(Body):
+    """POST /admin/v1/keys/{id}/revoke."""
+
+    reason: str = Field(default="", max_length=1000)
+
+
+KEYS = ("keys:admin",)
+ADMIN = [
+    Entry("GET", "/admin/v1/keys", "keys", KEYS, "Every key"),
+    Entry("POST", "/admin/v1/keys", "create_key", KEYS, "Make a key", NewKey),
+    Entry("POST", "/admin/v1/keys/{id}/rotate", "rotate_key", KEYS, "Give a key another secret", Rotation),
+    Entry("POST", "/admin/v1/keys/{id}/revoke", "revoke_key", KEYS, "End a key at once", Revocation),
+    Entry("GET", "/admin/v1/deployments", "deployments", ("models:read",), "What is served"),
+    Entry("GET", "/admin/v1/audit", "events", ("audit:read",), "Who did what"),
+    Entry("GET", "/metrics", "metrics", ("metrics:read",), "Counters and latencies"),
+    Entry("GET", "/healthz", "healthy", (), "The process is up"),
+]
+
+
+@dataclass
+class Admin:
+    """The handlers."""
+
+    follower: Follower
+    store: Keys
+    meters: Meters
+    _repeated: OrderedDict[tuple[str, str], tuple[float, bytes, Response]] = field(default_factory=OrderedDict)
+
+    async def keys(self, call: Call[Any]) -> Response:
+        """GET /admin/v1/keys."""
+        found = await asyncio.to_thread(self.store.listed)
+        return JSONResponse({"data": [told(one) for one in found]})
+
+    async def create_key(self, call: Call[NewKey]) -> Response:
+        """POST /admin/v1/keys: the key is shown here and never again."""
+        asked = call.asked
+        if lacks := sorted(set(asked.scopes) - set(call.key.scopes) - GIVEN):
+            raise Refused("insufficient_scope", f"A key cannot give the scope '{lacks[0]}' that it lacks.", "scopes")
+
+        def make() -> str:
+            scopes, groups = tuple(asked.scopes), tuple(asked.groups)
+            return self.store.create(
+                asked.owner, scopes, groups, asked.days, call.wall, limits=asked.limits, actor=call.key.id
+            )
+
+        return await self._once(call, lambda: {"key": make()})
+
+    async def rotate_key(self, call: Call[Rotation]) -> Response:
+        """POST /admin/v1/keys/{id}/rotate: the new key is shown here and never again."""
+        asked, identifier = call.asked, call.request.path_params["id"]
+
+        def rotate() -> dict[str, Any]:
+            made = self.store.rotate(identifier, asked.overlap_hours, asked.days, call.wall, call.key.id)
+            return {"key": made}
+
+        return await self._once(call, rotate)
+
+    async def revoke_key(self, call: Call[Revocation]) -> Response:
+        """POST /admin/v1/keys/{id}/revoke."""
+        identifier = call.request.path_params["id"]
+
+        def revoke() -> dict[str, Any]:
+            self.store.revoke(identifier, call.wall, call.key.id, call.asked.reason)
+            return {"id": identifier, "revoked": int(call.wall)}
+
+        return await self._once(call, revoke)
+
+    async def deployments(self, call: Call[Any]) -> Response:
+        """GET /admin/v1/deployments."""
+        served = self.follower.served
+        release = {"version": served.release.version, "digest": served.release.digest} if served else None
+        said = {"state": self.follower.phase, "served": release, "failed": self.follower.failed}
+        return JSONResponse(said | {"busy": served.busy if served else 0})
+
+    async def events(self, call: Call[Any]) -> Response:
+        """GET /admin/v1/audit: the last events, and whether the chain is whole."""
+
+        def read() -> dict[str, Any]:
+            try:
+                whole: bool | str = audit.verify(self.store.home) >= 0
+            except AccessDenied as error:
+                whole = error.what
+            path = self.store.home / audit.FILE
+            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+            return {"whole": whole, "data": [json.loads(line) for line in lines[-LAST_EVENTS:]]}
+
+        return JSONResponse(await asyncio.to_thread(read))
+
+    async def metrics(self, call: Call[Any]) -> Response:
+        """GET /metrics."""
+        served = self.follower.served
+        self.meters.queue.set(served.turns.waiting if served else 0)
+        self.meters.engines.labels("up").set(int(bool(served and served.engine.alive)))
+        return Response(self.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def healthy(self, call: Call[Any]) -> Response:
+        """GET /healthz."""
+        return JSONResponse({"ok": True})
+
+    async def _once(self, call: Call[Any], act: Any) -> Response:
+        """Do something, or say again what came of it where the same Idempotency-Key asked for the same before."""
+        name = call.request.headers.get("idempotency-key")
+        body = f"{call.request.url.path} {call.asked!r}".encode()
+        for known in [one for one, (at, _, _) in self._repeated.items() if at + REPEATED_S < call.wall]:
+            del self._repeated[known]
+        if name and (before := self._repeated.get((call.key.id, name))):
+            if before[1] != body:
+                raise Refused("conflict", "This Idempotency-Key was used for something else.")
+            return before[2]
+        try:
+            made = JSONResponse(await asyncio.to_thread(act))
+        except AccessDenied as error:
+            raise Refused("invalid_value", f"{error.what[0].upper()}{error.what[1:]}.") from None
+        if name:
+            self._repeated[call.key.id, name] = (call.wall, body, made)
+        return made
+
+
+def told(key: Key) -> dict[str, Any]:
+    """What may be said of a key."""
+    said: dict[str, Any] = {"id": key.id, "owner": key.owner, "scopes": list(key.scopes), "groups": list(key.groups)}
+    said |= {"created": key.created, "expires": key.expires, "revoked": key.revoked}
+    slots = [vars(one) for one in key.secrets]
+    return said | {"limits": key.limits.model_dump() if key.limits else None, "secrets": slots}

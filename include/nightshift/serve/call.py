@@ -1,0 +1,163 @@
+"""One request from its key to its last byte, and what is counted of it.
+
+A request ends once: when its answer is out, when its stream broke off, or when its client left. Then what it did not
+use goes back to the key, its trace is closed, and its objectives are counted: what the caller did wrong is no event,
+and a stream that broke off under status 200 is a bad one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from nightshift.serve.keys import Key
+from nightshift.serve.limits import Taken
+from nightshift.serve.refused import Refused
+from nightshift.spans import Trace
+
+if TYPE_CHECKING:
+    from nightshift.serve.follow import Served
+    from nightshift.serve.front import Front
+    from nightshift.serve.writing import Writing
+
+LEFT = 499  # the status that is counted for a client that left
+CALLERS = {400, 401, 403, 404, 405, 408, 413, 415, 429, 431, LEFT}  # statuses that are no event of an objective
+B = TypeVar("B")
+T = TypeVar("T")
+
+
+class Gone(Exception):
+    """The client left."""
+
+
+@dataclass
+class Call(Generic[B]):
+    """A request that was let in.
+
+    Args:
+        begun: when it came, seconds of the front's clock; `wall`, seconds since 1970.
+        used: tokens that it cost, known at its end.
+        waited_s: for its turn.
+        asked_at: when its engine was asked; None before.
+        status: of the answer.
+    """
+
+    front: Front
+    request: Request
+    name: str
+    key: Key
+    trace: Trace
+    taken: Taken
+    asked: B
+    begun: float
+    wall: float
+    used: int = 0
+    waited_s: float = 0.0
+    asked_at: float | None = None
+    status: int = 200
+    broken: str | None = None
+    abstained: bool = False
+    masked_in: Counter[str] = field(default_factory=Counter)
+    served: Served | None = None
+    writing: Writing | None = None
+    ended: bool = False
+
+    def by(self, served: Served) -> None:
+        """The release that answers it."""
+        self.served = served
+        release = served.release
+        self.trace.set(release=release.digest, version=release.version, commit=release.commit, side=served.side)
+        self.trace.set(corpus=served.corpus)
+
+    def reserve(self, tokens: int) -> None:
+        """Take tokens from the key's account. Raises Refused."""
+        self.front.limiter.more(self.taken, tokens)
+
+    def headers(self, served: Served | None) -> dict[str, str]:
+        """The headers of its answer."""
+        said = {"x-trace-id": self.trace.trace_id, **self.taken.account.headers()}
+        return said | ({"x-model-digest": served.release.digest} if served else {})
+
+    def wrote(self, writing: Writing, usage: dict[str, int]) -> None:
+        """The engine's part is over."""
+        self.writing = writing
+        meters = self.front.meters
+        meters.tokens.labels("in").inc(usage["prompt_tokens"])
+        meters.tokens.labels("out").inc(usage["completion_tokens"])
+        self.front.remember(self.trace.trace_id, self.key.id, self.served.release.digest if self.served else None)
+        self.trace.content(answer=writing.text)
+
+    def broke(self, refused: Refused) -> None:
+        """Its stream ends with an error, at a status that says otherwise."""
+        self.broken = refused.code
+        self.trace.fail(refused.code)
+
+    def end(self) -> None:
+        """It is over; a second time says nothing."""
+        if self.ended:
+            return
+        self.ended = True
+        self.taken.give_back(self.used)
+        self.front.count(self)
+        found: dict[str, Any] = {"masked_in": dict(self.masked_in) or None, "abstained": self.abstained or None}
+        if self.writing is not None:
+            masked = self.writing.masked
+            found["links"] = masked.pop("LINK", 0) or None
+            found["masked_out"] = dict(masked) or None
+            found["blocked"] = dict(Counter(self.writing.harmful)) or None
+        self.trace.set(key=self.key.id, status=self.status, **found)
+        self.trace.end()
+
+
+class Ending(StreamingResponse):
+    """A stream that ends its call however it ends: read to its end, broken off, or left."""
+
+    def __init__(self, events: AsyncGenerator[bytes], call: Call[Any], headers: dict[str, str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=headers | {"cache-control": "no-store"})
+        self.events, self.call = events, call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; a client that leaves cancels what makes it."""
+        ends = False
+
+        async def sent(message: Message) -> None:
+            nonlocal ends
+            await send(message)
+            ends = ends or (message["type"] == "http.response.body" and not message.get("more_body"))
+
+        try:
+            await super().__call__(scope, receive, sent)
+        finally:
+            if not ends:
+                self.call.status = LEFT
+            await self.events.aclose()
+            self.call.end()
+
+
+async def until_gone(request: Request, work: Awaitable[T]) -> T:
+    """What this work gives, unless the client leaves first: then it is cancelled, and Gone is raised."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Gone
+    finally:
+        for one in (working, leaving):
+            if not one.done():
+                one.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    """Returns when the client hung up; its body was read already."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,274 @@
+"""The door of the endpoint: who may come in, with what, and in which shape everything is refused.
+
+Made from a table of routes (routes.py), so that no address can be without its scopes. What reaches a handler has a
+valid key with one of the route's scopes, stands within the key's limits, and has a body of the route's type. Every
+response has a request id; every refusal, of unknown addresses and of our own mistakes too, has OpenAI's shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nightshift.errors import NightshiftError
+from nightshift.serve.body import Body, parse, typed
+from nightshift.serve.call import CALLERS, LEFT, Call, Ending, Gone
+from nightshift.serve.keys import FORM, Key, Keys
+from nightshift.serve.limits import Guesses, Limiter
+from nightshift.serve.meters import Meters
+from nightshift.serve.refused import Refused
+from nightshift.serve.routes import Entry
+from nightshift.serve.writing import Writing
+from nightshift.serving import Limits
+from nightshift.spans import Trace, Tracer
+
+REQUEST_ID = re.compile(r"[\w-]{1,64}")
+KEY_IN_ADDRESS = re.compile(r"ns_[a-z]+_[a-z2-7]{10}_")
+REMEMBERED = 10_000  # answers that can be rated by the key that was given them
+ASKING = ("chat", "completions", "embeddings")  # routes whose answers the objectives are about
+Handler = Callable[[Any], Awaitable[Response]]
+log = logging.getLogger("nightshift.serve")
+
+
+@dataclass
+class Front:
+    """What all routes share.
+
+    Args:
+        keys: who may come in.
+        clock: seconds that only grow.
+        wall: seconds since 1970.
+        proxies: peers whose X-Forwarded-For is believed.
+        bounds: objective → seconds that its events may take.
+        answers: trace → key and release of what was answered lately.
+    """
+
+    keys: Keys
+    limits: Limits
+    tracer: Tracer
+    meters: Meters = field(default_factory=Meters)
+    clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    proxies: frozenset[str] = frozenset()
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    answers: OrderedDict[str, tuple[str, str | None]] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.limiter = Limiter(self.limits.key)
+        self.guesses = Guesses(self.limits.auth_failures_a_minute)
+
+    def application(self, entries: Sequence[Entry], handlers: object) -> ASGIApp:
+        """The application of these routes; `handlers` has a method for each by its name."""
+        routes = [
+            Route(entry.path, self._endpoint(entry, getattr(handlers, entry.name)), methods=[entry.method])
+            for entry in entries
+        ]
+        handled: Any = {HTTPException: _elsewhere, Exception: _bug}
+        app = Starlette(routes=routes, exception_handlers=handled)
+        app.router.redirect_slashes = False
+        return Shell(app, self.limits.write_s)
+
+    def remember(self, trace: str, key: str, release: str | None) -> None:
+        """An answer was given."""
+        self.answers[trace] = (key, release)
+        while len(self.answers) > REMEMBERED:
+            self.answers.popitem(last=False)
+
+    def count(self, call: Call[Any]) -> None:
+        """Count a call that is over."""
+        now, side = self.clock(), call.served.side if call.served else "stable"
+        meters = self.meters
+        meters.in_flight.dec()
+        meters.requests.labels(call.name, "broken" if call.broken else str(call.status), side).inc()
+        meters.seconds.labels(call.name, side).observe(now - call.begun)
+        meters.abstained.inc(call.abstained)
+        for kind, number in call.masked_in.items():
+            meters.masked.labels(kind, "in").inc(number)
+        if call.name not in ASKING or call.status in CALLERS:
+            return
+        good = call.status < 500 and not call.broken
+        digest = call.served.release.digest if call.served else ""
+        meters.event("availability", digest, good)
+        if good and call.writing is not None:
+            self._timed(call, call.writing, digest, side, now)
+
+    def _timed(self, call: Call[Any], writing: Writing, digest: str, side: str, now: float) -> None:
+        """How long an answer's parts took, and whether that is within its objectives."""
+        for kind, number in writing.masked.items():
+            self.meters.masked.labels(kind, "out").inc(number)
+        self.meters.blocked.inc(len(writing.harmful))
+        if writing.first is None or call.asked_at is None:
+            return
+        first = writing.first - call.begun
+        overhead = call.asked_at - call.begun - call.waited_s + now - writing.last
+        self.meters.first_token.labels(side).observe(first)
+        self.meters.overhead.observe(overhead)
+        took = {"first_token": first, "overhead": overhead}
+        if writing.tokens > 1:
+            took["speed"] = (writing.last - writing.first) / (writing.tokens - 1)
+            self.meters.gap.labels(side).observe(took["speed"])
+        for sli, seconds in took.items():
+            if sli in self.bounds:
+                self.meters.event(sli, digest, seconds <= self.bounds[sli])
+
+    def _endpoint(self, entry: Entry, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(request: Request) -> Response:
+            return await self._within(entry, handler, request) if entry.scopes else await handler(None)
+
+        return guarded
+
+    async def _within(self, entry: Entry, handler: Handler, request: Request) -> Response:
+        begun, call, response = self.clock(), None, Response(status_code=LEFT)
+        trace = self.tracer.request(entry.name, request.headers.get("traceparent"))
+        try:
+            call = await self._call(entry, request, trace, begun)
+            response = await handler(call)
+        except Refused as refused:
+            refused.headers.setdefault("x-trace-id", trace.trace_id)
+            trace.fail(refused.code)
+            response = refusal(refused)
+        except (Gone, ClientDisconnect):
+            pass  # nobody reads a response
+        except Exception as error:
+            trace.fail(type(error).__name__)
+            response = Response(status_code=500)
+            raise
+        finally:
+            if call is None:
+                self._outside(entry, trace, response.status_code)
+            elif not isinstance(response, Ending):  # which ends it with its last byte
+                call.status = response.status_code
+                call.end()
+        return response
+
+    def _outside(self, entry: Entry, trace: Trace, status: int) -> None:
+        """A request ended before it was let in."""
+        self.meters.requests.labels(entry.name, str(status), "stable").inc()
+        trace.set(status=status)
+        trace.end()
+
+    async def _call(self, entry: Entry, request: Request, trace: Trace, begun: float) -> Call[Any]:
+        """A request as a call. Raises Refused."""
+        if KEY_IN_ADDRESS.search(request.url.query):
+            raise Refused("invalid_value", "A key stands in the address, where others read it; revoke it.", "query")
+        key = await self._allowed(request, entry.scopes)
+        account = self.limiter.account(key.id, key.limits, self.clock())
+        taken = self.limiter.take(account)
+        try:
+            asked = await self._asked(request, entry.body) if entry.body else None
+        except BaseException:
+            taken.give_back(0)
+            raise
+        self.meters.in_flight.inc()
+        return Call(self, request, entry.name, key, trace, taken, asked, begun, self.wall())
+
+    async def _allowed(self, request: Request, scopes: Sequence[str]) -> Key:
+        """The key of a request, which has one of these scopes. Raises Refused: the same text whatever is wrong."""
+        address = self._address(request)
+        self.guesses.check(address, self.clock())
+        given = request.headers.getlist("authorization")
+        if not given:
+            raise Refused("missing_api_key", "Give a key: 'Authorization: Bearer ns_…'.")
+        kind, _, text = given[0].partition(" ")
+        key = self._check(text.strip()) if len(given) == 1 and kind.lower() == "bearer" else None
+        if key is None:
+            self.guesses.wrong(address, self.clock())
+            raise Refused("invalid_api_key", "This key is not valid.")
+        if not set(scopes) & set(key.scopes):
+            lacks = "' or '".join(scopes)
+            raise Refused("insufficient_scope", f"This key lacks the scope '{lacks}'.")
+        return key
+
+    def _check(self, text: str) -> Key | None:
+        """The key of this text; while the store cannot be read nobody is let in."""
+        if not FORM.fullmatch(text):
+            return None
+        try:
+            return self.keys.check(text, self.wall())
+        except NightshiftError as error:
+            log.error("%s", error)
+            raise Refused("dependency_unavailable", "Keys cannot be checked now; try again.") from None
+
+    async def _asked(self, request: Request, kind: type[Body]) -> Body:
+        """The body as its type. Raises Refused."""
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media != "application/json" or request.headers.get("content-encoding", "identity") != "identity":
+            raise Refused("unsupported_media_type", "The body is sent as application/json, not compressed.")
+        return typed(parse(await self._body(request), self.limits.json_depth), kind)
+
+    async def _body(self, request: Request) -> bytes:
+        """The body, counted as it arrives. Raises Refused once it is too long."""
+        most, pieces, size = self.limits.body_bytes, [], 0
+        said = request.headers.get("content-length", "0")
+        if said.isdigit() and int(said) > most:
+            raise Refused("request_too_large", f"The body is over {most} bytes.")
+        async for piece in request.stream():
+            size += len(piece)
+            if size > most:
+                raise Refused("request_too_large", f"The body is over {most} bytes.")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _address(self, request: Request) -> str:
+        """The peer, or, behind a proxy of ours, the last address that it names."""
+        peer = request.client.host if request.client else ""
+        if peer in self.proxies:
+            return request.headers.get("x-forwarded-for", peer).rpartition(",")[2].strip()[:64]
+        return peer
+
+
+@dataclass
+class Shell:
+    """What stands around an application: a request id on every response, and a deadline for who reads none of it."""
+
+    app: ASGIApp
+    write_s: float
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        identifier = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = identifier
+            async with asyncio.timeout(self.write_s):
+                await send(message)
+
+        with suppress(TimeoutError):  # the client reads nothing: its connection goes
+            await self.app(scope, receive, sent)
+
+
+def refusal(refused: Refused) -> Response:
+    """A refusal as a response."""
+    return Response(refused.content, refused.status, refused.headers, "application/json")
+
+
+async def _elsewhere(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    if status == 405:
+        return refusal(Refused("method_not_allowed", "This address does not take that method."))
+    return refusal(Refused("not_found", "There is nothing at this address."))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return refusal(Refused("internal_error", "Something went wrong here."))

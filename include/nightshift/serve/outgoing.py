@@ -1,0 +1,218 @@
+"""Clean an answer while it is being written: personal data, links that no source holds, and harm.
+
+The engine's text arrives in pieces, and what must go may be split between two of them. So a piece is held back as long
+as it could be the beginning of something: plain prose passes word by word, a number or an open bracket waits for its
+end. Cleaned piece by piece or at once, the text is the same (tested on random cuts). Kinds of numbers with blanks in
+them are no longer than HOLD characters: an IBAN 42, a card 37, a telephone number about 35.
+
+Harm is a list of phrases by category, people's own (include/policies/harm.yaml), not a classifier: it stops what it
+names. A text with one of them ends there, and nothing after it is let out; a rail that breaks lets nothing out either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nightshift import mask
+from nightshift.errors import ParamsError
+
+HOLD = 64  # characters
+CONTEXT = 256  # characters before the ones to clean that a pattern may look back at
+LINK = "<LINK>"
+_URL = r"(?:https?|ftp|file|data|javascript)\s?:[^\s<>\"')\]]+|www\.[^\s<>\"')\]]+"
+_LINKS = re.compile(
+    r"!?\[(?P<text>[^\]\n]{0,300})\]\((?P<target>[^)\n]{0,600})\)"  # Markdown's link or image
+    r"|<(?P<tag>/?(?:a|img|iframe|script|link|object|embed|form|svg|video|audio|source|meta|style|base)\b[^>]{0,600})>"
+    rf"|(?P<bare>{_URL})",
+    re.IGNORECASE,
+)
+_URLS = re.compile(_URL, re.IGNORECASE)
+# what the end of a text may be the beginning of
+_OPEN = re.compile(
+    r"(?:!?\[[^\]\n]{0,300}(?:\](?:\([^)\n]{0,600})?)?"
+    r"|<[/a-z][^>]{0,600}"
+    r"|-----BEGIN(?:(?!-----END[A-Z ]*PRIVATE KEY-----)[\s\S])*"
+    r"|(?:password|passwd|secret|token|api_?key|access_?key)[\"']?\s*(?:[=:]\s*)?"
+    r"|(?:https?|ftp|file|data|javascript)\s?"
+    r")\Z",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Harm:
+    """Phrases that no answer may hold: words in lower case → category."""
+
+    phrases: Mapping[tuple[str, ...], str]
+    beginnings: frozenset[tuple[str, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = {phrase[:length] for phrase in self.phrases for length in range(1, len(phrase))}
+        object.__setattr__(self, "beginnings", frozenset(found))
+
+    @classmethod
+    def read(cls, path: Path) -> Harm:
+        """Read a policy: category → list of phrases. Raises ParamsError."""
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+
+        try:
+            said = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, YAMLError) as error:
+            raise ParamsError(f"it cannot be read ({error})", str(path), "restore it from Git") from None
+        lists = said.values() if isinstance(said, dict) else [None]
+        if not all(isinstance(one, list) and all(isinstance(phrase, str) for phrase in one) for one in lists):
+            raise ParamsError("it is not a map of lists of phrases", str(path), "write it as `category: [phrase, …]`")
+        phrases = {
+            words: str(category) for category, listed in said.items() for one in listed if (words := _words(one))
+        }
+        return cls(phrases)
+
+    def find(self, text: str) -> tuple[int, str] | None:
+        """Where the first of the phrases begins, and its category."""
+        found = [(hit.start(), hit[0].lower()) for hit in _WORD.finditer(text)]
+        longest = max(map(len, self.phrases), default=0)
+        for place, (start, _) in enumerate(found):
+            said = tuple(word for _, word in found[place : place + longest])
+            for length in range(1, len(said) + 1):
+                if category := self.phrases.get(said[:length]):
+                    return start, category
+        return None
+
+    def open_at(self, text: str) -> int:
+        """Where the end of a text begins that may be the beginning of a phrase; its length where none may."""
+        found = [(hit.start(), hit[0].lower()) for hit in _WORD.finditer(text[-400:])]
+        shift = max(0, len(text) - 400)
+        for place, (start, _) in enumerate(found):
+            if tuple(word for _, word in found[place:]) in self.beginnings:
+                return shift + start
+        return len(text)
+
+
+def _words(phrase: str) -> tuple[str, ...]:
+    return tuple(word.lower() for word in _WORD.findall(phrase))
+
+
+NO_HARM = Harm({})
+
+
+@dataclass
+class Outgoing:
+    """One answer on its way out. Feed it pieces, then end it.
+
+    Args:
+        personal: whether personal data and secrets are replaced by their kind.
+        links: those that may stay; None for all.
+        harm: phrases at which it ends.
+        found: how often each kind was replaced.
+        harmful: the category at which it ended; None while it goes on.
+    """
+
+    personal: bool = True
+    links: Collection[str] | None = ()
+    harm: Harm = NO_HARM
+    found: Counter[str] = field(default_factory=Counter)
+    harmful: str | None = None
+    _text: str = ""
+    _done: int = 0  # characters of `_text` that were let out
+
+    def feed(self, piece: str) -> str:
+        """What can be let out now."""
+        self._text += piece
+        return self._let_out(self._safe())
+
+    def end(self) -> str:
+        """What is left, once no more comes."""
+        return self._let_out(len(self._text))
+
+    def _let_out(self, end: int) -> str:
+        if self.harmful is not None or end <= self._done:
+            return ""
+        begin = max(0, self._done - CONTEXT)
+        if hit := self.harm.find(self._text[begin:end]):
+            self.harmful = hit[1]
+            return ""
+        kept, self._done = self._clean(begin, self._done, end), end
+        return kept
+
+    def _clean(self, begin: int, start: int, end: int) -> str:
+        """Characters `start` to `end`, read from `begin` on."""
+        text = self._text[begin:end]
+        pieces, place = [], start - begin
+        for first, last, instead, kind in self._spans(text):
+            if first >= place:
+                pieces += [text[place:first], instead]
+                place = last
+                self.found[kind] += 1
+        return "".join([*pieces, text[place:]])
+
+    def _spans(self, text: str) -> list[tuple[int, int, str, str]]:
+        """What is replaced: from, to, by what, and what it is called; in order, without overlaps, links first."""
+        spans = list(self._linked(text)) if self.links is not None else []
+        if self.personal:
+            taken = [(first, last) for first, last, _, _ in spans]
+            spans += [
+                (one.start, one.end, f"<{one.kind}>", one.kind)
+                for one in mask.find(text)
+                if not any(first < one.end and one.start < last for first, last in taken)
+            ]
+        return sorted(spans)
+
+    def _linked(self, text: str) -> Iterable[tuple[int, int, str, str]]:
+        for hit in _LINKS.finditer(text):
+            target = hit["bare"] or hit["target"] or hit["tag"] or ""
+            named = [_trimmed(one) for one in _URLS.findall(target)]
+            if named and all(one in (self.links or ()) for one in named):
+                continue
+            instead = LINK if hit["bare"] else hit["text"] or ""
+            if hit["text"] is not None and ((self.personal and mask.find(instead)) or _URLS.search(instead)):
+                instead = LINK
+            last = hit.end() if not hit["bare"] else hit.start() + len(_trimmed(hit["bare"]))
+            yield hit.start(), last, instead, "LINK"
+
+    def _safe(self) -> int:
+        """Up to where nothing that is still to come can change what is replaced."""
+        end = len(self._text)
+        while end > self._done:
+            at = self._boundary(end)
+            earlier = min(at, self._digits(at), self._opened(at), self.harm.open_at(self._text[:at]))
+            if earlier >= at:
+                return at
+            end = earlier
+        return self._done
+
+    def _boundary(self, end: int) -> int:
+        """The last place at or before `end` that no word of ASCII letters goes across."""
+        while end > self._done and not (self._text[end - 1].isspace() or ord(self._text[end - 1]) > 127):
+            end -= 1
+        return end
+
+    def _digits(self, end: int) -> int:
+        """Where the first number begins that is among the last characters, or was found and goes across `end`."""
+        start = max(self._done, len(self._text) - HOLD)
+        hit = re.search(r"\S*\d", self._text[start:end])
+        if hit is None:
+            return end
+        begin = max(0, self._done - CONTEXT)
+        across = [begin + first for first, last, _, _ in self._spans(self._text[begin:]) if begin + first < end]
+        return min([start + hit.start(), *(one for one in across if one >= self._done and one + HOLD > start)])
+
+    def _opened(self, end: int) -> int:
+        """Where the construct begins that is open at `end`, if one is."""
+        hit = _OPEN.search(self._text, max(0, self._done - CONTEXT), end)
+        return max(self._done, hit.start()) if hit else end
+
+
+def urls(texts: Iterable[str]) -> frozenset[str]:
+    """The links that stand in these texts."""
+    return frozenset(_trimmed(one) for text in texts for one in _URLS.findall(text))
+
+
+def _trimmed(url: str) -> str:
+    """A link without the punctuation of the sentence that it ends."""
+    return url.rstrip(".,;:!?")

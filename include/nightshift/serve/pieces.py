@@ -1,0 +1,112 @@
+"""What an engine says, piece by piece, however it was asked for: one way for a stream and for a whole answer.
+
+So a client that leaves ends the engine's work in both, the time to the first token is known in both, and an answer that
+broke off is never taken for one that ended: an engine that does not say why it stopped did not stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from nightshift.engine import Engine
+from nightshift.serve.refused import Refused
+
+FINISHED = ("stop", "length", "content_filter", "tool_calls")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of an answer.
+
+    Args:
+        index: of the choice.
+        text: may be empty.
+        finish: why the choice ends with this piece; None while it goes on.
+        usage: the engine's count of tokens, where it says one.
+        more: other fields of the choice's delta (tool calls), as the engine said them.
+    """
+
+    index: int = 0
+    text: str = ""
+    finish: str | None = None
+    usage: dict[str, int] | None = None
+    more: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an engine may take, seconds."""
+
+    first_token_s: float
+    total_s: float
+
+
+async def pieces(
+    session: aiohttp.ClientSession,
+    engine: Engine,
+    path: str,
+    asked: dict[str, Any],
+    patience: Patience,
+    headers: dict[str, str] | None = None,
+) -> AsyncGenerator[Piece]:
+    """Ask an engine and go through what it says; to stop early, close this: the engine then stops too.
+
+    Raises Refused: `engine_error` when it breaks off or makes no sense, `engine_timeout` when it takes too long.
+    """
+    begun, deadline, ended = asyncio.get_running_loop().time(), patience.first_token_s, False
+    url, sent = f"{engine.url}{path}", json.dumps(asked | {"stream": True}).encode()
+    known = {"content-type": "application/json"} | engine.headers | (headers or {})
+    said: aiohttp.ClientResponse | None = None
+    try:
+        async with asyncio.timeout_at(begun + deadline):
+            said = await session.post(url, data=sent, headers=known)
+        if said.status != 200:
+            raise _broken()
+        while True:
+            async with asyncio.timeout_at(begun + deadline):  # for each line: another task may read the next
+                line = await said.content.readline()
+            if not line:
+                break
+            for piece in _read(line):
+                deadline = patience.total_s
+                ended = ended or piece.finish is not None
+                yield piece
+    except TimeoutError:
+        raise Refused("engine_timeout", "The answer took too long; ask for a shorter one.") from None
+    except (aiohttp.ClientError, ValueError, KeyError, TypeError, IndexError):
+        raise _broken() from None
+    finally:
+        if said is not None:
+            said.release() if ended and said.content.at_eof() else said.close()
+    if not ended:
+        raise _broken()
+
+
+def _read(line: bytes) -> list[Piece]:
+    """The pieces in one line of a server-sent stream. Raises ValueError and its like for one that makes no sense."""
+    if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
+        return []
+    chunk = json.loads(line[6:])
+    usage = chunk.get("usage") or None
+    found = [_piece(one) for one in chunk.get("choices") or []]
+    return [*found, Piece(usage=usage)] if usage else found
+
+
+def _piece(choice: dict[str, Any]) -> Piece:
+    delta = choice.get("delta") or {}
+    text = delta.get("content") if "delta" in choice else choice.get("text")
+    finish = choice.get("finish_reason")
+    if finish is not None and finish not in FINISHED:
+        raise ValueError("an engine ended for a reason that is none")
+    more = {name: value for name, value in delta.items() if name not in ("role", "content") and value}
+    return Piece(int(choice.get("index", 0)), str(text or ""), finish, None, more or None)
+
+
+def _broken() -> Refused:
+    return Refused("engine_error", "The engine gave no whole answer; ask again.")

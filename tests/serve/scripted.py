@@ -1,0 +1,192 @@
+"""An endpoint for tests: the real gateway in a real server, in front of an engine that says what it is told to.
+
+What the engine says hangs on the question's words: `BREAK` breaks off there, `HANG` waits, `SLOW` takes a while for
+each word, `SAY:` says what follows, and anything else is said back as it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from nightshift import port
+from nightshift.answer import System
+from nightshift.engine import Engine
+from nightshift.registry import Release
+from nightshift.serve.follow import Follower, Served
+from nightshift.serve.keys import SCOPES, Keys
+from nightshift.serve.listener import protocol
+from nightshift.serve.outgoing import Harm
+from nightshift.serve.server import Settings, _server, applications
+from nightshift.serve.turns import Turns
+from tests.conftest import ROOT
+from tests.data.conftest import section
+
+ROWS: list[dict[str, object]] = [
+    section("pump.md", "Pump > Maintenance", "The pump is oiled every Monday by the keeper of the mill."),
+    section("valve.md", "Valve > Colour", "The valve of the old well was painted green in spring."),
+    section("board.md", "Board > Salaries", "The salaries of the board are oiled with champagne.", groups=["board"]),
+]
+RELEASE = Release("v0.1.0", "c" * 40, "d" * 64)
+ACCEPTS = frozenset({"temperature", "top_p", "seed", "n"})
+
+
+@dataclass
+class Script:
+    """An engine; it remembers what it was asked, and how many of its answers were cut short."""
+
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    instead: dict[str, str] = field(default_factory=dict)  # what it says in place of a word
+    running: int = 0
+    cut: int = 0
+
+    async def answer(self, request: Request) -> Response:
+        """Say something, word by word."""
+        body = await request.json()
+        self.asked.append(body)
+        self.headers.append(dict(request.headers))
+        chat = "messages" in body
+        said = body["messages"][-1]["content"] if chat else body["prompt"]
+        if "REFUSE" in said:
+            return Response("no", 500)
+        return StreamingResponse(self._words(said, chat, body.get("n", 1)), media_type="text/event-stream")
+
+    async def _words(self, said: str, chat: bool, count: int) -> Any:
+        self.running += 1
+        whole = False
+        try:
+            words = said.partition("SAY:")[2].split(" ") if "SAY:" in said else said.split(" ")
+            for word in words:
+                if "BREAK" in word:
+                    return
+                if "HANG" in word:
+                    await asyncio.sleep(60)
+                await asyncio.sleep(0.05 if "SLOW" in said else 0)
+                for index in range(count):
+                    yield _chunk(chat, f"{self.instead.get(word, word)} ", None, index)
+            for index in range(count):
+                yield _chunk(chat, "", "stop", index)
+            usage = {"prompt_tokens": 7, "completion_tokens": len(words)}
+            yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode()
+            yield b"data: [DONE]\n\n"
+            whole = True
+        finally:
+            self.running -= 1
+            self.cut += not whole
+
+
+def _chunk(chat: bool, text: str, finish: str | None, index: int) -> bytes:
+    said = {"delta": {"content": text}} if chat else {"text": text}
+    return f"data: {json.dumps({'choices': [{'index': index, **said, 'finish_reason': finish}]})}\n\n".encode()
+
+
+@dataclass
+class Endpoint:
+    """A running endpoint, with a key of every scope for the group `public`."""
+
+    url: str
+    admin: str
+    home: Path
+    keys: Keys
+    key: str
+    script: Script
+    served: Served
+    follower: Follower
+    gateway: Any
+    front: Any
+
+    def made(self, *scopes: str, groups: tuple[str, ...] = ("public",), **more: Any) -> str:
+        """A key."""
+        return self.keys.create("test", scopes, groups, 1, time.time(), **more)
+
+    def post(self, path: str, body: Any, key: str | None = None, **more: Any) -> httpx.Response:
+        """Ask for something."""
+        head = {"Authorization": f"Bearer {key or self.key}"} | more.pop("headers", {})
+        return httpx.post(self.url + path, json=body, headers=head, timeout=30, **more)
+
+    def call(self, method: str, path: str, body: Any = None, key: str | None = None, **head: str) -> httpx.Response:
+        """Ask either listener for a path, on the admin's where it is one of its own."""
+        base = self.admin if path.startswith(("/admin", "/metrics")) else self.url.removesuffix("/v1")
+        head = ({"Authorization": f"Bearer {key or self.key}"} if key != "" else {}) | head
+        return httpx.request(method, base + path, json=body, headers=head, timeout=30)
+
+    def ask(self, text: str, key: str | None = None, **more: Any) -> httpx.Response:
+        """Ask the chat a question."""
+        return self.post("/chat/completions", chat(text, **more), key)
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    """A body that asks this."""
+    return {"model": "nightshift", "messages": [{"role": "user", "content": text}], **more}
+
+
+@contextmanager
+def endpoint(folder: Path, system: Path, slots: int = 1, **changed: Any) -> Iterator[Endpoint]:
+    """The real gateway on two free ports in a thread of this process; `changed` are limits and rails by name."""
+    script, home = Script(), folder / "home"
+    home.mkdir(parents=True)
+    keys = Keys(home)
+    settings = _changed(Settings.read(ROOT), changed)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with _running([(_app(script), port.unused(), None)]) as [engine_url]:
+        made = Engine(child, engine_url, "/secret/path", folder / "scratch", {"authorization": "Bearer engine"}, slots)
+        made.accepts = ACCEPTS
+        follower = Follower(folder, home, folder / "state", 1, lambda _: None)
+        turns = Turns(slots, settings.limits.queue, settings.limits.queue_s)
+        served = follower.served = Served(RELEASE, System.open(system), made, turns)
+        gateway, public, admin = applications(follower, home, settings, Harm.read(ROOT / "include/policies/harm.yaml"))
+        first, second = port.unused(), port.unused()
+        guard = protocol(settings.limits)
+        with _running([(public, first, guard), (admin, second, guard)]) as [url, beside]:
+            key = keys.create("test", tuple(SCOPES), ("public",), 1, time.time())
+            front = gateway.front
+            yield Endpoint(f"{url}/v1", beside, home, keys, key, script, served, follower, gateway, front)
+    child.kill()
+    child.wait()
+
+
+def _app(script: Script) -> Starlette:
+    paths = ("/v1/chat/completions", "/v1/completions")
+    return Starlette(routes=[Route(one, script.answer, methods=["POST"]) for one in paths])
+
+
+def _changed(settings: Settings, changed: dict[str, Any]) -> Settings:
+    limits = {name: value for name, value in changed.items() if hasattr(settings.limits, name)}
+    rails = {name: value for name, value in changed.items() if hasattr(settings.rails, name)}
+    made = {"limits": settings.limits.model_copy(update=limits), "rails": settings.rails.model_copy(update=rails)}
+    return Settings(**(vars(settings) | made))
+
+
+@contextmanager
+def _running(apps: list[tuple[Any, int, Any]]) -> Iterator[list[str]]:
+    """Servers in one event loop of a thread, until the end."""
+    servers = [_server(app, "127.0.0.1", at, http or protocol(Settings.read(ROOT).limits)) for app, at, http in apps]
+
+    async def run() -> None:
+        await asyncio.gather(*(server.serve() for server in servers))
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    while not all(server.started for server in servers):
+        time.sleep(0.01)
+    yield [f"http://127.0.0.1:{at}" for _, at, _ in apps]
+    for server in servers:
+        server.should_exit = True
+        server.force_exit = True
+    thread.join(20)

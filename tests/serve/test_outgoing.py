@@ -1,0 +1,116 @@
+"""Cleaned piece by piece, an answer is what it is when cleaned at once; and what must not leave does not."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from nightshift import mask
+from nightshift.errors import ParamsError
+from nightshift.serve.outgoing import Harm, Outgoing, urls
+from tests.conftest import ROOT
+
+SECRET = "ns_local_abcdefghij_" + "A" * 43 + "_aaaaaa"
+HARM = Harm.read(ROOT / "include" / "policies" / "harm.yaml")
+# personal data and links in the middle of prose, at both ends, in a row, and things that only look like them
+TEXTS = [
+    "The pump is oiled every Monday by the keeper of the mill.",
+    "Write to maria.huber@example.org or to the mill.",
+    "maria.huber@example.org",
+    "Ring +43 660 1234567 before noon, or (202) 555-0143 after it, not 17 times.",
+    "Pay to DE89 3704 0044 0532 0130 00 by card 4111 1111 1111 1111 today.",
+    "The server 203.0.113.9 and 2001:db8::7 answered at 10.5 and 12:30:45.",
+    f"The key is {SECRET}, and password = 'Tr0ub4dor&3xyz' too.",
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIE and more\nof it\n-----END RSA PRIVATE KEY----- ends",
+    "-----BEGIN PRIVATE KEY-----\nnever closed and then some words",
+    'See [the manual](https://evil.example/?q=secret) and ![x](http://evil.example/pixel.png "a b") now.',
+    "See https://docs.example.org/pump. Or www.evil.example/a, or <img src='http://evil.example/x' alt=a b> here.",
+    "A list [1] of things [2 and more] with (brackets) and a < b, c > d, array[0].",
+    "电话 是 +43 660 1234567。泵每周一上油 maria@example.org 结束",
+    "javascript:alert(1) data:text/html;base64,AAAA x",
+    "[click maria.huber@example.org](http://evil.example) and [ never closed and then a lot of words follow it",
+    'api_key : "abcDEF123456789" token token token = none',
+    "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34",
+]
+ALLOWED = frozenset({"https://docs.example.org/pump"})
+
+
+def whole(text: str) -> str:
+    made = Outgoing(links=ALLOWED, harm=HARM)
+    return made.feed(text) + made.end()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_cut_anywhere_it_is_the_same(text: str) -> None:
+    once = Outgoing(links=ALLOWED, harm=HARM)
+    at_once = once.feed(text) + once.end()
+    drawn = random.Random(7)
+    cuts = [list(text)] + [_cut(text, drawn) for _ in range(200)]
+    for pieces in cuts:
+        made = Outgoing(links=ALLOWED, harm=HARM)
+        said = [made.feed(piece) for piece in pieces]
+        assert "".join(said) + made.end() == at_once, pieces
+        assert made.found == once.found
+
+
+def test_texts_joined_and_cut_anywhere_are_the_same() -> None:
+    drawn = random.Random(11)
+    for _ in range(300):
+        text = " ".join(drawn.sample(TEXTS, 3))
+        made = Outgoing(links=ALLOWED, harm=HARM)
+        assert "".join([made.feed(piece) for piece in _cut(text, drawn)]) + made.end() == whole(text)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_nothing_personal_is_left(text: str) -> None:
+    assert not mask.find(whole(text))
+    assert "evil" not in whole(text)
+
+
+def test_prose_is_not_held_back() -> None:
+    made = Outgoing(harm=HARM)
+    assert [made.feed(piece) for piece in ["The pump ", "is oi", "led every ", "Monday."]] == [
+        "The pump ",
+        "is ",
+        "oiled every ",
+        "",
+    ]
+    assert made.end() == "Monday."
+
+
+def test_a_link_of_the_sources_stays() -> None:
+    links = urls(["The manual is at https://docs.example.org/pump."])
+    made = Outgoing(links=links)
+    said = (
+        made.feed("See [it](https://docs.example.org/pump), not [this](https://docs.example.org/other).") + made.end()
+    )
+    assert said == "See [it](https://docs.example.org/pump), not this."
+
+
+@pytest.mark.parametrize("pieces", [["Mix it: how to ", "make a bo", "mb is"], ["how", " to make", " a  BOMB", " now"]])
+def test_harm_ends_an_answer_before_it_is_said(pieces: list[str]) -> None:
+    made = Outgoing(harm=HARM)
+    said = "".join(made.feed(piece) for piece in pieces) + made.end()
+    assert made.harmful == "violence"
+    assert "how" not in said.lower()
+
+
+def test_what_only_begins_like_harm_is_said() -> None:
+    made = Outgoing(harm=HARM)
+    assert made.feed("how to make a bombastic speech") + made.end() == "how to make a bombastic speech"
+    assert made.harmful is None
+
+
+@pytest.mark.parametrize("text", ["- a", "violence: 3", "violence: [3]", "x: [", ""])
+def test_a_policy_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "harm.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=r"harm\.yaml"):
+        Harm.read(path)
+
+
+def _cut(text: str, drawn: random.Random) -> list[str]:
+    places = sorted(drawn.sample(range(1, len(text)), min(len(text) - 1, drawn.randint(1, 12))))
+    return [text[first:last] for first, last in zip([0, *places], [*places, len(text)], strict=True)]
