@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from nightshift.errors import ReleaseInvalid, RepositoryError, StorageError, ful
 
 NAME = "nightshift"
 OUT = "release"  # the out of dvc.yaml that a release is
-PROD = "prod"
+PROD, CANARY = "prod", "canary"
 TAG = re.compile(rf"{NAME}(@v\d+\.\d+\.\d+|#[a-z]+#\d+)")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -64,6 +65,24 @@ def current(repository: Path, environment: str = PROD) -> Release | None:
     """The release that an environment has now; None before the first."""
     found = assignments(repository, environment)
     return found[-1].release if found else None
+
+
+def candidate(repository: Path, refused: Collection[str] = ()) -> Release | None:
+    """The release that was assigned `canary` last, unless it was in production already, or is one of `refused`."""
+    tried = assignments(repository, CANARY)
+    if not tried or tried[-1].release.digest in refused:
+        return None
+    served = {one.release.digest for one in assignments(repository)}
+    return None if tried[-1].release.digest in served else tried[-1].release
+
+
+def before(repository: Path, refused: Collection[str] = ()) -> Release | None:
+    """What a rollback goes to: the release in production before this one, but for those of `refused`."""
+    known = [one.release for one in assignments(repository)]
+    if not known:
+        return None
+    left = [one for one in known if one.digest != known[-1].digest and one.digest not in refused]
+    return left[-1] if left else None
 
 
 def by_digest(repository: Path, digest: str) -> Release | None:

@@ -14,6 +14,7 @@ from nightshift.params import Section, Strict
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Tls(Strict):
@@ -91,3 +92,21 @@ class Rails(Section):
         ge=0, le=1, description="Share of the question's words, by rarity, that its sections hold; null answers always"
     )
     abstention: str = Field(min_length=1, max_length=500, description="What is said instead of an answer then")
+
+
+class Rollouts(Section):
+    """How a release that was let out comes to answer everybody, and what sends it back."""
+
+    name: ClassVar[str] = "serve.rollout"
+    strategy: Literal["canary", "shadow", "blue-green", "immediate"] = Field(
+        description="5, 25, 100 % of the keys; a mirror, then all; questions, then all; or all at once"
+    )
+    requests: Count = Field(description="Requests of clients that pass a step")
+    questions: Count = Field(description="Questions with known answers that pass it where clients are few")
+    hold_s: Seconds = Field(description="A step lasts at least this long")
+    ready_s: Seconds = Field(description="From its assignment to its first answer; longer, and it goes back")
+    failures: Count = Field(description="Fewer requests than these that were not answered whole are chance")
+    failing: Share = Field(description="More than this share of them, and it goes back")
+    questions_before: Count = Field(description="Questions before their answers count")
+    right: Share = Field(description="Fewer than this share of them answered rightly, and it goes back")
+    slower: float = Field(gt=1, le=10, description="A first token that takes this many times the stable release's")

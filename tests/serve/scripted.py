@@ -28,10 +28,11 @@ from nightshift import port
 from nightshift.answer import System
 from nightshift.engine import Engine
 from nightshift.registry import Release
-from nightshift.serve.follow import Follower, Served
+from nightshift.serve.follow import Follower
 from nightshift.serve.keys import SCOPES, Keys
 from nightshift.serve.listener import protocol
 from nightshift.serve.outgoing import Harm
+from nightshift.serve.served import Served
 from nightshift.serve.server import Settings, _server, applications
 from nightshift.serve.turns import Turns
 from tests.conftest import ROOT
@@ -149,11 +150,11 @@ def endpoint(folder: Path, system: Path, slots: int = 1, **changed: Any) -> Iter
         made.accepts = ACCEPTS
         follower = Follower(folder, home, folder / "state", 1, lambda _: None)
         turns = Turns(slots, settings.limits.queue, settings.limits.queue_s)
-        served = follower.served = Served(RELEASE, System.open(system), made, turns)
+        served = follower.served = Served(RELEASE, System.open(system), [made], turns)
         gateway, public, admin = applications(follower, home, settings, Harm.read(ROOT / "include/policies/harm.yaml"))
         first, second = port.unused(), port.unused()
         guard = protocol(settings.limits)
-        with _running([(public, first, guard), (admin, second, guard)]) as [url, beside]:
+        with _running([(public, first, guard), (admin, second, guard)], gateway.close) as [url, beside]:
             key = keys.create("test", tuple(SCOPES), ("public",), 1, time.time())
             front = gateway.front
             yield Endpoint(f"{url}/v1", beside, home, keys, key, script, served, follower, gateway, front)
@@ -174,12 +175,14 @@ def _changed(settings: Settings, changed: dict[str, Any]) -> Settings:
 
 
 @contextmanager
-def _running(apps: list[tuple[Any, int, Any]]) -> Iterator[list[str]]:
+def _running(apps: list[tuple[Any, int, Any]], close: Any = None) -> Iterator[list[str]]:
     """Servers in one event loop of a thread, until the end."""
     servers = [_server(app, "127.0.0.1", at, http or protocol(Settings.read(ROOT).limits)) for app, at, http in apps]
 
     async def run() -> None:
         await asyncio.gather(*(server.serve() for server in servers))
+        if close:
+            await close()
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()

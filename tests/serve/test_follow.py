@@ -20,8 +20,10 @@ import pytest
 from nightshift import commit, registry, signature
 from nightshift.errors import DiskFull, ReleaseInvalid, StorageError
 from nightshift.registry import Release
-from nightshift.serve.follow import LONGEST_PAUSE_S, LOOK_EVERY_S, Follower, Served
+from nightshift.serve.follow import Follower
 from nightshift.serve.keys import Keys
+from nightshift.serve.loaded import LONGEST_PAUSE_S, LOOK_EVERY_S
+from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
 from tests.conftest import ROOT
 from tests.dvc_airflow.test_objects import flip
@@ -131,9 +133,14 @@ def test_what_serves_goes_on_serving(harm: str, repository: Path, tmp_path: Path
         state.write_text("")  # where a folder would be made
     follower = Follower(repository, tmp_path / "home", state, 1, said.append)
     engine: Any = SimpleNamespace(alive=True)
-    serving = follower.served = Served(Release("v0.0.9", "c" * 40, "d" * 64), None, engine, Turns(1, 1, 1.0))  # type: ignore[arg-type]
-    asyncio.run(follower.look())
-    asyncio.run(follower.look())
+    serving = follower.served = Served(Release("v0.0.9", "c" * 40, "d" * 64), None, [engine], Turns(1, 1, 1.0))  # type: ignore[arg-type]
+
+    async def looking() -> None:
+        while not said:
+            await follower.look()
+        await follower.look()
+
+    asyncio.run(looking())
     assert follower.served is serving
     assert len(said) == 1
     assert said[0].startswith("v0.1.0 is not served: ")
@@ -155,7 +162,7 @@ class Scripted:
         if self.fails:
             raise self.fails.pop(0)
         engine: Any = SimpleNamespace(alive=True, stop=lambda: None)
-        return Served(release, None, engine, Turns(1, 1, 1.0))  # type: ignore[arg-type]
+        return Served(release, None, [engine], Turns(1, 1, 1.0))  # type: ignore[arg-type]
 
     def look(self, times: int, every: float) -> None:
         """Look so often, after so many seconds each."""
@@ -235,10 +242,10 @@ def test_another_release_does_not_wait_for_the_pause_of_one_that_fails(
 def test_an_engine_that_died_is_brought_up_again_though_that_fails_at_first(scripted: Scripted) -> None:
     scripted.look(1, 0)
     assert scripted.follower.served
-    vars(scripted.follower.served.engine)["alive"] = False
+    vars(scripted.follower.served.engines[0])["alive"] = False
     scripted.fails = [PASSING["slow start"]]
     scripted.look(10, LOOK_EVERY_S)
-    assert scripted.follower.served.engine.alive
+    assert scripted.follower.served.engines[0].alive
 
 
 def test_a_registry_that_cannot_be_read_ends_nothing(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:

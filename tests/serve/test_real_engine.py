@@ -17,10 +17,11 @@ from nightshift import commit, port, signature
 from nightshift.errors import ReleaseInvalid
 from nightshift.likelihood import Model
 from nightshift.registry import Release
-from nightshift.serve.follow import Follower, Served
+from nightshift.serve.follow import Follower
 from nightshift.serve.keys import Keys
 from nightshift.serve.listener import protocol
 from nightshift.serve.outgoing import Harm
+from nightshift.serve.served import Served
 from nightshift.serve.server import HARM, Settings, applications
 from tests import models
 from tests.conftest import ROOT
@@ -54,14 +55,14 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     follower = Follower(folder, home, folder / "state", 1, lambda _: None)
     follower.served = follower.bring_up(release)
     settings = Settings.read(ROOT)
-    _, public, _ = applications(follower, home, settings, Harm.read(ROOT / HARM))
+    gateway, public, _ = applications(follower, home, settings, Harm.read(ROOT / HARM))
     key = Keys(home).create("test", ("infer:chat", "infer:completions"), ("public",), 1, time.time())
     try:
-        with _running([(public, port.unused(), protocol(settings.limits))]) as [url]:
+        with _running([(public, port.unused(), protocol(settings.limits))], gateway.close) as [url]:
             yield Real(follower.served, f"{url}/v1", key)
     finally:
         follower.close()
-        assert not follower.served.engine.alive
+        assert not follower.served.alive
 
 
 def test_the_official_client_is_answered_and_the_judged_model_says_the_same(real: Real) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -60,3 +62,18 @@ def serve(
 
     place = Place.here()
     run(place.root, place.home, place.state, port_)
+
+
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit")],
+) -> None:
+    """Put the release before into production again: weights, prompt, index and settings at once."""
+    from nightshift import rollouts
+
+    place = Place.here()
+    made = rollouts.back(place.root, place.home, getpass.getuser(), reason, time.time())
+    release = made.release
+    print(f"{release.version} ({release.digest[:12]}) is in {made.environment} again.")
+    endpoint = place.endpoint()
+    if endpoint.up() and not endpoint.serves(release.version, admin_key(place).read_text(encoding="utf-8").strip()):
+        print("The endpoint does not answer by it yet; .nightshift/serve.log says why.", file=sys.stderr)

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from nightshift import audit
-from nightshift.errors import AccessDenied
+from nightshift import audit, registry, rollouts
+from nightshift.errors import AccessDenied, ReleaseInvalid, RepositoryError
 from nightshift.serve.body import Body
 from nightshift.serve.call import Call
 from nightshift.serve.follow import Follower
@@ -24,6 +24,7 @@ from nightshift.serve.keys import Key, Keys
 from nightshift.serve.meters import Meters
 from nightshift.serve.refused import Refused
 from nightshift.serve.routes import Entry
+from nightshift.serve.served import Served
 from nightshift.serving import KeyLimits
 
 LAST_EVENTS = 1000
@@ -48,6 +49,19 @@ class Rotation(Body):
     days: int = 90
 
 
+class Proposal(Body):
+    """POST /admin/v1/deployments."""
+
+    version: str = Field(pattern=r"^v\d+\.\d+\.\d+$")
+    reason: str = Field(min_length=1, max_length=1000)
+
+
+class Rollback(Body):
+    """POST /admin/v1/deployments/rollback."""
+
+    reason: str = Field(min_length=1, max_length=1000)
+
+
 class Revocation(Body):
     """POST /admin/v1/keys/{id}/revoke."""
 
@@ -61,6 +75,8 @@ ADMIN = [
     Entry("POST", "/admin/v1/keys/{id}/rotate", "rotate_key", KEYS, "Give a key another secret", Rotation),
     Entry("POST", "/admin/v1/keys/{id}/revoke", "revoke_key", KEYS, "End a key at once", Revocation),
     Entry("GET", "/admin/v1/deployments", "deployments", ("models:read",), "What is served"),
+    Entry("POST", "/admin/v1/deployments", "propose", ("deploy:propose",), "Try a release as a candidate", Proposal),
+    Entry("POST", "/admin/v1/deployments/rollback", "rollback", ("deploy:rollback",), "Go back at once", Rollback),
     Entry("GET", "/admin/v1/audit", "events", ("audit:read",), "Who did what"),
     Entry("GET", "/metrics", "metrics", ("metrics:read",), "Counters and latencies"),
     Entry("GET", "/healthz", "healthy", (), "The process is up"),
@@ -116,11 +132,44 @@ class Admin:
         return await self._once(call, revoke)
 
     async def deployments(self, call: Call[Any]) -> Response:
-        """GET /admin/v1/deployments."""
-        served = self.follower.served
-        release = {"version": served.release.version, "digest": served.release.digest} if served else None
-        said = {"state": self.follower.phase, "served": release, "failed": self.follower.failed}
-        return JSONResponse(said | {"busy": served.busy if served else 0})
+        """GET /admin/v1/deployments: what serves, what is tried, and what became of what was."""
+        follower = self.follower
+        history = await asyncio.to_thread(rollouts.read, self.store.home)
+        said = {
+            "state": follower.phase,
+            "served": _named(follower.served),
+            "candidate": _named(follower.candidate),
+            "step": str(follower.rollout.step) if follower.rollout else None,
+            "warm": sorted(one.release.version for one in follower.loaded.up.values() if one.alive),
+            "failed": follower.failed,
+            "history": [vars(one) for one in history[-LAST_EVENTS:]],
+        }
+        return JSONResponse(said)
+
+    async def propose(self, call: Call[Proposal]) -> Response:
+        """POST /admin/v1/deployments: a release that went back once may be tried again, by a person."""
+        repository, home, asked = self.follower.repository, self.store.home, call.asked
+
+        def assign() -> dict[str, Any]:
+            found = next((one for one in registry.releases(repository) if one.version == asked.version), None)
+            if found is None:
+                raise AccessDenied(f"there is no release {asked.version}")
+            rollouts.proposed(repository, home, found, call.key.id, asked.reason, call.wall)
+            return {"version": found.version, "digest": found.digest}
+
+        return await self._once(call, assign)
+
+    async def rollback(self, call: Call[Rollback]) -> Response:
+        """POST /admin/v1/deployments/rollback: done when the release before answers."""
+        follower = self.follower
+
+        def back() -> dict[str, Any]:
+            made = rollouts.back(follower.repository, self.store.home, call.key.id, call.asked.reason, call.wall)
+            return {"version": made.release.version, "digest": made.release.digest}
+
+        said = await self._once(call, back)
+        await follower.look()
+        return said
 
     async def events(self, call: Call[Any]) -> Response:
         """GET /admin/v1/audit: the last events, and whether the chain is whole."""
@@ -140,7 +189,7 @@ class Admin:
         """GET /metrics."""
         served = self.follower.served
         self.meters.queue.set(served.turns.waiting if served else 0)
-        self.meters.engines.labels("up").set(int(bool(served and served.engine.alive)))
+        self.meters.engines.labels("up").set(int(bool(served and served.alive)))
         return Response(self.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def healthy(self, call: Call[Any]) -> Response:
@@ -159,11 +208,20 @@ class Admin:
             return before[2]
         try:
             made = JSONResponse(await asyncio.to_thread(act))
-        except AccessDenied as error:
+        except RepositoryError:
+            raise Refused("conflict", "Somebody else assigned a release meanwhile; look, and ask again.") from None
+        except (AccessDenied, ReleaseInvalid) as error:
             raise Refused("invalid_value", f"{error.what[0].upper()}{error.what[1:]}.") from None
         if name:
             self._repeated[call.key.id, name] = (call.wall, body, made)
         return made
+
+
+def _named(served: Served | None) -> dict[str, Any] | None:
+    """A release that is up."""
+    if served is None:
+        return None
+    return {"version": served.release.version, "digest": served.release.digest, "busy": served.busy}
 
 
 def told(key: Key) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse, Response
 
 from nightshift.retrieve import Hit
 from nightshift.serve.call import Call, Ending, until_gone
-from nightshift.serve.follow import Served
 from nightshift.serve.pieces import Piece
 from nightshift.serve.refused import Refused
 from nightshift.serve.request import MODEL, Chat
+from nightshift.serve.served import Served
 from nightshift.serve.writing import Writing
 from nightshift.spans import Step
 

@@ -23,8 +23,8 @@ from nightshift.serve.refused import Refused
 from nightshift.spans import Trace
 
 if TYPE_CHECKING:
-    from nightshift.serve.follow import Served
     from nightshift.serve.front import Front
+    from nightshift.serve.served import Served
     from nightshift.serve.writing import Writing
 
 LEFT = 499  # the status that is counted for a client that left

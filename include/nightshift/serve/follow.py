@@ -1,95 +1,57 @@
-"""Bring the release in production up, and keep up with the registry.
+"""Serve what the registry assigns, and take a candidate through its rollout.
 
-A new assignment is fetched from DVC's cache or remote, checked against its manifest, its digest and its signature,
-started, asked once, and only then given traffic; the one before it ends when its last answer is out. What cannot be
-brought up is said once, and what serves goes on serving. A release that is bad is not tried again; what may pass (a
-full disk, a store that is away, an engine that a busy machine did not start in time) is, at most a minute later.
+`prod` is what everybody is answered by: a new assignment is brought up beside what serves, and takes over in one step,
+weights, prompt, index and settings at once. The release that a rollback would go to is kept warm, so that it takes over
+at once too. `canary` names a candidate, one at a time: it is brought up, given its share of the keys step by step
+(rollout.py), and assigned `prod` at the end; or it goes back for good, with an entry that says why. What goes wrong
+with a candidate never touches what serves.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nightshift import commit, engine, registry, signature
+from nightshift import audit, engine, registry, rollouts, signature
 from nightshift.answer import System
-from nightshift.engine import Engine
-from nightshift.errors import ReleaseInvalid, known
+from nightshift.errors import known
 from nightshift.registry import Release
-from nightshift.serve.turns import Turns
+from nightshift.rollouts import Entry, Outcome
+from nightshift.serve.loaded import LOOK_EVERY_S, Loaded
+from nightshift.serve.rollout import Rollout
+from nightshift.serve.served import Served, opened
+from nightshift.serving import Rollouts
 
-LOOK_EVERY_S = 2.0
-LONGEST_PAUSE_S = 60.0  # between two tries of one release
-DRAIN_S = 30.0
 Phase = Literal["serving", "loading", "refused", "none"]
 
 
-@dataclass
-class Served:
-    """A release that answers: its system, its engine, and whose turn it is.
+@dataclass(frozen=True)
+class Wanted:
+    """What the registry says."""
 
-    Args:
-        side: what it is in a rollout.
-        prompt: sha256 of its prompt.
-        corpus: digest of the documents in its index; None where its facts do not say.
-    """
-
-    release: Release
-    system: System
-    engine: Engine
-    turns: Turns
-    side: Literal["stable", "canary", "shadow"] = "stable"
-    prompt: str = ""
-    corpus: str | None = None
-    busy: int = 0
-
-    @asynccontextmanager
-    async def turn(self, key: str, cost: float) -> AsyncIterator[None]:
-        """A turn at its engine, which is not stopped meanwhile. Raises Refused."""
-        self.busy += 1
-        try:
-            async with self.turns.turn(key, cost):
-                yield
-        finally:
-            self.busy -= 1
-
-
-@dataclass
-class Trouble:
-    """What keeps a release (None: the registry) from being looked at or served, and may pass.
-
-    Args:
-        digest: of the release.
-        times: how often it was tried in vain.
-        again: when it may be tried again, in seconds of the follower's clock.
-        said: kinds of errors that were told.
-    """
-
-    digest: str | None = None
-    times: int = 0
-    again: float = 0.0
-    said: set[str] = field(default_factory=set)
+    stable: Release | None = None
+    candidate: Release | None = None
+    before: Release | None = None  # what a rollback would go to
 
 
 class Follower:
-    """Serves what an environment is assigned.
+    """Serves what is assigned.
 
     Args:
         repository: whose tags are the register.
-        home: NIGHTSHIFT_HOME, with signatures and the public key.
+        home: NIGHTSHIFT_HOME, with signatures, the public key, and what became of rollouts.
         state: NIGHTSHIFT_STATE, where fetched releases lie.
-        threads: of the engine.
+        threads: of an engine.
         say: is told in a sentence what changed.
-        clock: seconds that only grow.
-        queue: requests that wait for an engine, at most, and `wait_s` how long, seconds.
+        clock: seconds that only grow; `wall`, seconds since 1970.
+        rules: of rollouts; None serves `prod` alone and keeps nothing warm.
+        queue: requests that wait for a release's engines, at most, and `wait_s` how long, seconds.
     """
 
     def __init__(
@@ -100,58 +62,67 @@ class Follower:
         threads: int,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        rules: Rollouts | None = None,
         queue: int = 32,
         wait_s: float = 10.0,
     ) -> None:
         self.repository, self.home, self.state, self.threads = repository, home, state, threads
-        self.say, self.clock = say, clock
+        self.say, self.clock, self.wall, self.rules = say, clock, wall, rules
         self.queue, self.wait_s = queue, wait_s
         self.served: Served | None = None
-        self.wanted: Release | None = None  # what the registry named last
-        self.looked = False  # whether it was asked yet
-        self.failed: str | None = None  # digest of a release that is bad: said once, not tried again
-        self._trouble = Trouble()
-        self._ending: set[asyncio.Task[None]] = set()
+        self.candidate: Served | None = None
+        self.rollout: Rollout | None = None
+        self.wanted = Wanted()
+        self.looked = False  # whether the registry was asked yet
+        self.loaded = Loaded(lambda release: self.bring_up(release), lambda text: self.say(text), lambda: self.clock())
+        self._began = 0.0
+        self._told: set[str] = set()
 
     def bring_up(self, release: Release) -> Served:
         """Fetch, verify, start and ask one release. Raises ReleaseInvalid when it is bad, else what may pass."""
         folder = registry.fetch(self.repository, release, self.state / "releases" / release.digest)
-        known = self.home / "releases" / release.digest / "model.sig"
-        signature.verify(folder, known, self.home, self.repository / "keys")
+        kept = self.home / "releases" / release.digest / "model.sig"
+        signature.verify(folder, kept, self.home, self.repository / "keys")
         system = System.open(folder / "system")
         if system.settings["sections"]:
             system.sections("ready?")  # opens the index and its encoder before the first question does
         started = engine.start(folder / "system", self.threads)
-        turns = Turns(started.slots, self.queue, self.wait_s)
-        prompt = commit.sha256(folder / "system" / "prompt.yaml")
-        return Served(release, system, started, turns, "stable", prompt, _corpus(folder))
+        return opened(release, folder, [started], self.queue, self.wait_s, system)
 
     def serving(self, key: str) -> Served | None:
         """The release that answers this key; None while none does."""
-        return self.served if self.served is not None and self.served.engine.alive else None
+        if self.rollout and self.candidate and self.candidate.alive and self.rollout.takes(key):
+            return self.candidate
+        return self.served if self.served is not None and self.served.alive else None
 
-    async def look(self) -> None:
-        """Take over a new assignment, if there is one and it is time; what goes wrong is said, and never raised."""
-        wanted: Release | None = None
-        try:
-            wanted = self.wanted = await asyncio.to_thread(registry.current, self.repository)
-            self.looked = True
-            if wanted is None or self._settled(wanted):
-                self._trouble = Trouble()
-            elif wanted.digest != self._trouble.digest or self.clock() >= self._trouble.again:
-                await self._take_over(wanted)
-                self._trouble = Trouble()
-        except Exception as error:  # a bug too must not end what follows the registry
-            self._met(error, wanted)
+    @property
+    def failed(self) -> str | None:
+        """Digest of the release in production where that is bad."""
+        stable = self.wanted.stable
+        return stable.digest if stable and stable.digest in self.loaded.bad else None
 
     @property
     def phase(self) -> Phase:
         """Whether a release answers, and if not, whether one is coming."""
-        if self.served is not None and self.served.engine.alive:
+        if self.served is not None and self.served.alive:
             return "serving"
-        if self.looked and self.wanted is None:
+        if self.looked and self.wanted.stable is None:
             return "none"
-        return "refused" if self.wanted and self.wanted.digest == self.failed else "loading"
+        return "refused" if self.failed else "loading"
+
+    async def look(self) -> None:
+        """Ask the registry, and bring about what it says; what goes wrong is said, and never raised."""
+        try:
+            self.wanted = await asyncio.to_thread(self._asked)
+            self.looked = True
+            await self._follow_stable()
+            await self._follow_candidate()
+            await self._keep()
+        except Exception as error:  # a bug too must not end what follows the registry
+            self._told_once(error)
+        else:
+            self._told.clear()
 
     async def follow(self) -> None:
         """Look every two seconds, for ever."""
@@ -159,60 +130,138 @@ class Follower:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _settled(self, wanted: Release) -> bool:
-        """Whether it is served, or known to be bad."""
-        now = self.served
-        return wanted.digest == self.failed or bool(now and now.release.digest == wanted.digest and now.engine.alive)
-
-    async def _take_over(self, wanted: Release) -> None:
-        now = self.served
-        self.served = await asyncio.to_thread(self.bring_up, wanted)
-        self.failed = None
-        self.say(f"{wanted.version} is served ({wanted.digest[:12]})")
-        if now:
-            task = asyncio.create_task(self._end(now))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
-
-    def _met(self, error: Exception, wanted: Release | None) -> None:
-        """Remember a bad release for good, and of what may pass when to try again; say each kind of it once."""
-        found = known(error)
-        if wanted and isinstance(found, ReleaseInvalid):
-            self.failed = wanted.digest
-        trouble, digest = self._trouble, wanted.digest if wanted else None
-        if trouble.digest != digest:
-            trouble = self._trouble = Trouble(digest)
-        trouble.times += 1
-        trouble.again = self.clock() + min(LOOK_EVERY_S * 2**trouble.times, LONGEST_PAUSE_S)
-        kind = type(found or error).__name__
-        if kind in trouble.said:
-            return
-        trouble.said.add(kind)
-        about = f"{wanted.version} is not served: " if wanted else ""
-        self.say(about + str(found or f"{kind}: {error}"))
-        if found is None:
-            traceback.print_exception(error)
-
-    async def _end(self, old: Served) -> None:
-        """Stop an engine once its answers are out, or after half a minute."""
-        waited = 0.0
-        while old.busy and waited < DRAIN_S:
-            await asyncio.sleep(0.1)
-            waited += 0.1
-        await asyncio.to_thread(old.engine.stop)
-
     def close(self) -> None:
         """Stop what serves."""
+        self.loaded.close()
         if self.served:
-            self.served.engine.stop()
+            self.served.stop()
 
+    def _asked(self) -> Wanted:
+        """What is assigned where."""
+        stable = registry.current(self.repository)
+        if stable is None or self.rules is None:
+            return Wanted(stable)
+        refused = rollouts.bad(self.home)
+        candidate = registry.candidate(self.repository, refused)
+        return Wanted(stable, candidate, registry.before(self.repository, refused))
 
-def _corpus(release: Path) -> str | None:
-    """The digest of the documents that a release's index holds."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        said = json.loads((release / "facts.json").read_text(encoding="utf-8"))
-        return str(said["tables"]["unique"]["digest"])
-    return None
+    async def _follow_stable(self) -> None:
+        """Serve the release in production, once it is up; until then what serves goes on."""
+        wanted, now = self.wanted.stable, self.served
+        if wanted is None or (now and now.release.digest == wanted.digest and now.alive):
+            return
+        found = await self.loaded.want(wanted)
+        if found is None:
+            return
+        found.side = "stable"
+        self.served = found
+        self.say(f"{wanted.version} is served ({wanted.digest[:12]})")
+        if self.rollout and self.rollout.release.digest == wanted.digest:
+            self.rollout = self.candidate = None  # it was promoted
+        elif self.rollout and now and now.release.digest != wanted.digest:
+            self._note("interrupted", f"{wanted.version} was assigned meanwhile")
+            self.rollout = self.candidate = None
+
+    async def _follow_candidate(self) -> None:
+        """Take a candidate one look further."""
+        if self.rules is None or self.served is None or not self.served.alive:
+            return
+        if self.rollout is None:
+            if (new := self.wanted.candidate) is None:
+                return
+            self.rollout, self._began = Rollout(new, self.rules, self.clock()), self.clock()
+            self._note("begun")
+        if self.candidate is None:
+            await self._ready(self.rollout)
+        elif why := self.rollout.wrong(self.candidate.alive):
+            self._back(why)
+        else:
+            await self._go_on(self.rollout)
+
+    async def _ready(self, rollout: Rollout) -> None:
+        """Wait for a candidate to be up, and not for ever."""
+        found, rules = await self.loaded.want(rollout.release), rollout.rules
+        late = self.clock() - self._began > rules.ready_s
+        if found is None:
+            if late or rollout.release.digest in self.loaded.bad:
+                self._back(f"it was never ready: {self.loaded.trouble(rollout.release.digest) or 'it took too long'}")
+            return
+        self.candidate, found.side = found, "canary"
+        rollout.begun = self.clock()
+        self._look_anew(rollout)
+        self.say(f"{rollout.release.version} is tried at {rollout.step} ({rollout.release.digest[:12]})")
+
+    async def _go_on(self, rollout: Rollout) -> None:
+        """Pass a step that was seen through."""
+        verdict = rollout.verdict(self.clock())
+        if verdict == "advance":
+            self._note("advanced")
+            rollout.advance(self.clock())
+            self._look_anew(rollout)
+            self.say(f"{rollout.release.version} is tried at {rollout.step} ({rollout.release.digest[:12]})")
+        elif verdict == "promote":
+            digest = rollout.release.digest
+            audit.write(self.home, self.wall(), actor="gateway", action="promote", target=digest)
+            await asyncio.to_thread(registry.assign, self.repository, rollout.release)
+            self._note("promoted")
+            self.wanted = Wanted(rollout.release, None, self.served.release if self.served else None)
+            await self._follow_stable()
+
+    def _look_anew(self, rollout: Rollout) -> None:
+        """What is seen from now on counts for this step."""
+        if self.candidate and self.served:
+            self.candidate.seen, self.served.seen = rollout.candidate, rollout.stable
+
+    def _back(self, why: str) -> None:
+        """Send a candidate back, for good."""
+        rollout = self.rollout
+        assert rollout is not None
+        audit.write(self.home, self.wall(), actor="gateway", action="back", target=rollout.release.digest, reason=why)
+        self._note("back", why)
+        self.say(f"{rollout.release.version} goes back: {why}")
+        self.rollout = self.candidate = None
+
+    def _note(self, outcome: Outcome, reason: str = "") -> None:
+        rollout, served = self.rollout, self.served
+        if rollout is None:
+            return
+        entry = Entry(
+            round(self.wall(), 3),
+            rollout.release.digest,
+            rollout.release.version,
+            served.release.digest if served else "",
+            rollout.rules.strategy,
+            str(rollout.step),
+            outcome,
+            reason,
+            round(self.clock() - rollout.begun, 3),
+            len(self.candidate.users) if self.candidate else 0,
+        )
+        rollouts.write(self.home, entry)
+
+    async def _keep(self) -> None:
+        """Keep what serves, what is tried and what a rollback would go to; end everything else."""
+        stable, before = self.wanted.stable, self.wanted.before
+        wanted = {stable.digest} if stable else set()
+        if self.served:
+            wanted.add(self.served.release.digest)
+        if self.rollout:
+            wanted.add(self.rollout.release.digest)
+        elif before and self.served and self.served.alive:  # one at a time: what serves first, and what is tried
+            await self.loaded.want(before)
+        if before:
+            wanted.add(before.digest)
+        self.loaded.keep(wanted)
+
+    def _told_once(self, error: Exception) -> None:
+        """Say what keeps the registry from being followed, each kind once."""
+        found = known(error)
+        kind = type(found or error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            self.say(str(found or f"{kind}: {error}"))
+            if found is None:
+                traceback.print_exception(error)
 
 
 def to_stderr(text: str) -> None:

@@ -105,6 +105,9 @@ class Front:
         good = call.status < 500 and not call.broken
         digest = call.served.release.digest if call.served else ""
         meters.event("availability", digest, good)
+        if call.served is not None:
+            first = call.writing.first if call.writing else None
+            call.served.answered(call.key.id, good, first - call.begun if first else None)
         if good and call.writing is not None:
             self._timed(call, call.writing, digest, side, now)
 

@@ -27,13 +27,14 @@ from nightshift.retrieve import Hit
 from nightshift.serve import request as asking
 from nightshift.serve.answering import Answer
 from nightshift.serve.call import Call, until_gone
-from nightshift.serve.follow import Follower, Served
+from nightshift.serve.follow import Follower
 from nightshift.serve.front import Front
 from nightshift.serve.outgoing import Harm, Outgoing, urls
 from nightshift.serve.pieces import Patience, Piece, pieces
 from nightshift.serve.refused import Refused
 from nightshift.serve.request import EMBEDDINGS, MODEL, Chat, Completion, Embeddings, Feedback, Sampled
 from nightshift.serve.routes import PUBLIC, document
+from nightshift.serve.served import Served
 from nightshift.serve.writing import Writing
 from nightshift.serving import Rails
 
@@ -108,7 +109,7 @@ class Gateway:
             read = _fits(served, [turn["content"] for turn in messages], limit)
             step.set(prompt=served.prompt, prompt_name=served.system.settings.get("name"))
         links = urls([*(hit.body for hit in hits), question]) if self.rails.links == "sources" else None
-        body = served.engine.body(messages, limit) | passed
+        body = {"messages": messages, "max_tokens": limit, "temperature": 0} | passed
         call.reserve(read + limit * (asked.n or 1))
         return await self._answer(call, served, "/v1/chat/completions", body, hits, links, read)
 
@@ -123,7 +124,7 @@ class Gateway:
         limit = _limit(asked, served)
         read = _fits(served, [prompt], limit)
         links = urls([prompt]) if self.rails.links == "sources" else None
-        body = {"model": served.engine.model, "prompt": prompt, "max_tokens": limit, "temperature": 0} | passed
+        body = {"prompt": prompt, "max_tokens": limit, "temperature": 0} | passed
         call.reserve(read + limit * (asked.n or 1))
         return await self._answer(call, served, "/v1/completions", body, [], links, read)
 
@@ -224,7 +225,7 @@ class Gateway:
             "logprobs",
             "top_logprobs",
         }
-        return served.engine.accepts - (unclean if self.rails.personal_out == "mask" else frozenset())
+        return served.accepts - (unclean if self.rails.personal_out == "mask" else frozenset())
 
     def _incoming(self, text: str, call: Call[Any]) -> str:
         """A text of the caller's, by the policy on personal data. Raises Refused; never says what was found."""
@@ -276,16 +277,16 @@ class Gateway:
             operation="chat" if hits else "text_completion", provider=MODEL, model=MODEL, max_tokens=body["max_tokens"]
         )
         head = {"traceparent": call.trace.traceparent(step)}
-        if "stop" in served.engine.accepts and asked.stops:
+        if "stop" in served.accepts and asked.stops:
             body |= {"stop": asked.stops}
 
         async def said() -> AsyncGenerator[Piece]:
             came_at = self.clock()
-            async with served.turn(call.key.id, read + body["max_tokens"]):
+            async with served.turn(call.key.id, read + body["max_tokens"]) as engine:
                 call.asked_at = self.clock()
                 call.waited_s = call.asked_at - came_at
                 step.set(queue_s=call.waited_s)
-                async with aclosing(pieces(self.session, served.engine, path, body, self.patience, head)) as came:
+                async with aclosing(pieces(self.session, engine, path, body, self.patience, head)) as came:
                     async for piece in came:
                         yield piece
 

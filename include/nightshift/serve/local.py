@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -99,14 +100,28 @@ class Endpoint:
         """Wait until a release answers; returns why none does, in a sentence, or None. `key` may read deployments."""
         deadline = time.monotonic() + LOADED_WITHIN_S
         while True:
-            state = "loading"
-            with suppress(httpx.HTTPError, ValueError, KeyError):
-                head = {"authorization": f"Bearer {key}"}
-                state = httpx.get(f"{self.admin}/admin/v1/deployments", headers=head, timeout=5).json()["state"]
+            state = self._deployed(key).get("state", "loading")
             if state == "loading" and time.monotonic() < deadline:
                 time.sleep(0.2)
                 continue
             return _UNSETTLED.get(state)
+
+    def serves(self, version: str, key: str) -> bool:
+        """Wait until this release answers; whether it does in time."""
+        deadline = time.monotonic() + LOADED_WITHIN_S
+        while time.monotonic() < deadline:
+            if ((self._deployed(key).get("served") or {}).get("version")) == version:
+                return True
+            time.sleep(0.1)
+        return False
+
+    def _deployed(self, key: str) -> dict[str, Any]:
+        """What the admin listener says of deployments; {} where it says nothing."""
+        with suppress(httpx.HTTPError, ValueError):
+            head = {"authorization": f"Bearer {key}"}
+            said = httpx.get(f"{self.admin}/admin/v1/deployments", headers=head, timeout=5)
+            return dict(said.json()) if said.is_success else {}
+        return {}
 
     def stop(self) -> None:
         """Stop it, with its engine; does nothing when it does not run."""

@@ -60,7 +60,7 @@ async def pieces(
     Raises Refused: `engine_error` when it breaks off or makes no sense, `engine_timeout` when it takes too long.
     """
     begun, deadline, ended = asyncio.get_running_loop().time(), patience.first_token_s, False
-    url, sent = f"{engine.url}{path}", json.dumps(asked | {"stream": True}).encode()
+    url, sent = f"{engine.url}{path}", json.dumps(asked | {"model": engine.model, "stream": True}).encode()
     known = {"content-type": "application/json"} | engine.headers | (headers or {})
     said: aiohttp.ClientResponse | None = None
     try:

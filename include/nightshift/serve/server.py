@@ -31,7 +31,7 @@ from nightshift.serve.keys import Keys
 from nightshift.serve.listener import protocol
 from nightshift.serve.outgoing import Harm
 from nightshift.serve.routes import PUBLIC
-from nightshift.serving import Limits, Listen, Rails
+from nightshift.serving import Limits, Listen, Rails, Rollouts
 from nightshift.spans import Tracer
 
 HOST = "127.0.0.1"
@@ -46,14 +46,20 @@ class Settings:
     listen: Listen
     limits: Limits
     rails: Rails
+    rollouts: Rollouts
     threads: int
 
     @classmethod
     def read(cls, root: Path) -> Settings:
         """Read them. Raises ParamsError."""
         file = root / params.FILE
-        threads = params.load(file, Compute).threads
-        return cls(params.load(file, Listen), params.load(file, Limits), params.load(file, Rails), threads)
+        return cls(
+            params.load(file, Listen),
+            params.load(file, Limits),
+            params.load(file, Rails),
+            params.load(file, Rollouts),
+            params.load(file, Compute).threads,
+        )
 
 
 class _Server(uvicorn.Server):
@@ -74,7 +80,16 @@ def serve(repository: Path, home: Path, state: Path, port: int) -> None:
     scheme = "https" if settings.listen.tls else "http"
     to_stderr(f"{scheme}://{settings.listen.host}:{port}/v1, and its admin at http://{HOST}:{port + 1}")
     limits = settings.limits
-    follower = Follower(repository, home, state, settings.threads, to_stderr, queue=limits.queue, wait_s=limits.queue_s)
+    follower = Follower(
+        repository,
+        home,
+        state,
+        settings.threads,
+        to_stderr,
+        rules=settings.rollouts,
+        queue=limits.queue,
+        wait_s=limits.queue_s,
+    )
     try:
         asyncio.run(_run(follower, home, port, settings, harm))
     finally:

@@ -1,0 +1,109 @@
+"""What became of every rollout: one line each step in NIGHTSHIFT_HOME/rollouts.jsonl.
+
+The gateway writes it; a night reads whether its release was let through; a release that went back once is not tried
+again, by any night or restart, until a person deploys it by name.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from nightshift import audit, commit, registry
+from nightshift.errors import ReleaseInvalid
+from nightshift.registry import Release
+
+FILE = "rollouts.jsonl"
+Outcome = Literal["proposed", "begun", "advanced", "promoted", "back", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that happened to a candidate.
+
+    Args:
+        time: seconds since 1970.
+        digest: of the candidate; `against`, of the release that it was tried beside.
+        step: the step that ended, or began first.
+        outcome: `back` is for good, unless a person proposes it anew; `interrupted` is begun again.
+        reason: why, in words.
+        seconds: since the rollout, or the step, began.
+        users: keys that it had answered so far.
+    """
+
+    time: float
+    digest: str
+    version: str
+    against: str
+    strategy: str
+    step: str
+    outcome: Outcome
+    reason: str = ""
+    seconds: float = 0.0
+    users: int = 0
+
+
+def write(home: Path, entry: Entry) -> None:
+    """Keep an entry. Raises DiskFull."""
+    commit.append(home / FILE, json.dumps(asdict(entry), sort_keys=True, ensure_ascii=False))
+
+
+def read(home: Path) -> list[Entry]:
+    """Every entry, oldest first; a line that is none is left out."""
+    path, found = home / FILE, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with suppress(ValueError, TypeError):
+            found.append(Entry(**json.loads(line)))
+    return found
+
+
+def bad(home: Path) -> frozenset[str]:
+    """Digests of releases that went back, and that nobody proposed since."""
+    found: set[str] = set()
+    for one in read(home):
+        if one.outcome == "back":
+            found.add(one.digest)
+        elif one.outcome == "proposed":
+            found.discard(one.digest)
+    return frozenset(found)
+
+
+def last(home: Path, digest: str) -> Entry | None:
+    """What happened to a release last; None where nothing did."""
+    return next((one for one in reversed(read(home)) if one.digest == digest), None)
+
+
+def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> registry.Assignment:
+    """Put the release before into production again; the one that was there is not tried again by a night.
+
+    Weights, prompt, index and settings are one release, so that all of them go back at once. Raises ReleaseInvalid
+    where there is none to go back to, RepositoryError when another assignment came first.
+    """
+    current, target = registry.current(repository), registry.before(repository, bad(home))
+    if current is None or target is None:
+        do = "`nightshift release list` shows what there is"
+        raise ReleaseInvalid("no release was in production before this one", "prod", do)
+    audit.write(home, now, actor=actor, action="rollback", target=current.digest, to=target.digest, reason=reason)
+    made = registry.assign(repository, target)
+    said = reason or "a person went back"
+    write(home, Entry(now, current.digest, current.version, target.digest, "by hand", "100 %", "back", said))
+    return made
+
+
+def proposed(
+    repository: Path, home: Path, release: Release, actor: str, reason: str, now: float
+) -> registry.Assignment:
+    """Try a release as a candidate, whatever became of it before. Raises ReleaseInvalid for one that was in production.
+
+    Raises RepositoryError when another assignment came first.
+    """
+    served = [one.release.digest for one in registry.assignments(repository)]
+    if release.digest in served:
+        what = "it was in production before, and needs no trial"
+        raise ReleaseInvalid(what, release.version, f"`nightshift promote {release.version} --to prod`")
+    audit.write(home, now, actor=actor, action="propose", target=release.digest, reason=reason)
+    write(home, Entry(now, release.digest, release.version, served[-1] if served else "", "", "", "proposed", reason))
+    return registry.assign(repository, release, registry.CANARY)

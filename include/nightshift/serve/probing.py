@@ -1,0 +1,131 @@
+"""Ask releases what is known: the questions that a rollout and the correctness objective are judged by.
+
+A question with a known answer goes the way of a client's, through retrieval, prompt, queue and engine, under a key of
+its own, so that it waits its fair turn behind clients. While a candidate is tried it and the stable release are asked
+the same one after the other, so that a busy machine slows both; else the stable release is asked one every fifteen
+seconds. Questions come from the release itself, which was released with the answers that it gave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+
+from nightshift.serve.follow import Follower
+from nightshift.serve.meters import Meters
+from nightshift.serve.pieces import Patience, pieces
+from nightshift.serve.refused import Refused
+from nightshift.serve.served import Served
+
+EVERY_S = 15.0  # a question to the stable release
+BETWEEN_S = 0.2  # two of a rollout
+KEY = "questions"  # whose turn they take
+
+
+class Known(Protocol):
+    """A question with a known answer."""
+
+    question: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a release answered: text, ids of its sections, seconds to the first token."""
+
+    text: str
+    sections: list[str]
+    first_s: float
+
+
+@dataclass
+class Probing:
+    """Asks the releases of one follower.
+
+    Args:
+        session: makes the session that engines are asked by.
+        read: the questions of a release's folder.
+        grade: whether text and sections answer a question rightly.
+    """
+
+    follower: Follower
+    meters: Meters
+    patience: Patience
+    session: Callable[[], aiohttp.ClientSession]
+    read: Callable[[Path], Sequence[Known]]
+    grade: Callable[[Any, str, list[str]], bool]
+    clock: Callable[[], float]
+    _questions: dict[str, Any] = field(default_factory=dict)
+
+    async def probe(self) -> None:
+        """Ask, for ever."""
+        while True:
+            rollout, candidate, stable = self.follower.rollout, self.follower.candidate, self.follower.served
+            if rollout and candidate and stable:
+                await self._both(candidate, stable)
+                await asyncio.sleep(BETWEEN_S)
+                continue
+            if stable and stable.alive and (known := self._next(stable)):
+                right, _ = await self._asked(stable, known)
+                if right is not None:
+                    self.meters.event("correctness", stable.release.digest, right)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait, but not when a candidate comes up."""
+        until = self.clock() + EVERY_S
+        while self.clock() < until and not self.follower.candidate:
+            await asyncio.sleep(1.0)
+
+    async def _both(self, candidate: Served, stable: Served) -> None:
+        """One question of the candidate's to both; what the step saw is noted where it still is that step."""
+        known = self._next(candidate)
+        if known is None:
+            await asyncio.sleep(1.0)
+            return
+        ours, theirs = candidate.seen, stable.seen
+        right, first_s = await self._asked(candidate, known)
+        ours.question(right, first_s)
+        right, first_s = await self._asked(stable, known)
+        theirs.question(right, first_s)
+
+    def _next(self, served: Served) -> Known | None:
+        """The release's next question; None where it has none."""
+        digest = served.release.digest
+        if digest not in self._questions:
+            known = list(self.read(served.system.folder.parent))
+            self._questions[digest] = cycle(known) if known else None
+        found = self._questions[digest]
+        return next(found) if found is not None else None
+
+    async def _asked(self, served: Served, known: Known) -> tuple[bool | None, float | None]:
+        """Whether it was answered rightly, None where it was not answered; and seconds to the first token."""
+        try:
+            said = await self.ask(served, known.question)
+        except Refused:
+            return None, None
+        return self.grade(known, said.text, said.sections), said.first_s
+
+    async def ask(self, served: Served, question: str) -> Said:
+        """Ask a release, as anybody of the group `public` would. Raises Refused."""
+        system, begun = served.system, self.clock()
+        hits = await asyncio.to_thread(system.sections, question) if system.settings["sections"] else []
+        limit = system.settings["max_new_tokens"]
+        body = {"messages": system.messages(question, hits), "max_tokens": limit, "temperature": 0}
+        text, first = "", None
+        async with (
+            served.turn(KEY, limit) as engine,
+            aclosing(pieces(self.session(), engine, "/v1/chat/completions", body, self.patience)) as said,
+        ):
+            asked = self.clock()
+            async for piece in said:
+                first = self.clock() if first is None else first
+                text += piece.text
+        waited = asked - begun  # for a turn: the machine's, not the release's
+        return Said(text, [hit.id for hit in hits], (first or self.clock()) - begun - waited)

@@ -1,0 +1,104 @@
+"""A release that is up: its system, its engines, whose turn it is, and what was seen of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nightshift import commit
+from nightshift.answer import System
+from nightshift.engine import Engine
+from nightshift.registry import Release
+from nightshift.serve.refused import Refused
+from nightshift.serve.rollout import Seen
+from nightshift.serve.turns import Turns
+
+MOST_USERS = 100_000  # keys that are remembered as answered by a candidate
+
+
+@dataclass(eq=False)
+class Served:
+    """A release that answers.
+
+    Args:
+        engines: that hold its model; a request is given to the one with the fewest.
+        side: what it is in a rollout.
+        prompt: sha256 of its prompt.
+        corpus: digest of the documents in its index; None where its facts do not say.
+        busy: requests that wait for it or are answered by it.
+        users: keys that it answered while it was a candidate.
+    """
+
+    release: Release
+    system: System
+    engines: list[Engine]
+    turns: Turns
+    side: Literal["stable", "canary", "shadow"] = "stable"
+    prompt: str = ""
+    corpus: str | None = None
+    busy: int = 0
+    seen: Seen = field(default_factory=Seen)
+    users: set[str] = field(default_factory=set)
+    _running: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def alive(self) -> bool:
+        """Whether any engine runs."""
+        return any(one.alive for one in self.engines)
+
+    @property
+    def accepts(self) -> frozenset[str]:
+        """The fields of a request that its engines honour."""
+        return self.engines[0].accepts if self.engines else frozenset()
+
+    @asynccontextmanager
+    async def turn(self, key: str, cost: float) -> AsyncIterator[Engine]:
+        """A turn at an engine, which is not stopped meanwhile. Raises Refused."""
+        self.busy += 1
+        try:
+            async with self.turns.turn(key, cost):
+                engine = self._least()
+                self._running[id(engine)] += 1
+                try:
+                    yield engine
+                finally:
+                    self._running[id(engine)] -= 1
+        finally:
+            self.busy -= 1
+
+    def answered(self, key: str, good: bool, first_s: float | None) -> None:
+        """A client's request ended."""
+        self.seen.request(good, first_s)
+        if self.side == "canary" and len(self.users) < MOST_USERS:
+            self.users.add(key)
+
+    def stop(self) -> None:
+        """Stop its engines."""
+        for one in self.engines:
+            one.stop()
+
+    def _least(self) -> Engine:
+        alive = [one for one in self.engines if one.alive]
+        if not alive:
+            raise Refused("engine_error", "The engine gave no whole answer; ask again.")
+        return min(alive, key=lambda one: self._running[id(one)])
+
+
+def opened(release: Release, folder: Path, engines: list[Engine], queue: int, wait_s: float, system: System) -> Served:
+    """A release whose engines were started, with a queue of its own."""
+    turns = Turns(sum(one.slots for one in engines), queue, wait_s)
+    prompt = commit.sha256(folder / "system" / "prompt.yaml")
+    return Served(release, system, engines, turns, prompt=prompt, corpus=_corpus(folder))
+
+
+def _corpus(release: Path) -> str | None:
+    """The digest of the documents that a release's index holds."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads((release / "facts.json").read_text(encoding="utf-8"))
+        return str(said["tables"]["unique"]["digest"])
+    return None

@@ -1,0 +1,245 @@
+"""A candidate takes its share and then everything, or goes back for good; what serves never notices."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nightshift import audit, params, registry, rollouts
+from nightshift.errors import ReleaseInvalid, StorageError
+from nightshift.registry import CANARY, Release
+from nightshift.serve.follow import Follower
+from nightshift.serve.served import Served
+from nightshift.serve.turns import Turns
+from nightshift.serving import Rollouts
+from tests.conftest import ROOT
+
+RULES = params.load(ROOT / "params.yaml", Rollouts)
+
+
+def git(folder: Path, *words: str) -> str:
+    asked = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t", *words]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@dataclass
+class World:
+    """A registry, a follower of it, and engines by digest; `now` is the clock."""
+
+    repository: Path
+    follower: Follower
+    releases: list[Release]
+    engines: dict[str, Any] = field(default_factory=dict)
+    fails: dict[str, Exception] = field(default_factory=dict)
+    stopped: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    now: float = 0.0
+
+    def bring_up(self, release: Release) -> Served:
+        if release.digest in self.fails:
+            raise self.fails[release.digest]
+        engine = SimpleNamespace(alive=True, slots=1, stop=lambda: self.stopped.append(release.version))
+        self.engines[release.digest] = engine
+        return Served(release, None, [engine], Turns(1, 9, 9.0))  # type: ignore[arg-type,list-item]
+
+    def run(self, *steps: Callable[[], None], until: Callable[[], bool] | None = None) -> None:
+        """Look, with these between two looks; then look on, five seconds each, until that is so."""
+
+        async def looking() -> None:
+            for step in steps:
+                await self.follower.look()
+                self.now += 5
+                step()
+            for _ in range(60):
+                await self.follower.look()
+                if until and until():
+                    return
+                self.now += 5
+            assert until is None, f"never came: {self.said}"
+
+        asyncio.run(looking())
+
+    def questions(self, right: bool | None = True, first_s: float = 0.2, number: int = 20) -> None:
+        """Questions with known answers were asked of both."""
+        rollout = self.follower.rollout
+        assert rollout is not None
+        for _ in range(number):
+            rollout.candidate.question(right, first_s)
+            rollout.stable.question(True, 0.2)
+
+    def well(self) -> None:
+        """The candidate, if there is one, answers well."""
+        if self.follower.candidate:
+            self.questions()
+
+    @property
+    def prod(self) -> str:
+        found = registry.current(self.repository)
+        assert found
+        return found.version
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    git(repository, "init", "-q")
+    for number in (1, 2, 3):
+        git(repository, "commit", "-q", "--allow-empty", "-m", f"Night {number}")
+        name = f"nightshift@v0.{number}.0"
+        git(repository, "tag", "-a", name, "-m", registry.message(str(number) * 64))
+    found = registry.releases(repository)
+    registry.assign(repository, found[0])
+    registry.assign(repository, found[1], CANARY)
+    made = World(
+        repository, Follower(repository, tmp_path / "home", tmp_path / "state", 1, lambda _: None, rules=RULES), found
+    )
+    made.follower.say, made.follower.clock, made.follower.wall = made.said.append, lambda: made.now, lambda: made.now
+    made.follower.bring_up = made.bring_up  # type: ignore[method-assign]
+    return made
+
+
+def test_it_goes_through_every_step_and_into_production(world: World) -> None:
+    seen: list[str] = []
+
+    def asked() -> None:
+        if world.follower.rollout and world.follower.candidate:
+            seen.append(str(world.follower.rollout.step))
+            world.questions()
+
+    world.run(*[asked] * 20, until=lambda: world.prod == "v0.2.0")
+    assert [step for place, step in enumerate(seen) if step not in seen[:place]] == ["5 %", "25 %", "100 %"]
+    assert world.follower.served and world.follower.served.release.version == "v0.2.0"
+    assert world.follower.served.side == "stable"
+    assert [one.outcome for one in rollouts.read(world.follower.home)] == ["begun", "advanced", "advanced", "promoted"]
+    assert world.stopped == []  # the one before is kept warm
+    assert list(world.follower.loaded.up) == ["1" * 64, "2" * 64]
+    assert audit.verify(world.follower.home) == 1
+
+
+def errs(world: World) -> None:
+    world.questions(right=None, number=3)
+
+
+def slow(world: World) -> None:
+    world.questions(first_s=0.6)
+
+
+def garbage(world: World) -> None:
+    world.questions(right=False)
+
+
+def dies(world: World) -> None:
+    world.engines["2" * 64].alive = False
+
+
+BAD = {
+    "errs": (errs, "3 of 3 requests were not answered whole"),
+    "three times slower": (slow, "3.0 times as long"),
+    "garbage at status 200": (garbage, "0 of 20 questions"),
+    "dies": (dies, "its engine died"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_candidate_goes_back_within_thirty_seconds_and_is_not_tried_again(name: str, world: World) -> None:
+    harm, reason = BAD[name]
+    begun: list[float] = []
+
+    def tried() -> None:
+        if world.follower.candidate and not begun:
+            begun.append(world.now)
+            harm(world)
+
+    world.run(*[tried] * 3, until=lambda: bool(rollouts.bad(world.follower.home)))
+    assert world.now - begun[0] <= 30
+    last = rollouts.last(world.follower.home, "2" * 64)
+    assert last and last.outcome == "back" and reason in last.reason
+    assert (world.prod, world.follower.rollout, world.follower.candidate) == ("v0.1.0", None, None)
+    assert world.follower.served and world.follower.served.release.version == "v0.1.0"
+    tries = len(world.said)
+    world.run()
+    assert len(world.said) == tries
+    restarted = Follower(world.repository, world.follower.home, world.repository, 1, world.said.append, rules=RULES)
+    assert restarted._asked().candidate is None
+
+
+@pytest.mark.parametrize("error", [ReleaseInvalid("it has no signature"), StorageError("its engine did not start")])
+def test_one_that_is_never_ready_goes_back(error: Exception, world: World) -> None:
+    world.fails["2" * 64] = error
+    world.run(until=lambda: bool(rollouts.bad(world.follower.home)))
+    last = rollouts.last(world.follower.home, "2" * 64)
+    assert last and last.reason.startswith("it was never ready: ") and str(error)[:10] in last.reason
+    assert world.now <= RULES.ready_s + 20
+    assert world.follower.served and world.follower.served.release.version == "v0.1.0"
+
+
+def test_one_candidate_at_a_time(world: World) -> None:
+    def tried() -> str | None:
+        return world.follower.rollout.release.version if world.follower.rollout else None
+
+    def another() -> None:
+        if not registry.assignments(world.repository, CANARY)[1:]:
+            registry.assign(world.repository, world.releases[2], CANARY)
+        assert tried() in (None, "v0.2.0")
+
+    world.run(another, another, another)
+    world.run(lambda: garbage(world), until=lambda: tried() == "v0.3.0")
+
+
+def test_a_rollback_by_hand_takes_over_at_once_and_stays(world: World) -> None:
+    world.run(*[world.well] * 20, until=lambda: world.prod == "v0.2.0")
+    engine = world.engines["1" * 64]
+    rollouts.back(world.repository, world.follower.home, "ann", "users complain", world.now)
+    before = world.now
+    world.run(until=lambda: world.follower.served is not None and world.follower.served.release.version == "v0.1.0")
+    assert world.now - before == 0 and world.engines["1" * 64] is engine  # the same engine, still warm
+    world.run()
+    assert world.prod == "v0.1.0"
+    assert "2" * 64 in rollouts.bad(world.follower.home)
+
+
+def test_there_is_nothing_to_go_back_to_is_said(world: World) -> None:
+    with pytest.raises(ReleaseInvalid, match="no release was in production before"):
+        rollouts.back(world.repository, world.follower.home, "ann", "x", 1.0)
+
+
+def test_another_assignment_meanwhile_begins_the_rollout_again(world: World) -> None:
+    world.run(lambda: None)
+    assert world.follower.rollout
+    registry.assign(world.repository, world.releases[2])
+    world.run(until=lambda: world.follower.served is not None and world.follower.served.release.version == "v0.3.0")
+    assert [one.outcome for one in rollouts.read(world.follower.home)][:2] == ["begun", "interrupted"]
+    assert "2" * 64 not in rollouts.bad(world.follower.home)
+
+
+def test_only_the_keys_of_its_share_are_answered_by_it(world: World) -> None:
+    world.run(lambda: None, lambda: None)
+    assert world.follower.candidate
+    keys = [f"key{number}" for number in range(2000)]
+    taken = [key for key in keys if world.follower.serving(key) is world.follower.candidate]
+    assert 0.03 < len(taken) / len(keys) < 0.07
+    dies(world)
+    assert all(world.follower.serving(key) is world.follower.served for key in keys)  # before the next look, too
+
+
+def test_of_what_is_up_only_what_is_needed_stays(world: World) -> None:
+    world.run(*[world.well] * 20, until=lambda: world.prod == "v0.2.0")
+    registry.assign(world.repository, world.releases[2], CANARY)
+    world.run(*[world.well] * 20, until=lambda: world.prod == "v0.3.0")
+
+    async def settled() -> None:
+        for _ in range(3):
+            await world.follower.look()
+            await asyncio.sleep(0.15)
+
+    asyncio.run(settled())
+    assert set(world.follower.loaded.up) == {"2" * 64, "3" * 64}
+    assert world.stopped == ["v0.1.0"]
