@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
+from contextlib import suppress
 
 from nightshift.errors import AccessDenied, ParamsError, PortInUse
+
+LOWEST, HIGHEST, TRIES = 20_000, 32_700, 100
 
 
 def asked(variable: str, default: int) -> int:
@@ -28,8 +32,16 @@ def free(port: int, do: str) -> None:
             raise PortInUse("something else listens there", f"127.0.0.1:{port}", do) from None
 
 
-def unused() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def unused(count: int = 1) -> int:
+    """The first of `count` neighbouring ports that nothing listens on now.
+
+    From below the range that outgoing connections get theirs from (32768 on, ip(7)): a port of that range may be taken
+    by one, between this look and the server's start. Raises PortInUse when a hundred tries found none.
+    """
+    for _ in range(TRIES):
+        first = random.randrange(LOWEST, HIGHEST - count)
+        with suppress(PortInUse):
+            for one in range(first, first + count):
+                free(one, "")
+            return first
+    raise PortInUse("nothing is free there", f"127.0.0.1:{LOWEST} to {HIGHEST}", "stop something that listens there")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from nightshift import port
 
 ROOT = Path(__file__).resolve().parents[2]
 BRANCH = "nightly"
@@ -98,12 +99,4 @@ def make(folder: Path, home: Path, **environ: str) -> Project:
 
 def unused() -> int:
     """A port that is free, and the next one too."""
-    while True:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            try:
-                other.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
+    return port.unused(2)

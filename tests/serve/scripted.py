@@ -152,9 +152,9 @@ def endpoint(folder: Path, system: Path, slots: int = 1, **changed: Any) -> Iter
         turns = Turns(slots, settings.limits.queue, settings.limits.queue_s)
         served = follower.served = Served(RELEASE, System.open(system), [made], turns)
         gateway, public, admin = applications(follower, home, settings, Harm.read(ROOT / "include/policies/harm.yaml"))
-        first, second = port.unused(), port.unused()
+        first = port.unused(2)
         guard = protocol(settings.limits)
-        with _running([(public, first, guard), (admin, second, guard)], gateway.close) as [url, beside]:
+        with _running([(public, first, guard), (admin, first + 1, guard)], gateway.close) as [url, beside]:
             key = keys.create("test", tuple(SCOPES), ("public",), 1, time.time())
             front = gateway.front
             yield Endpoint(f"{url}/v1", beside, home, keys, key, script, served, follower, gateway, front)
