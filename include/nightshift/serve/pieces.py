@@ -30,6 +30,7 @@ class Piece:
         finish: why the choice ends with this piece; None while it goes on.
         usage: the engine's count of tokens, where it says one.
         more: other fields of the choice's delta (tool calls), as the engine said them.
+        tokens: chunks of the engine that its text came in.
     """
 
     index: int = 0
@@ -37,6 +38,7 @@ class Piece:
     finish: str | None = None
     usage: dict[str, int] | None = None
     more: dict[str, Any] | None = None
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,14 @@ async def pieces(
             said = await session.post(url, data=sent, headers=known)
         if said.status != 200:
             raise _broken()
+        rest = b""
         while True:
-            async with asyncio.timeout_at(begun + deadline):  # for each line: another task may read the next
-                line = await said.content.readline()
-            if not line:
+            async with asyncio.timeout_at(begun + deadline):  # for each read: another task may do the next
+                read = await said.content.readany()
+            if not read:
                 break
-            for piece in _read(line):
+            *lines, rest = (rest + read).split(b"\n")
+            for piece in _joined([piece for line in lines for piece in _read(line)]):
                 deadline = patience.total_s
                 ended = ended or piece.finish is not None
                 yield piece
@@ -98,6 +102,18 @@ def _read(line: bytes) -> list[Piece]:
     return [*found, Piece(usage=usage)] if usage else found
 
 
+def _joined(found: list[Piece]) -> list[Piece]:
+    """Pieces that came together, as few: a busy gateway cleans and sends a choice's text once, not token by token."""
+    made: list[Piece] = []
+    for one in found:
+        last = made[-1] if made else None
+        if last and last.index == one.index and not (last.finish or last.usage or last.more or one.usage or one.more):
+            made[-1] = Piece(one.index, last.text + one.text, one.finish, tokens=last.tokens + one.tokens)
+        else:
+            made.append(one)
+    return made
+
+
 def _piece(choice: dict[str, Any]) -> Piece:
     delta = choice.get("delta") or {}
     text = delta.get("content") if "delta" in choice else choice.get("text")
@@ -105,7 +121,7 @@ def _piece(choice: dict[str, Any]) -> Piece:
     if finish is not None and finish not in FINISHED:
         raise ValueError("an engine ended for a reason that is none")
     more = {name: value for name, value in delta.items() if name not in ("role", "content") and value}
-    return Piece(int(choice.get("index", 0)), str(text or ""), finish, None, more or None)
+    return Piece(int(choice.get("index", 0)), str(text or ""), finish, None, more or None, int(bool(text)))
 
 
 def _broken() -> Refused:

@@ -99,7 +99,7 @@ class Writing:
     usage: dict[str, int] | None = None
     first: float | None = None
     last: float = 0.0
-    tokens: int = 0  # pieces with text: the tokens of an engine that does not count them
+    tokens: int = 0  # chunks with text: the tokens of an engine that does not count them
 
     async def pieces(self) -> AsyncGenerator[Piece]:
         """What the client reads. Raises Refused where the engine breaks off."""
@@ -108,7 +108,7 @@ class Writing:
                 self.last = self.clock()
                 self.first = self.first or self.last
                 self.usage = piece.usage or self.usage
-                self.tokens += bool(piece.text)
+                self.tokens += piece.tokens
                 if read := self._read(piece):
                     yield read
                 if sum(one.early for one in self.choices.values()) == self.count:

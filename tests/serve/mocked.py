@@ -1,0 +1,172 @@
+"""The real gateway in a process of its own, in front of an engine of fixed speed in another: for load, drills and
+benchmarks.
+
+    python -m tests.serve.mocked engine PORT SLOTS TOKENS TOKEN_S
+    python -m tests.serve.mocked gateway PORT FOLDER ENGINE_PORT SLOTS [name=value …]
+
+The engine says TOKENS words, one every TOKEN_S seconds, to SLOTS at a time; that is all that it computes. The gateway
+serves a system without sections, so that what is measured is the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from nightshift import port
+from nightshift.answer import System
+from nightshift.engine import Engine
+from nightshift.serve import server
+from nightshift.serve.follow import Follower, Wanted
+from nightshift.serve.keys import Keys
+from nightshift.serve.outgoing import Harm
+from nightshift.serve.served import Served
+from nightshift.serve.turns import Turns
+from nightshift.serving import KeyLimits
+from tests.conftest import ROOT
+from tests.serve.scripted import ACCEPTS, RELEASE, _changed
+
+WIDE = KeyLimits(concurrency=10_000, requests_a_minute=10_000_000, tokens_a_minute=1_000_000_000)
+
+
+@dataclass
+class Mocked:
+    """A running gateway.
+
+    Args:
+        url: its public address, without /v1.
+        pid: of its process.
+    """
+
+    url: str
+    admin: str
+    engine: str
+    key: str
+    pid: int
+
+
+def engine(at: int, slots: int, tokens: int, token_s: float) -> None:
+    """Run the engine."""
+    free = asyncio.Semaphore(slots)
+
+    async def words() -> Any:
+        async with free:
+            for number in range(tokens):
+                await asyncio.sleep(token_s)
+                yield _chunk({"content": f"w{number} "}, None)
+            yield _chunk({}, "stop")
+            yield f"data: {json.dumps({'choices': [], 'usage': USAGE | {'completion_tokens': tokens}})}\n\n".encode()
+            yield b"data: [DONE]\n\n"
+
+    async def chat(request: Request) -> Any:
+        body = await request.json()
+        if body.get("stream"):
+            return StreamingResponse(words(), media_type="text/event-stream")
+        async with free:
+            await asyncio.sleep(tokens * token_s)
+        message = {"role": "assistant", "content": "".join(f"w{number} " for number in range(tokens))}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return JSONResponse(
+            {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": USAGE}
+        )
+
+    paths = ("/v1/chat/completions", "/v1/completions")
+    app = Starlette(routes=[Route(one, chat, methods=["POST"]) for one in paths])
+    uvicorn.run(app, host="127.0.0.1", port=at, log_level="error", access_log=False)
+
+
+ABOUT: dict[str, Any] = {"id": "x", "created": 0, "model": "m"}
+USAGE = {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}
+
+
+def _chunk(delta: dict[str, str], finish: str | None) -> bytes:
+    said = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+    return (
+        f"data: {json.dumps(said | {'choices': [{'index': 0, 'delta': delta, 'finish_reason': finish}]})}\n\n".encode()
+    )
+
+
+def gateway(at: int, folder: Path, engine_at: int, slots: int, changed: dict[str, Any]) -> None:
+    """Run the gateway in front of the engine."""
+    settings = _changed(server.Settings.read(ROOT), {"key": WIDE} | changed)
+    home = folder / "home"
+    follower = Follower(folder, home, folder / "state", 1, lambda _: None)
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    made = Engine(child, f"http://127.0.0.1:{engine_at}", "m", folder / "scratch", {}, slots)
+    made.accepts = ACCEPTS
+    system = System.open(folder / "plain")
+    system.settings["sections"] = 0
+    turns = Turns(slots, settings.limits.queue, settings.limits.queue_s)
+    follower.served = Served(RELEASE, system, [made], turns)
+    follower.wanted, follower.looked = Wanted(RELEASE), True
+
+    async def stay() -> None:
+        await asyncio.sleep(10**6)
+
+    follower.follow = stay  # type: ignore[method-assign]
+    harm = Harm.read(ROOT / server.HARM)
+    with asyncio.Runner(loop_factory=server.loop) as runner:
+        runner.run(server._run(follower, home, at, settings, harm))
+
+
+@contextmanager
+def running(folder: Path, slots: int = 8, tokens: int = 10, token_s: float = 0.01, **changed: Any) -> Iterator[Mocked]:
+    """Both, in processes of their own; `folder` holds a system `plain`; `changed` are limits and rails by name."""
+    first, beside = port.unused(2), port.unused()
+    scopes = ("infer:chat", "infer:completions", "models:read", "metrics:read")
+    key = Keys(folder / "home").create("load", scopes, ("public",), 1, time.time())
+    told = [f"{name}={json.dumps(value)}" for name, value in changed.items()]
+    words: list[list[Any]] = [
+        ["engine", beside, slots, tokens, token_s],
+        ["gateway", first, folder, beside, slots, *told],
+    ]
+    env = os.environ | {"PYTHONPATH": f"{ROOT / 'include'}{os.pathsep}{ROOT}"}
+    program = [sys.executable, "-m", "tests.serve.mocked"]
+    children = [subprocess.Popen([*program, *map(str, one)], cwd=ROOT, env=env) for one in words]
+    try:
+        for at, path in ((beside, "/"), (first, "/healthz")):
+            _until_up(f"http://127.0.0.1:{at}{path}")
+        url = f"http://127.0.0.1:{first}"
+        yield Mocked(url, f"http://127.0.0.1:{first + 1}", f"http://127.0.0.1:{beside}", key, children[1].pid)
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait(60)
+
+
+def _until_up(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(url, timeout=5)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(url)
+
+
+if __name__ == "__main__":
+    kind, *rest = sys.argv[1:]
+    if kind == "engine":
+        engine(int(rest[0]), int(rest[1]), int(rest[2]), float(rest[3]))
+    else:
+        settings = {name: json.loads(value) for name, _, value in (one.partition("=") for one in rest[4:])}
+        gateway(int(rest[0]), Path(rest[1]), int(rest[2]), int(rest[3]), settings)
