@@ -161,7 +161,7 @@ def test_every_stage_module_is_a_stage_and_the_other_way_round() -> None:
 def test_every_section_is_read_by_a_stage_or_by_what_runs_beside_it() -> None:
     read = {name for stage in STAGES for name in sections(module(stage))}
     left = set(params.sections()) - read
-    assert {one for one in left if not one.startswith("serve.")} == {"night"}
+    assert {one for one in left if not one.startswith("serve.")} == {"night", "traces"}
     assert not any(one.startswith("serve.") for one in read)  # another limit of the endpoint reruns nothing
 
 

@@ -47,7 +47,8 @@ S = TypeVar("S", bound=Section)
 def sections() -> dict[str, type[Section]]:
     """Every section that params.yaml may hold, by name."""
     import nightshift.sections
-    import nightshift.serving  # noqa: F401  they define them
+    import nightshift.serving
+    import nightshift.tracing  # noqa: F401  they define them
 
     return {cls.name: cls for cls in Section.__subclasses__()}
 

@@ -1,0 +1,72 @@
+"""Lines are bounded by bytes and by age, and a torn one harms no other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+from nightshift import segments
+from nightshift.segments import DAY_S, Segments
+
+NOW = 1_790_000_000.0
+
+
+def test_old_files_go_by_bytes(tmp_path: Path) -> None:
+    kept = Segments(tmp_path, "gateway", segment_bytes=1000, total_bytes=5000)
+    for second in range(400):
+        kept.append(b"x" * 99 + b"\n", NOW + second)
+    found = segments.files(tmp_path)
+    assert sum(path.stat().st_size for path in found) <= 5000 + 1100
+    assert len(found) > 3
+    assert next(segments.lines(found[-1])) == b"x" * 99
+
+
+def test_old_files_go_by_age_and_others_stay(tmp_path: Path) -> None:
+    old, other = Segments(tmp_path, "gateway", days=2), Segments(tmp_path, "stage", days=9)
+    for one in (old, other):
+        one.append(b"old\n", NOW)
+    for path in segments.files(tmp_path):
+        os.utime(path, (NOW, NOW))
+    for one in (old, other):
+        one.append(b"new\n", NOW + 3 * DAY_S)
+    assert [path.read_bytes() for path in segments.files(tmp_path, "gateway")] == [b"new\n"]
+    assert [path.read_bytes() for path in segments.files(tmp_path, "stage")] == [b"old\n", b"new\n"]
+
+
+def test_a_file_is_gone_on_with_and_a_torn_line_is_closed(tmp_path: Path) -> None:
+    Segments(tmp_path, "gateway").append(b"one\n", NOW)
+    (path,) = segments.files(tmp_path)
+    with path.open("ab") as torn:
+        torn.write(b"tw")  # the machine died here
+    assert list(segments.lines(path)) == [b"one"]
+    Segments(tmp_path, "gateway").append(b"three\n", NOW + 1)
+    assert segments.files(tmp_path) == [path]
+    assert list(segments.lines(path)) == [b"three", b"tw", b"one"]
+    assert list(segments.lines(path, b"thr")) == [b"three"]
+    assert list(segments.lines(path, b"e")) == [b"three", b"one"]
+
+
+def test_a_file_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
+    kept = Segments(tmp_path / "traces", "gateway")
+    kept.append(b"one\n", NOW)
+    segments.files(tmp_path / "traces")[0].unlink()
+    kept.append(b"two\n", NOW + 1)
+    assert list(segments.lines(segments.files(tmp_path / "traces")[0])) == [b"two"]
+
+
+def _append(folder: Path, word: bytes) -> None:
+    kept = Segments(folder, "stage", segment_bytes=4096)
+    for place in range(200):
+        kept.append(word * 50 + b"\n", NOW + place)
+
+
+def test_processes_append_whole_lines_side_by_side(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    todo = [context.Process(target=_append, args=(tmp_path, word)) for word in (b"a", b"b", b"c")]
+    for one in todo:
+        one.start()
+    for one in todo:
+        one.join()
+    found = [line for path in segments.files(tmp_path) for line in segments.lines(path)]
+    assert sorted(found) == sorted(word * 50 for word in (b"a", b"b", b"c") for _ in range(200))
