@@ -23,10 +23,10 @@ def untouched() -> object:
     logger.handlers[:], logger.level, logger.propagate = before
 
 
-def said(monkeypatch: pytest.MonkeyPatch, form: str, **about: str) -> tuple[io.StringIO, logging.Logger]:
+def said(monkeypatch: pytest.MonkeyPatch, form: str, run: str = "") -> tuple[io.StringIO, logging.Logger]:
     monkeypatch.setenv(logs.VARIABLE, form)
     out = io.StringIO()
-    logs.set_up("gateway", out, **about)
+    logs.set_up("gateway", out, run)
     return out, logging.getLogger("nightshift.serve")
 
 

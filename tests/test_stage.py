@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nightshift import stage
+from nightshift import otlp, segments, stage
 from nightshift.memo import Count, Memo
 
 STAGE = '''
@@ -27,8 +28,10 @@ def run(source: Path, out: Path, params: Split, work: Work):
         raise DataRefused("it is bad", str(source), "mend it")
     if text == "later":
         raise StorageError("the store is away", "s3://x", "it will be tried again")
+    if text == "bug":
+        raise KeyError("it")
     known = work.memo("test.length", [1])
-    (size,) = known.map([text], lambda todo: [len(text)])
+    (size,) = known.map([text], lambda todo: [len(text) for _ in work.progress(todo, "texts")])
     commit.file(out, text)
     return {"share": params.test / 3, "size": size}
 
@@ -128,3 +131,47 @@ def test_a_stage_gives_way_to_an_endpoint_that_serves(tmp_path: Path) -> None:
     assert lowered() == stage.NICE
     (tmp_path / stage.SERVING).write_text("{")
     assert lowered() == 0
+
+
+def spans_of(home: Path) -> list[dict[str, Any]]:
+    return [span for path in segments.files(home / "traces") for one in segments.lines(path) for span in otlp.read(one)]
+
+
+def test_a_stage_is_one_span_of_its_nights_trace(project: Path, root: Path) -> None:
+    home = project / "home"
+    home.mkdir()
+    for text in ("fine", "refuse", "bug"):
+        (project / "in.txt").write_text(text)
+        run(project, root, NIGHTSHIFT_HOME=str(home), DVC_AIRFLOW_RUN="manual-2026-11-26T00-45-19")
+    bug, refused, ran = spans_of(home)
+    assert {one["trace"] for one in (ran, refused, bug)} == {ran["trace"]}
+    assert ran["attributes"] == {
+        "nightshift.stage": "one",
+        "nightshift.run": "manual-2026-11-26T00-45-19",
+        "nightshift.outcome": "ran",
+        "nightshift.exit.code": 0,
+        "nightshift.work.computed": 1,
+        "nightshift.work.reused": 0,
+    }
+    assert [one["failed"] for one in (ran, refused, bug)] == [False, True, True]
+    assert refused["attributes"]["nightshift.exit.code"] == 12
+    assert bug["attributes"]["error.type"] == "KeyError"
+
+
+def test_a_stage_makes_no_home_and_the_same_bytes_with_one(project: Path, root: Path) -> None:
+    run(project, root, NIGHTSHIFT_HOME=str(project / "home"))
+    assert not (project / "home").exists()
+    before = {path.name: path.read_bytes() for path in (project / "out.txt", project / "metrics" / "one.json")}
+    (project / "home").mkdir()
+    run(project, root, NIGHTSHIFT_HOME=str(project / "home"))
+    assert len(spans_of(project / "home")) == 1
+    assert before == {path.name: path.read_bytes() for path in (project / "out.txt", project / "metrics" / "one.json")}
+
+
+def test_progress_is_json_where_it_is_asked_for(project: Path, root: Path) -> None:
+    plain = run(project, root).stderr
+    assert plain == "one: 1 of 1 texts\n"
+    (project / "in.txt").write_text("another")
+    said = json.loads(run(project, root, NIGHTSHIFT_LOGS="json", DVC_AIRFLOW_RUN="manual-1").stderr)
+    assert (said["service"], said["run"], said["message"]) == ("one", "manual-1", "1 of 1 texts")
+    assert len(said["trace"]) == 32

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import content, params, segments, tracing
+from nightshift import content, params, segments, spans, tracing
 from nightshift.errors import ParamsError
 from nightshift.tracing import Traces
 
@@ -22,7 +22,7 @@ def test_by_default_traces_stay_here_without_a_word(root: Path, tmp_path: Path) 
     with tracer.request("chat") as trace:
         trace.content("Who oils the pump?", "The keeper.")
     tracer.close()
-    (path,) = segments.files(tmp_path / tracing.FOLDER)
+    (path,) = segments.files(tmp_path / spans.FOLDER)
     assert trace.trace_id.encode() in path.read_bytes()
     assert b"pump" not in path.read_bytes()
     assert set(tracer.counts()) == {"file"}
@@ -33,14 +33,14 @@ def test_words_are_kept_where_they_are_asked_for(root: Path, tmp_path: Path) -> 
     with tracer.request("chat") as trace:
         trace.content("Who oils the pump?", "The keeper.")
     tracer.close()
-    assert content.find(tmp_path / tracing.FOLDER, trace.trace_id) is not None
+    assert content.find(tmp_path / spans.FOLDER, trace.trace_id) is not None
     assert set(tracer.counts()) == {"file", "content"}
 
 
 def test_a_home_has_one_secret_for_pseudonyms(root: Path, tmp_path: Path) -> None:
     names = [tracing.tracer(tmp_path, section(root), "gateway").pseudonym("anna") for _ in range(2)]
     assert names[0] == names[1]
-    assert (tmp_path / tracing.FOLDER / tracing.SECRET).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / spans.FOLDER / tracing.SECRET).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(

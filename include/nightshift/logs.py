@@ -26,12 +26,12 @@ class JsonLines(logging.Formatter):
 
     Args:
         service: gateway, stage.
-        about: more of what every line says, such as the run.
+        run: the night that this process is of; "" for none.
     """
 
-    def __init__(self, service: str, **about: str) -> None:
+    def __init__(self, service: str, run: str = "") -> None:
         super().__init__()
-        self.about = {"service": service} | about
+        self.about = {"service": service} | ({"run": run} if run else {})
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
@@ -56,10 +56,10 @@ class Plain(logging.Formatter):
         super().__init__(f"{service}: %(message)s")
 
 
-def set_up(service: str, out: IO[str] | None = None, **about: str) -> logging.Logger:
+def set_up(service: str, out: IO[str] | None = None, run: str = "") -> logging.Logger:
     """The logger of this process, writing to stderr in the form that NIGHTSHIFT_LOGS asks for; once is enough."""
     handler = logging.StreamHandler(out or sys.stderr)
-    handler.setFormatter(JsonLines(service, **about) if as_json() else Plain(service))
+    handler.setFormatter(JsonLines(service, run) if as_json() else Plain(service))
     logger = logging.getLogger(NAME)
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)

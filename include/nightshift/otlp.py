@@ -117,6 +117,24 @@ class Background:
 
 
 @dataclass
+class Direct:
+    """An outlet without a queue: for a process that has one trace, at its end."""
+
+    sink: Sink
+
+    def put(self, trace: Trace) -> None:
+        """Hand it to the sink now."""
+        self.sink.send([trace])
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """What the sink lost."""
+        return {self.sink.name: {"failed": self.sink.failed}}
+
+    def close(self) -> None:
+        """Nothing waits."""
+
+
+@dataclass
 class FileSink:
     """Appends every trace to a local file; a disk that is full loses them and says so once."""
 

@@ -37,8 +37,10 @@ from typing import Any, Protocol
 SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
 SCOPE, VERSION = "nightshift", "1"  # VERSION: of nightshift.* below; raised when one changes its meaning
 SERVER, CLIENT, INTERNAL = 2, 3, 1  # SpanKind of OTLP
+FOLDER = "traces"  # in NIGHTSHIFT_HOME
 ROUTES = ("chat", "completions", "embeddings", "feedback", "models")
 STEPS = {"retrieve": INTERNAL, "prompt": INTERNAL, "engine": CLIENT, "scrub": INTERNAL}
+_RANDOM = random.Random()  # of ids alone: what a stage seeds is another
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
@@ -143,7 +145,7 @@ class Step:
     def __init__(self, name: str, kind: int, clock: Clock) -> None:
         self.name, self.kind, self.clock = name, kind, clock
         self.start_ns, self.end_ns = clock.now() + clock.offset, 0
-        self.id = random.getrandbits(64) or 1
+        self.id = _RANDOM.getrandbits(64) or 1
         self.attributes: dict[str, Any] = {}
         self.failed = False
 
@@ -256,10 +258,14 @@ class Tracer:
     def request(self, route: str, traceparent: str | None = None) -> Trace:
         """Begin the trace of a request; it goes on with the caller's where that header is one."""
         trace, parent = parsed(traceparent)
-        trace = trace or random.getrandbits(128) or 1
-        keeps = self.content > 0 and (trace & 0xFFFFFFFF) < self.content * 2**32
-        made = Trace(route, SERVER, self, trace, parent, keeps)
+        made = self.begin(route, SERVER, trace or _RANDOM.getrandbits(128) or 1, parent)
         made.attributes["route"] = route
+        return made
+
+    def begin(self, name: str, kind: int, trace: int, parent: int | None) -> Trace:
+        """Begin a root span of this process, and make it the one that log lines here are of."""
+        keeps = self.content > 0 and (trace & 0xFFFFFFFF) < self.content * 2**32
+        made = Trace(name, kind, self, trace, parent, keeps)
         CURRENT.set(made)
         return made
 
@@ -295,6 +301,14 @@ class Tracer:
         """Write what waits, and end the outlets."""
         for outlet in self.outlets:
             outlet.close()
+
+
+def night_of(run: str) -> tuple[int, int | None]:
+    """Trace and root span of a night's stages, from its run's name; a trace of its own for a stage without a night."""
+    if not run:
+        return _RANDOM.getrandbits(128) or 1, None
+    digest = hashlib.sha256(run.encode()).digest()
+    return int.from_bytes(digest[:16]) or 1, int.from_bytes(digest[16:24]) or 1
 
 
 def parsed(traceparent: str | None) -> tuple[int, int | None]:

@@ -1,7 +1,7 @@
 """The border of a stage: everything that one stage's `run` needs from outside, read in one place.
 
 `main(run)` reads the paths from the command line and the sections that `run` asks for (by its type hints) from
-params.yaml, times nothing into outs, writes `metrics/<stage>.json` from what `run` returns,
+params.yaml, times nothing into outs, writes `metrics/<stage>.json` from what `run` returns and one OpenTelemetry span,
 and turns an error into its sentence, its exit code and an entry in the outcome file that the engine reads. It refuses
 another checkout's code.
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import logging
 import os
 import random
 import sys
@@ -26,9 +27,12 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from nightshift import checkout, commit, params
+from nightshift import checkout, commit, logs, params
 from nightshift.errors import UsageError, known, tell
 from nightshift.memo import Count, Memo
+from nightshift.otlp import Direct, FileSink
+from nightshift.segments import Segments
+from nightshift.spans import FOLDER, INTERNAL, Trace, Tracer, night_of
 
 T = TypeVar("T")
 Metrics = Mapping[str, Any]
@@ -36,6 +40,7 @@ Metrics = Mapping[str, Any]
 # read 330 tokens a second with a model of 135 M parameters, and 40 in a loop. Read when torch is loaded
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+log = logging.getLogger("nightshift.stage")
 SERVING = "serve.json"  # in the state folder: the process of an endpoint that runs (serve/local.py)
 NICE = 10  # steps of priority that a stage gives way to an endpoint by
 
@@ -77,8 +82,11 @@ class Work:
         for number, item in enumerate(items, 1):
             yield item
             if number % step == 0 or number == size:
-                line = f"{self.stage}: {number:,}{f' of {size:,}' if size else ''} {unit}".rstrip()
-                print(f"\r{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+                line = f"{number:,}{f' of {size:,}' if size else ''} {unit}".rstrip()
+                if terminal:
+                    print(f"\r{self.stage}: {line}", end="", file=sys.stderr, flush=True)
+                else:
+                    log.info(line)
         if terminal:
             print(file=sys.stderr)
 
@@ -89,6 +97,21 @@ def main(run: Callable[..., Metrics]) -> None:
     name = os.environ.get("DVC_STAGE", Path(sys.argv[0]).stem).rpartition(":")[2]
     state = checkout.folder("NIGHTSHIFT_STATE", root / ".nightshift")
     work = Work(name, state, checkout.folder("NIGHTSHIFT_SOURCES", root))
+    with _traced(name, checkout.folder("NIGHTSHIFT_HOME", root / "var")) as trace:
+        code, outcome = _ran(run, root, work)
+        said = {"outcome": outcome.get("outcome", "ran"), "code": code}
+        trace.set(**said, computed=work.count.computed, reused=work.count.reused)
+        trace.failed = code != 0
+    if target := os.environ.get("DVC_AIRFLOW_OUTCOME"):
+        with suppress(OSError):  # on a full disk the sentence on stderr and the exit code must do
+            Path(target).write_text(json.dumps(outcome), encoding="utf-8")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _ran(run: Callable[..., Metrics], root: Path, work: Work) -> tuple[int, dict[str, Any]]:
+    """Run it and write its metrics: exit code, and what the engine is told. Raises what is a bug of ours."""
     outcome: dict[str, Any] = {}
     code = 0
     try:
@@ -98,20 +121,28 @@ def main(run: Callable[..., Metrics]) -> None:
         os.environ |= WAITING
         arguments = _arguments(run, sys.argv[1:], work)
         metrics = run(**arguments)
-        commit.file(Path("metrics") / f"{name.replace('@', '/')}.json", commit.dumps(_rounded(metrics)))
+        commit.file(Path("metrics") / f"{work.stage.replace('@', '/')}.json", commit.dumps(_rounded(metrics)))
     except Exception as error:
         found = known(error)
-        if found is None:  # a bug of ours: its traceback is what helps
+        if found is None:  # its traceback is what helps
             raise
-        code = tell(name, found)
+        code = tell(work.stage, found)
         outcome = {"outcome": "storage" if found.retry else "refused", "sentence": str(found), "code": code}
-    outcome |= {"work": vars(work.count), "resumed_from": work.resumed_from}
-    if target := os.environ.get("DVC_AIRFLOW_OUTCOME"):
-        with suppress(OSError):  # on a full disk the sentence on stderr and the exit code must do
-            Path(target).write_text(json.dumps(outcome), encoding="utf-8")
-    sys.stderr.flush()
-    sys.stdout.flush()
-    sys.exit(code)
+    return code, outcome | {"work": vars(work.count), "resumed_from": work.resumed_from}
+
+
+def _traced(name: str, home: Path) -> Trace:
+    """The stage's one span: below its night's trace, in a file of the home that is there; a stage makes no home.
+
+    Written when the stage is over, and never read by one: nothing of it is in an out.
+    """
+    night = os.environ.get("DVC_AIRFLOW_RUN", "")
+    logs.set_up(name, run=night)
+    kept = Segments(home / FOLDER, "stage")
+    tracer = Tracer("nightshift-stage", [Direct(FileSink(kept))] if home.is_dir() else [])
+    trace = tracer.begin("stage", INTERNAL, *night_of(night))
+    trace.set(stage=name, run=night or None)
+    return trace
 
 
 def seed(number: int) -> None:

@@ -20,9 +20,8 @@ from nightshift.otlp import Background, FileSink
 from nightshift.otlp_http import HttpSink
 from nightshift.params import Section, Strict
 from nightshift.segments import Segments
-from nightshift.spans import Outlet, Tracer
+from nightshift.spans import FOLDER, Outlet, Tracer
 
-FOLDER = "traces"  # in NIGHTSHIFT_HOME
 SECRET = "pseudonyms.key"  # in FOLDER: under what users' and sessions' names are hashed
 Address = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
 

@@ -195,7 +195,8 @@ class Attempt:
         made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
         deps = [dep for dep in self.stage.deps if any(_inside(dep, path) for path in made)]
         env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
-        env |= {"DVC_AIRFLOW_OUTCOME": str(self.job / "outcome.json"), "PYTHONUNBUFFERED": "1"}
+        env |= {"DVC_AIRFLOW_OUTCOME": str(self.job / "outcome.json"), "DVC_AIRFLOW_RUN": self.night.run}
+        env |= {"PYTHONUNBUFFERED": "1"}
         job = {"clone": str(clone), "stage": self.stage.name, "deps": deps, "env": env, "push": _remote(clone)}
         job |= {"cache": str(self.cache), "needed": self._needed(made), "own": self._own()}
         (self.job / "job.json").write_text(json.dumps(job), encoding="utf-8")
