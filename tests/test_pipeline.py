@@ -177,7 +177,7 @@ def test_every_profile_holds_the_same_keys() -> None:
 
 
 def test_the_lifecycle_packages_do_not_import_one_another() -> None:
-    packages = ("data", "pretrain", "base", "adapt", "evaluate", "release", "serve")
+    packages = ("data", "pretrain", "base", "adapt", "evaluate", "release", "serve", "watch", "integrations")
     wrong = []
     for path in (INCLUDE / "nightshift").rglob("*.py"):
         name = ".".join(path.relative_to(INCLUDE).with_suffix("").parts)

@@ -14,7 +14,8 @@
     ├── PortInUse          19  something else listens there
     ├── NightBroke         20  the night ended without a verdict
     ├── ModelUnsafe        21  a pickle, remote code, or a model that cannot be loaded as plain weights
-    └── AccessDenied       22  a key or a right is missing
+    ├── AccessDenied       22  a key or a right is missing
+    └── NotKept            23  a trace, or the words of one, that is not kept, or is no more
 
 A sentence says what is wrong, where (file and line where there is one), and what to do. A refusal is final; a
 StorageError may be tried again. What the operating system refuses is one of these too (`known`); what is none of them
@@ -135,6 +136,12 @@ class AccessDenied(NightshiftError):
     """A key or a right that is missing."""
 
     code = 22
+
+
+class NotKept(NightshiftError):
+    """A trace, or the words of one, that was never written down or is gone."""
+
+    code = 23
 
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

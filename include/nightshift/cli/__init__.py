@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli import endpoint, keys, nights, values
+from nightshift.cli import endpoint, keys, nights, values, watching
 from nightshift.errors import UsageError, known, tell
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.command()(values.profile)
 app.command()(values.side)
 app.command()(nights.pull)
 app.command()(nights.approve)
+app.command()(watching.trace)
+app.command()(watching.replay)
 app.add_typer(keys.app, name="keys")
 
 

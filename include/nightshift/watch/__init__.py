@@ -1,0 +1,1 @@
+"""What watches a release that serves: its traces, its objectives, its answers."""
