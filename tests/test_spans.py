@@ -217,10 +217,10 @@ class Stuck:
     def __init__(self) -> None:
         self.asked, self.go = threading.Event(), threading.Event()
 
-    def send(self, traces: list[Trace]) -> float:
+    def send(self, todo: list[Trace]) -> float:
         self.asked.set()
         self.go.wait(10)
-        traces.clear()
+        todo.clear()
         return 0.0
 
 
@@ -245,7 +245,7 @@ class Buggy:
 
     name, failed = "buggy", 0
 
-    def send(self, traces: list[Trace]) -> float:
+    def send(self, todo: list[Trace]) -> float:
         raise TypeError("a bug")
 
 

@@ -31,10 +31,10 @@ class ContentSink:
     name: str = SERVICE
     failed: int = 0
 
-    def send(self, traces: list[Trace]) -> float:
+    def send(self, todo: list[Trace]) -> float:
         """Mask and write them."""
-        kept = [one for one in traces if one.question or one.answer]
-        traces.clear()
+        kept = [one for one in todo if one.question or one.answer]
+        todo.clear()
         try:
             if kept:
                 self.segments.append(b"".join(_line(one) for one in kept), self.now())

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from nightshift.segments import Segments
 from nightshift.spans import SCHEMA_URL, SCOPE, VERSION, Step, Trace
@@ -24,38 +24,39 @@ from nightshift.spans import SCHEMA_URL, SCOPE, VERSION, Step, Trace
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-BATCH = 128  # traces that a sink is given at once, at most
+T = TypeVar("T")
+BATCH = 128  # that a sink is given at once, at most
 EVERY_S = 0.5  # between two looks at a queue that is not full
 LAST_S = 5.0  # for what waits when the process ends
 log = logging.getLogger("nightshift.traces")
 
 
-class Sink(Protocol):
-    """Takes traces, in a thread of its own."""
+class Sink(Protocol[T]):
+    """Takes traces (or ratings of them), in a thread of its own."""
 
     name: str
-    failed: int  # traces that it could not take, for good
+    failed: int  # those that it could not take, for good
 
-    def send(self, traces: list[Trace]) -> float:
-        """Take traces out of the list, once they are sent or lost; seconds after which to offer what is left."""
+    def send(self, todo: list[T]) -> float:
+        """Take from the list what is sent or lost; seconds after which to offer what is left."""
 
 
-class Background:
+class Background(Generic[T]):
     """An outlet with a bounded queue: what comes while it is full pushes the oldest out, which is counted."""
 
-    def __init__(self, sink: Sink, queue: int, every_s: float = EVERY_S) -> None:
+    def __init__(self, sink: Sink[T], queue: int, every_s: float = EVERY_S) -> None:
         self.sink, self.every_s = sink, every_s
         self.sent = self.dropped = 0
-        self._queue: deque[Trace] = deque(maxlen=queue)
+        self._queue: deque[T] = deque(maxlen=queue)
         self._wake, self._closing = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name=f"traces-{sink.name}", daemon=True)
         self._thread.start()
 
-    def put(self, trace: Trace) -> None:
-        """Queue a trace: a microsecond, whatever the sink does."""
+    def put(self, one: T) -> None:
+        """Queue one: a microsecond, whatever the sink does."""
         if len(self._queue) == self._queue.maxlen:
             self.dropped += 1
-        self._queue.append(trace)
+        self._queue.append(one)
         if len(self._queue) >= BATCH and not self._wake.is_set():
             self._wake.set()
 
@@ -97,7 +98,7 @@ class Background:
             if not self._closing:
                 self._wake.clear()
 
-    def _send(self, batch: list[Trace]) -> float:
+    def _send(self, batch: list[T]) -> float:
         size, failed = len(batch), self.sink.failed
         try:
             return self.sink.send(batch)
@@ -109,8 +110,8 @@ class Background:
         finally:
             self.sent += size - len(batch) - (self.sink.failed - failed)
 
-    def _taken(self) -> list[Trace]:
-        batch: list[Trace] = []
+    def _taken(self) -> list[T]:
+        batch: list[T] = []
         while self._queue and len(batch) < BATCH:
             batch.append(self._queue.popleft())
         return batch
@@ -120,7 +121,7 @@ class Background:
 class Direct:
     """An outlet without a queue: for a process that has one trace, at its end."""
 
-    sink: Sink
+    sink: Sink[Trace]
 
     def put(self, trace: Trace) -> None:
         """Hand it to the sink now."""
@@ -143,15 +144,15 @@ class FileSink:
     name: str = "file"
     failed: int = 0
 
-    def send(self, traces: list[Trace]) -> float:
+    def send(self, todo: list[Trace]) -> float:
         """Write them."""
         try:
-            self.segments.append(b"".join(line(one) for one in traces), self.now())
+            self.segments.append(b"".join(line(one) for one in todo), self.now())
         except OSError as error:
             if not self.failed:
                 log.warning("traces cannot be written: %s", error.strerror)
-            self.failed += len(traces)
-        traces.clear()
+            self.failed += len(todo)
+        todo.clear()
         return 0.0
 
 

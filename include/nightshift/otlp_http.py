@@ -51,11 +51,11 @@ class HttpSink:
     _said: set[str] = field(default_factory=set)
     _client: httpx.Client | None = None
 
-    def send(self, traces: list[Trace]) -> float:
+    def send(self, todo: list[Trace]) -> float:
         """Send them, from the first on; seconds to wait before the rest, where the sink is away or busy."""
-        size = len(traces)
-        while traces:
-            batch = traces[:size]
+        size = len(todo)
+        while todo:
+            batch = todo[:size]
             status, wait = self._post(batch)
             if status in AGAIN or status == 0:
                 self._tries += 1
@@ -68,7 +68,7 @@ class HttpSink:
             if status >= 300:
                 self.failed += len(batch)
                 self._say(f"it refused traces ({status})")
-            del traces[: len(batch)]
+            del todo[: len(batch)]
             size *= 2
         return 0.0
 

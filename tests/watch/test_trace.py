@@ -129,9 +129,7 @@ def test_a_release_of_another_repository_is_a_sentence(project: Released, tracer
     assert "no version has the release 999999999999" in ended.stderr
 
 
-def test_a_table_that_is_gone_is_a_sentence_after_what_is_known(
-    project: Released, tracer: Tracer, tmp_path: Path
-) -> None:
+def test_a_table_that_is_gone_is_a_sentence(project: Released, tracer: Tracer, tmp_path: Path) -> None:
     noted = asked(project, tracer)
     cache = project.folder / ".dvc" / "cache"
     shutil.move(cache, tmp_path / "cache")

@@ -1,1 +1,1 @@
-"""What watches a release that serves: its traces, its objectives, its answers."""
+"""The morning after: alerts, nights, drift and accuracy, one report a release, messages and rules for others."""

@@ -10,20 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from nightshift import documents, otlp, registry, segments
-from nightshift.errors import NotKept, RepositoryError, StorageError, UsageError
+from nightshift.errors import NotKept, RepositoryError, UsageError
+from nightshift.past import Past
 from nightshift.spans import NAMES
 
 TABLES = ("data/unique", "data/clean", "data/raw")  # from what is searched back to what was read
@@ -120,44 +116,6 @@ class Walked:
         return self.rows[0]
 
 
-class Past:
-    """One commit's outs, read through DVC: from the cache, or a remote."""
-
-    def __init__(self, repository: Path, at: str) -> None:
-        self.repository, self.at = repository, at
-
-    @cached_property
-    def files(self) -> Any:
-        """DVC's file system of the commit."""
-        from dvc.api import DVCFileSystem
-
-        with self._told("dvc.yaml"):
-            return DVCFileSystem(str(self.repository), rev=self.at)
-
-    def read(self, path: str) -> bytes:
-        """One file. Raises StorageError where it is not to be had."""
-        files = self.files
-        with self._told(path):
-            return bytes(files.read_bytes(path))
-
-    def rows(self, table: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The rows of a section table with these ids."""
-        held = pl.scan_parquet(BytesIO(self.read(f"{table}/rows.parquet"))).filter(pl.col("id").is_in(list(ids)))
-        return {row["id"]: row for row in held.collect().iter_rows(named=True)}
-
-    @contextmanager
-    def _told(self, path: str) -> Iterator[None]:
-        from dvc.exceptions import DvcException
-        from dvc_data.index import DataIndexDirError
-
-        try:
-            yield
-        except (DvcException, DataIndexDirError, OSError) as error:
-            said = str(error) or type(error).__name__
-            what = f"it is not to be had of commit {self.at[:10]} ({said})"
-            raise StorageError(what, path, "`dvc fetch` it from the remote, or run that night again") from None
-
-
 def origin(repository: Path, asked: Asked) -> tuple[Origin, Past]:
     """The release that answered. Raises RepositoryError for one that this repository does not know, StorageError."""
     digest = str(asked.said.get("release", ""))
@@ -169,13 +127,13 @@ def origin(repository: Path, asked: Asked) -> tuple[Origin, Past]:
     past = Past(repository, at)
     facts = json.loads(past.read("release/facts.json"))
     version = known.version if known else str(asked.said.get("version", ""))
-    subject = _git(repository, "log", "-1", "--format=%s", at).decode(errors="replace")
+    subject = past.git("log", "-1", "--format=%s").decode(errors="replace")
     made = Origin(
         version,
         digest,
         at,
         subject.partition(":")[0],
-        _prompt_file(repository, at, asked),
+        _prompt_file(past, asked),
         facts["tables"]["unique"],
         json.loads(past.read("release/lineage.json")),
     )
@@ -199,16 +157,11 @@ def walk(past: Past, sections: Sequence[tuple[str, float]]) -> list[Walked]:
     return [Walked(id, score, rows[id], files.get(wanted.get(id, ""))) for id, score in sections if rows[id]]
 
 
-def _prompt_file(repository: Path, at: str, asked: Asked) -> str | None:
+def _prompt_file(past: Past, asked: Asked) -> str | None:
     """The file of include/prompts that is the prompt, at the release's commit."""
-    name, digest = asked.said.get("prompt_name"), asked.said.get("prompt")
-    path = f"include/prompts/{name}.yaml"
-    content = _git(repository, "show", f"{at}:{path}")
-    return path if content and hashlib.sha256(content).hexdigest() == digest else None
-
-
-def _git(repository: Path, *words: str) -> bytes:
-    return subprocess.run(["git", "-C", str(repository), *words], capture_output=True, check=False).stdout
+    path = f"include/prompts/{asked.said.get('prompt_name')}.yaml"
+    content = past.git_file(path)
+    return path if content and hashlib.sha256(content).hexdigest() == asked.said.get("prompt") else None
 
 
 def _time(path: Path) -> str:
