@@ -115,6 +115,7 @@ def test_a_later_version_of_traceparent_is_read_as_this_one() -> None:
 def test_a_span_ends_once_and_ends_what_is_open() -> None:
     kept = Kept()
     trace = Tracer("x", [kept]).request("chat")
+    trace.set(key="abcdefghij")
     step = trace.step("engine")
     trace.end()
     trace.end()
@@ -125,6 +126,7 @@ def test_a_span_ends_once_and_ends_what_is_open() -> None:
 def test_an_exception_leaves_the_name_of_its_class_and_not_its_words() -> None:
     kept = Kept()
     with pytest.raises(ValueError), Tracer("x", [kept]).request("chat") as trace, trace.step("engine"):
+        trace.set(key="abcdefghij")
         raise ValueError("anna.zaunkoenig@example.org")
     said = otlp.line(kept.traces[0])
     assert [one["failed"] for one in otlp.read(said)] == [True, True]
@@ -172,6 +174,17 @@ def test_nothing_that_a_person_wrote_fits_an_attribute(tmp_path: Path, canary: s
     fits = set(spans.ATTRIBUTES) - set(tracer.refused)
     assert fits <= ({"key", "stage", "blocked"} if canary == "zaunkoenig" else set())
     assert (b"zaunkoenig" in said.lower()) == bool(fits)
+
+
+def test_what_nobody_with_a_key_asked_and_what_no_model_answered_is_forgotten() -> None:
+    kept = Kept()
+    tracer = Tracer("x", [kept])
+    tracer.request("chat").end()
+    other = tracer.request("models")
+    other.set(key="abcdefghij")
+    other.end()
+    assert kept.traces == []
+    assert len(other.trace_id) == 32
 
 
 def test_pseudonyms_need_their_home() -> None:
@@ -266,6 +279,7 @@ def test_words_are_kept_only_where_they_are_asked_for_and_scrubbed(tmp_path: Pat
         ]
         tracer = Tracer("x", outlets, share)
         with tracer.request("chat") as trace:
+            trace.set(key="abcdefghij")
             trace.content(question="Who is anna.zaunkoenig@example.org of the mill?")
             trace.content(answer="She oils the pump.")
         tracer.close()

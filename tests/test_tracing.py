@@ -20,6 +20,7 @@ def test_by_default_traces_stay_here_without_a_word(root: Path, tmp_path: Path) 
     assert os.environ.get("OTEL_SDK_DISABLED") == "true"
     tracer = tracing.tracer(tmp_path, section(root), "gateway")
     with tracer.request("chat") as trace:
+        trace.set(key="abcdefghij")
         trace.content("Who oils the pump?", "The keeper.")
     tracer.close()
     (path,) = segments.files(tmp_path / spans.FOLDER)
@@ -31,6 +32,7 @@ def test_by_default_traces_stay_here_without_a_word(root: Path, tmp_path: Path) 
 def test_words_are_kept_where_they_are_asked_for(root: Path, tmp_path: Path) -> None:
     tracer = tracing.tracer(tmp_path, section(root, content="scrubbed", content_share=1.0), "gateway")
     with tracer.request("chat") as trace:
+        trace.set(key="abcdefghij")
         trace.content("Who oils the pump?", "The keeper.")
     tracer.close()
     assert content.find(tmp_path / spans.FOLDER, trace.trace_id) is not None

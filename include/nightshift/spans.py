@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -38,7 +38,7 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
 SCOPE, VERSION = "nightshift", "1"  # VERSION: of nightshift.* below; raised when one changes its meaning
 SERVER, CLIENT, INTERNAL = 2, 3, 1  # SpanKind of OTLP
 FOLDER = "traces"  # in NIGHTSHIFT_HOME
-ROUTES = ("chat", "completions", "embeddings", "feedback", "models")
+ROUTES = ("chat", "completions", "embeddings", "feedback")  # that are kept; the others have an id and no more
 STEPS = {"retrieve": INTERNAL, "prompt": INTERNAL, "engine": CLIENT, "scrub": INTERNAL}
 _RANDOM = random.Random()  # of ids alone: what a stage seeds is another
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -95,7 +95,7 @@ ATTRIBUTES: dict[str, Form] = {
     "first_token_s": Form("gen_ai.response.time_to_first_chunk", _number),
     # of others
     "status": Form("http.response.status_code", _number),
-    "error": Form("error.type", _text("[a-z]+(_[a-z]+)+|[A-Z][a-z]+([A-Z][a-z]+)*")),
+    "error": Form("error.type", _text("[a-z]+(_[a-z]+)+|conflict|draining|[A-Z][a-z]+([A-Z][a-z]+)*")),
     "user": Form("user.id", _SHORT),
     "session": Form("session.id", _SHORT),
     # nightshift.*
@@ -226,7 +226,38 @@ CURRENT: ContextVar[Trace | None] = ContextVar("nightshift.trace", default=None)
 class Outlet(Protocol):
     """Where ended traces go. `put` is called on the request's way: it neither waits nor raises."""
 
-    def put(self, trace: Trace) -> None: ...
+    def put(self, one: Trace) -> None: ...
+
+    def counts(self) -> dict[str, dict[str, int]]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What somebody thought of an answer, for sinks that show it beside its trace.
+
+    Args:
+        trace: 32 hex digits.
+        name: what is rated, like rating.
+        value: how good it is, in the rater's own range.
+        by: the key's id: a second rating by the same can be told from another's.
+        at_ns: when, nanoseconds since 1970.
+        words: a correction; forgotten unless `traces.content` keeps words.
+    """
+
+    trace: str
+    name: str
+    value: float
+    by: str
+    at_ns: int
+    words: str = ""
+
+
+class Rater(Protocol):
+    """Where ratings go; like an Outlet otherwise."""
+
+    def put(self, one: Rating) -> None: ...
 
     def counts(self) -> dict[str, dict[str, int]]: ...
 
@@ -239,6 +270,7 @@ class Tracer:
     Args:
         service: `service.name` of OpenTelemetry: nightshift-gateway, nightshift-stage.
         outlets: where they go; none forgets them, and every request has its id all the same.
+        raters: where ratings of answers go.
         content: share of requests whose words are kept, by trace id; 0 keeps none.
         secret: under which names of users and sessions are hashed.
     """
@@ -250,8 +282,10 @@ class Tracer:
         content: float = 0.0,
         secret: bytes = b"",
         clock: Clock | None = None,
+        raters: Sequence[Rater] = (),
     ) -> None:
-        self.service, self.outlets, self.content, self.secret = service, outlets, content, secret
+        self.service, self.outlets, self.raters = service, outlets, raters
+        self.content, self.secret = content, secret
         self.clock = clock or Clock()
         self.refused: Counter[str] = Counter()  # words of attributes that had another form: a bug of the caller's
 
@@ -274,9 +308,19 @@ class Tracer:
         return hmac.new(self.secret, name.encode(), hashlib.sha256).hexdigest()[:16]
 
     def ended(self, trace: Trace) -> None:
-        """Hand an ended trace over."""
+        """Hand an ended trace over; what was asked without a key, or of another route, is forgotten.
+
+        Else a flood of wrong keys, or a probe every second, would push what matters out of a bounded file.
+        """
+        if trace.kind == SERVER and ("key" not in trace.attributes or trace.name not in ROUTES):
+            return
         for outlet in self.outlets:
             outlet.put(trace)
+
+    def rate(self, rating: Rating) -> None:
+        """Hand a rating over; without its words where no words are kept."""
+        for rater in self.raters:
+            rater.put(rating if self.content else replace(rating, words=""))
 
     def kept(self, step: Step) -> dict[str, Any]:
         """The attributes of a step by their OpenTelemetry names; what has another form is counted and left out."""
@@ -295,12 +339,16 @@ class Tracer:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Sink → traces that were sent, dropped (its queue was full) and failed (it would not have them)."""
-        return {name: counted for outlet in self.outlets for name, counted in outlet.counts().items()}
+        return {name: counted for one in self._all for name, counted in one.counts().items()}
 
     def close(self) -> None:
         """Write what waits, and end the outlets."""
-        for outlet in self.outlets:
-            outlet.close()
+        for one in self._all:
+            one.close()
+
+    @property
+    def _all(self) -> list[Outlet | Rater]:
+        return [*self.outlets, *self.raters]
 
 
 def night_of(run: str) -> tuple[int, int | None]:

@@ -20,7 +20,7 @@ from nightshift.otlp import Background, FileSink
 from nightshift.otlp_http import HttpSink
 from nightshift.params import Section, Strict
 from nightshift.segments import Segments
-from nightshift.spans import FOLDER, Outlet, Tracer
+from nightshift.spans import FOLDER, Outlet, Rater, Tracer
 
 SECRET = "pseudonyms.key"  # in FOLDER: under what users' and sessions' names are hashed
 Address = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
@@ -68,7 +68,9 @@ def secret(home: Path) -> bytes:
     return path.read_bytes()
 
 
-def tracer(home: Path, params: Traces, service: str, more: Sequence[Outlet] = ()) -> Tracer:
+def tracer(
+    home: Path, params: Traces, service: str, more: Sequence[Outlet] = (), raters: Sequence[Rater] = ()
+) -> Tracer:
     """The tracer of one process, its outlets running. `service` is a word, like gateway."""
     folder = home / FOLDER
     kept = Segments(folder, service, params.segment_bytes, params.total_bytes, params.days)
@@ -79,4 +81,4 @@ def tracer(home: Path, params: Traces, service: str, more: Sequence[Outlet] = ()
     if params.otlp:
         outlets.append(Background(HttpSink("otlp", params.otlp, headers=otlp_http.headers()), params.queue))
     share = params.content_share if params.content == "scrubbed" else 0.0
-    return Tracer(f"nightshift-{service}", outlets, share, secret(home))
+    return Tracer(f"nightshift-{service}", outlets, share, secret(home), raters=raters)

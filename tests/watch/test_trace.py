@@ -122,7 +122,7 @@ def test_where_nothing_was_ever_traced_it_says_so(project: Released) -> None:
 
 def test_a_release_of_another_repository_is_a_sentence(project: Released, tracer: Tracer) -> None:
     with tracer.request("chat") as noted:
-        noted.set(release="9" * 64)
+        noted.set(release="9" * 64, key="abcdefghij")
     tracer.close()
     ended = project.run("trace", noted.trace_id)
     assert ended.returncode == 17
