@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from nightshift.sections import Dedup, Sanitise, Sources
 from nightshift.sources import FolderSource
 from nightshift.spans import FOLDER, Trace
 from nightshift.stage import Work
-from tests import models
+from tests import command, models
 from tests.conftest import ROOT
 
 NOTES = FolderSource(name="notes", kind="folder", path="notes", licence="CC0-1.0")
@@ -47,9 +46,7 @@ class Released:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command of `nightshift` in the project."""
-        env = os.environ | {"PYTHONPATH": str(ROOT / "include"), "NIGHTSHIFT_HOME": str(self.home), "NO_COLOR": "1"}
-        command = [sys.executable, "-m", "nightshift.cli", *words]
-        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        return command.run(self.folder, *words)
 
     @property
     def traces(self) -> Path:
