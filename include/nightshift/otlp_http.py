@@ -39,12 +39,14 @@ class HttpSink:
         url: with its path, like http://127.0.0.1:4318/v1/traces.
         headers: with what lets us in.
         more: attributes of the sink's own, for every span.
+        first_s: wait after the first try in vain; doubled after each further one, up to half a minute.
     """
 
     name: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     more: Attributes | None = None
+    first_s: float = FIRST_S
     failed: int = 0
     rejected_spans: int = 0
     _tries: int = 0
@@ -60,7 +62,7 @@ class HttpSink:
             if status in AGAIN or status == 0:
                 self._tries += 1
                 self._say(f"it is away ({status or 'no answer'})")
-                return wait or min(FIRST_S * 2 ** (self._tries - 1), LONGEST_S)
+                return wait or min(self.first_s * 2 ** (self._tries - 1), LONGEST_S)
             self._tries = 0
             if status == 400 and len(batch) > 1:
                 size = len(batch) // 2
