@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli import endpoint, keys, nights, values, watching
+from nightshift.cli import endpoint, keys, langfuse, nights, values, watching
 from nightshift.errors import UsageError, known, tell
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command()(nights.approve)
 app.command()(watching.trace)
 app.command()(watching.replay)
 app.add_typer(keys.app, name="keys")
+app.add_typer(langfuse.app, name="langfuse")
 
 
 @app.callback()
