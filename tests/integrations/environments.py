@@ -37,12 +37,15 @@ def python(name: str) -> Path:
     return place / "bin" / "python"
 
 
-def run(name: str, folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """A Python command in an environment: `folder` is where it stands, `more` what its environment holds besides."""
+def cases(name: str, folder: Path, url: str) -> None:
+    """Run NAME_cases.py in its environment, standing in a checkout whose endpoint is at `url`; raises their report."""
     known = {key: value for key, value in os.environ.items() if key not in OTHERS}
-    around = known | {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}"} | more
+    around = known | {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}", "NIGHTSHIFT_TEST_URL": url}
+    file = Path(__file__).with_name(f"{name}_cases.py")
+    words = ["-m", "pytest", "-q", "--noconftest", "-o", "addopts=", "-p", "no:cacheprovider", str(file)]
     asked = [str(python(name)), *words]
-    return subprocess.run(asked, cwd=folder, env=around, capture_output=True, text=True, timeout=240, check=False)
+    ended = subprocess.run(asked, cwd=folder, env=around, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def _uv(*words: str) -> None:
