@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nightshift.place import Place
+
+if TYPE_CHECKING:
+    from nightshift.spans import Tracer
 
 Trace = Annotated[str, typer.Argument(help="An answer's x-trace-id, or its first digits")]
 
@@ -70,3 +73,22 @@ def _groups(place: Place, key: str) -> tuple[str, ...]:
     from nightshift.serve.keys import Keys
 
     return next((one.groups for one in Keys(place.home).listed() if one.id == key), ("public",))
+
+
+def tracer(place: Place) -> Tracer:
+    """The endpoint's tracer as params.yaml asks for it, with Langfuse where that is named.
+
+    Raises ParamsError, AccessDenied where Langfuse's keys are not in the environment.
+    """
+    from nightshift import params, tracing
+
+    asked = params.load(place.root / params.FILE, tracing.Traces)
+    if asked.langfuse is None:
+        return tracing.tracer(place.home, asked, "gateway")
+    from nightshift.integrations import langfuse, langfuse_scores
+    from nightshift.integrations.langfuse_prompts import Prompts
+
+    server = langfuse.Server.of(asked.langfuse.url)
+    outlets = [langfuse.outlet(asked.langfuse, asked.queue, Prompts(server).linked)]
+    raters = [langfuse_scores.rater(server, asked.langfuse.environment, asked.queue)]
+    return tracing.tracer(place.home, asked, "gateway", outlets, raters)
