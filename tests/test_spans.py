@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from nightshift import content, mask, otlp, segments, spans
+from nightshift import attributes, content, mask, otlp, segments, spans
 from nightshift.otlp import Background, FileSink
 from nightshift.segments import Segments
 from nightshift.spans import Trace, Tracer
@@ -161,17 +161,17 @@ def test_nothing_that_a_person_wrote_fits_an_attribute(tmp_path: Path, canary: s
     folder = tmp_path / "traces"
     tracer = Tracer("nightshift-gateway", [Background(FileSink(Segments(folder, "gateway")), 10)])
     with tracer.request("chat") as trace:
-        for word in spans.ATTRIBUTES:
+        for word in attributes.ATTRIBUTES:
             trace.set(**{word: value})
         trace.set(prompt_text=canary)
         trace.content(question=canary, answer=canary)
         with trace.step("engine") as step:
-            step.set(**dict.fromkeys(spans.ATTRIBUTES, value))
+            step.set(**dict.fromkeys(attributes.ATTRIBUTES, value))
     tracer.close()
     said = written(folder)
     assert said.count(b"\n") == 1
     # one word of small letters has the form of a stage's name, of a policy's kind and of a key's id
-    fits = set(spans.ATTRIBUTES) - set(tracer.refused)
+    fits = set(attributes.ATTRIBUTES) - set(tracer.refused)
     assert fits <= ({"key", "stage", "blocked"} if canary == "zaunkoenig" else set())
     assert (b"zaunkoenig" in said.lower()) == bool(fits)
 
@@ -190,7 +190,7 @@ def test_what_nobody_with_a_key_asked_and_what_no_model_answered_is_forgotten() 
 def test_pseudonyms_need_their_home() -> None:
     one, other = Tracer("x", secret=b"a"), Tracer("x", secret=b"b")
     assert one.pseudonym("anna") == one.pseudonym("anna") != other.pseudonym("anna")
-    assert spans.ATTRIBUTES["user"].holds(one.pseudonym("anna"))
+    assert attributes.ATTRIBUTES["user"].holds(one.pseudonym("anna"))
 
 
 def test_the_file_is_otlp_json(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_the_file_is_otlp_json(tmp_path: Path) -> None:
     parsed = json_format.ParseDict(said, ExportTraceServiceRequest())
     wanted = encode_spans(otlp.readable(trace)).resource_spans[0].scope_spans[0]
     found = parsed.resource_spans[0].scope_spans[0]
-    assert found.schema_url == wanted.schema_url == spans.SCHEMA_URL
+    assert found.schema_url == wanted.schema_url == attributes.SCHEMA_URL
     for one, other in zip(found.spans, wanted.spans, strict=True):
         other.flags = one.flags  # whether the parent is remote: the SDK's encoder says it, the file need not
         assert one == other

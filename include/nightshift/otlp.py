@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from nightshift.attributes import SCHEMA_URL, SCOPE, VERSION
 from nightshift.segments import Segments
-from nightshift.spans import SCHEMA_URL, SCOPE, VERSION, Step, Trace
+from nightshift.spans import Step, Trace
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -40,7 +40,7 @@ from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
 from nightshift.serving import KeyLimits
 from tests.conftest import ROOT
-from tests.serve.scripted import ACCEPTS, RELEASE, _changed
+from tests.serve.scripted import ACCEPTS, RELEASE, TRACER, _changed
 
 WIDE = KeyLimits(concurrency=10_000, requests_a_minute=10_000_000, tokens_a_minute=1_000_000_000)
 
@@ -122,7 +122,7 @@ def gateway(at: int, folder: Path, engine_at: int, slots: int, changed: dict[str
     follower.follow = stay  # type: ignore[method-assign]
     harm = Harm.read(ROOT / server.HARM)
     with asyncio.Runner(loop_factory=server.loop) as runner:
-        runner.run(server._run(follower, home, at, settings, harm))
+        runner.run(server._run(follower, home, at, settings, harm, TRACER))
 
 
 @contextmanager

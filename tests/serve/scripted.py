@@ -33,8 +33,9 @@ from nightshift.serve.keys import SCOPES, Keys
 from nightshift.serve.listener import protocol
 from nightshift.serve.outgoing import Harm
 from nightshift.serve.served import Served
-from nightshift.serve.server import Settings, _server, applications
+from nightshift.serve.server import HARM, Settings, _server, applications
 from nightshift.serve.turns import Turns
+from nightshift.spans import Tracer
 from tests.conftest import ROOT
 from tests.data.conftest import section
 
@@ -44,6 +45,7 @@ ROWS: list[dict[str, object]] = [
     section("board.md", "Board > Salaries", "The salaries of the board are oiled with champagne.", groups=["board"]),
 ]
 RELEASE = Release("v0.1.0", "c" * 40, "d" * 64)
+TRACER = Tracer("nightshift-gateway")
 ACCEPTS = frozenset({"temperature", "top_p", "seed", "n"})
 
 
@@ -151,7 +153,7 @@ def endpoint(folder: Path, system: Path, slots: int = 1, **changed: Any) -> Iter
         follower = Follower(folder, home, folder / "state", 1, lambda _: None)
         turns = Turns(slots, settings.limits.queue, settings.limits.queue_s)
         served = follower.served = Served(RELEASE, System.open(system), [made], turns)
-        gateway, public, admin = applications(follower, home, settings, Harm.read(ROOT / "include/policies/harm.yaml"))
+        gateway, public, admin = applications(follower, home, settings, Harm.read(ROOT / HARM), TRACER)
         first = port.unused(2)
         guard = protocol(settings.limits)
         with _running([(public, first, guard), (admin, first + 1, guard)], gateway.close) as [url, beside]:

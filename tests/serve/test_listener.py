@@ -230,7 +230,7 @@ with scripted.endpoint(folder / "served", system) as one:
     port = scripted.port.unused()
     key = one.keys.create("t", ("infer:chat",), ("public",), 1, __import__("time").time())
     async def run():
-        task = asyncio.create_task(server._run(follower, one.home, port, settings, one.gateway.harm))
+        task = asyncio.create_task(server._run(follower, one.home, port, settings, one.gateway.harm, scripted.TRACER))
         await asyncio.sleep(0.5)
         print(f"http://127.0.0.1:{port}/v1", key, flush=True)
         await task

@@ -25,7 +25,7 @@ from nightshift.serve.served import Served
 from nightshift.serve.server import HARM, Settings, applications
 from tests import models
 from tests.conftest import ROOT
-from tests.serve.scripted import ROWS, _running
+from tests.serve.scripted import ROWS, TRACER, _running
 
 QUESTION: Any = [{"role": "user", "content": "When is the pump oiled?"}]
 
@@ -55,7 +55,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     follower = Follower(folder, home, folder / "state", 1, lambda _: None)
     follower.served = follower.bring_up(release)
     settings = Settings.read(ROOT)
-    gateway, public, _ = applications(follower, home, settings, Harm.read(ROOT / HARM))
+    gateway, public, _ = applications(follower, home, settings, Harm.read(ROOT / HARM), TRACER)
     key = Keys(home).create("test", ("infer:chat", "infer:completions"), ("public",), 1, time.time())
     try:
         with _running([(public, port.unused(), protocol(settings.limits))], gateway.close) as [url]:

@@ -76,6 +76,11 @@ class Call(Generic[B]):
         self.trace.set(release=release.digest, version=release.version, commit=release.commit, side=served.side)
         self.trace.set(corpus=served.corpus)
 
+    def about(self, user: str | None, session: str | None) -> None:
+        """Whose question it is, as the client says it: kept under a pseudonym."""
+        name = self.front.tracer.pseudonym
+        self.trace.set(user=name(user) if user else None, session=name(session) if session else None)
+
     def reserve(self, tokens: int) -> None:
         """Take tokens from the key's account. Raises Refused."""
         self.front.limiter.more(self.taken, tokens)

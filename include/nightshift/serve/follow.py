@@ -10,7 +10,7 @@ with a candidate never touches what serves.
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
 import time
 import traceback
 from collections.abc import Callable
@@ -264,6 +264,6 @@ class Follower:
                 traceback.print_exception(error)
 
 
-def to_stderr(text: str) -> None:
+def to_log(text: str) -> None:
     """Tell the log."""
-    print(f"serve: {text}", file=sys.stderr, flush=True)
+    logging.getLogger("nightshift.serve").info("%s", text)

@@ -37,6 +37,7 @@ from nightshift.serve.routes import PUBLIC, document
 from nightshift.serve.served import Served
 from nightshift.serve.writing import Writing
 from nightshift.serving import Rails
+from nightshift.spans import Rating
 
 API_VERSION = "1"
 TURN_TOKENS = 8  # what a chat template puts around a turn, at most, of those that were looked at
@@ -101,6 +102,7 @@ class Gateway:
             hits = await self._sections(served, question, call)
             step.set(sections=[hit.id for hit in hits], scores=[hit.score for hit in hits])
         call.trace.content(question=question)
+        call.about(asked.user, (asked.metadata or {}).get("session_id"))
         if self._abstains(served, question, hits):
             return await self._abstention(call, served)
         with call.trace.step("prompt") as step:
@@ -166,6 +168,10 @@ class Gateway:
         row["release"] = known[1] if known else None
         if asked.correction is not None:
             row["correction"] = mask.replace(asked.correction)[0]
+        rating = Rating(
+            asked.trace, "rating", asked.rating, call.key.id, int(call.wall * 1e9), row.get("correction", "")
+        )
+        self.front.tracer.rate(rating)
         await asyncio.to_thread(commit.append, self.home / "feedback.jsonl", json.dumps(row, ensure_ascii=False))
         return JSONResponse({"object": "feedback", "trace": asked.trace}, headers=call.headers(None))
 

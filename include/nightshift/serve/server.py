@@ -19,12 +19,12 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from nightshift import params
+from nightshift import logs, params
 from nightshift import port as ports
 from nightshift.errors import AccessDenied
 from nightshift.sections import Compute
 from nightshift.serve.admin import ADMIN, Admin
-from nightshift.serve.follow import Follower, to_stderr
+from nightshift.serve.follow import Follower, to_log
 from nightshift.serve.front import Front
 from nightshift.serve.gateway import Gateway
 from nightshift.serve.keys import Keys
@@ -70,31 +70,33 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(repository: Path, home: Path, state: Path, port: int) -> None:
-    """Serve what is in production. Raises PortInUse; ends on SIGTERM or SIGINT, with the engine."""
+def serve(repository: Path, home: Path, state: Path, port: int, tracer: Tracer) -> None:
+    """Serve what is in production. Raises PortInUse; ends on SIGTERM or SIGINT, with the engine and the tracer."""
+    logs.set_up("serve")
     settings = Settings.read(repository)
     allowed(settings.listen)
     harm = Harm.read(repository / HARM)
     for one in (port, port + 1):
         free(one)
     scheme = "https" if settings.listen.tls else "http"
-    to_stderr(f"{scheme}://{settings.listen.host}:{port}/v1, and its admin at http://{HOST}:{port + 1}")
+    to_log(f"{scheme}://{settings.listen.host}:{port}/v1, and its admin at http://{HOST}:{port + 1}")
     limits = settings.limits
     follower = Follower(
         repository,
         home,
         state,
         settings.threads,
-        to_stderr,
+        to_log,
         rules=settings.rollouts,
         queue=limits.queue,
         wait_s=limits.queue_s,
     )
     try:
         with asyncio.Runner(loop_factory=loop) as runner:
-            runner.run(_run(follower, home, port, settings, harm))
+            runner.run(_run(follower, home, port, settings, harm, tracer))
     finally:
         follower.close()
+        tracer.close()
 
 
 def loop() -> asyncio.AbstractEventLoop:
@@ -120,17 +122,19 @@ def free(port: int) -> None:
     ports.free(port, "stop it, or set NIGHTSHIFT_PORT (`serve` takes --port too)")
 
 
-def applications(follower: Follower, home: Path, settings: Settings, harm: Harm) -> tuple[Gateway, Any, Any]:
+def applications(
+    follower: Follower, home: Path, settings: Settings, harm: Harm, tracer: Tracer
+) -> tuple[Gateway, Any, Any]:
     """The gateway with its public and its admin application."""
     keys = Keys(home)
-    front = Front(keys, settings.limits, Tracer("nightshift-gateway"), proxies=frozenset(settings.listen.behind_proxy))
+    front = Front(keys, settings.limits, tracer, proxies=frozenset(settings.listen.behind_proxy))
     gateway = Gateway(front, follower, home, settings.rails, harm)
     admin = Admin(follower, keys, front.meters)
     return gateway, front.application(PUBLIC, gateway), front.application(ADMIN, admin)
 
 
-async def _run(follower: Follower, home: Path, port: int, settings: Settings, harm: Harm) -> None:
-    gateway, public, admin = applications(follower, home, settings, harm)
+async def _run(follower: Follower, home: Path, port: int, settings: Settings, harm: Harm, tracer: Tracer) -> None:
+    gateway, public, admin = applications(follower, home, settings, harm, tracer)
     listen = settings.listen
     tls = {"ssl_certfile": listen.tls.certificate, "ssl_keyfile": listen.tls.key} if listen.tls else {}
     guarded = protocol(settings.limits, listen.behind_proxy)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from nightshift import documents, otlp, registry, segments
+from nightshift.attributes import NAMES
 from nightshift.errors import NotKept, RepositoryError, UsageError
 from nightshift.past import Past
-from nightshift.spans import NAMES
 
 TABLES = ("data/unique", "data/clean", "data/raw")  # from what is searched back to what was read
 SHORTEST = 8  # hex digits that may stand for a trace
