@@ -79,8 +79,9 @@ class HttpSink:
         import httpx
         from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-        spans = [span for one in traces for span in otlp.readable(one, self.more)]
-        body = gzip.compress(encode_spans(spans).SerializeToString(), compresslevel=5)
+        # messages one after another are one message with all of their spans (Protocol Buffers, encoding)
+        each = (encode_spans(otlp.readable(one, self.more)).SerializeToString() for one in otlp.yielding(traces))
+        body = gzip.compress(b"".join(each), compresslevel=5)
         about = {"content-type": "application/x-protobuf", "content-encoding": "gzip", **self.headers}
         self._client = self._client or httpx.Client(timeout=TIMEOUT_S)
         try:

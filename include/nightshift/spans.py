@@ -1,15 +1,15 @@
 """What one request or one stage did, as OpenTelemetry spans, at a cost that a request does not feel.
 
-    tracer = Tracer("nightshift-gateway", [FileSink(home / "traces", "gateway")])
+    tracer = tracing.tracer(home, params.load(file, Traces), "gateway")
     with tracer.request("chat", traceparent) as trace:
         trace.set(release=digest, version="v0.3.0", key=key.id)
         with trace.step("retrieve") as step:
             step.set(sections=ids, scores=scores)
 
 A request notes plain values and hands them over when it ends; a thread for each sink turns them into OpenTelemetry's
-form (otlp.py). Five spans cost a request 8 µs that way, and 83 µs with the SDK's own `start_span` (2 cores, Python
-3.11, `python bench/spans.py`). A sink that is slow or away loses the oldest traces of its bounded queue and counts
-them; no request waits.
+form (otlp.py). Five spans cost a request 8 µs that way, and 77 µs with the SDK's own `start_span` (in a loop; 2 cores,
+Python 3.11, `python bench/spans.py`). A sink that is slow or away loses the oldest traces of its bounded queue, and
+counts them; no request waits.
 
 **Nothing personal.** ATTRIBUTES is the whole of what a span may hold: each name has a form (64 hex digits, one of a few
 words, a number), and what has another form is left out and counted in `Tracer.refused`. There is no attribute for a
