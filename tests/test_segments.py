@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from pathlib import Path
 
 from nightshift import segments
@@ -24,14 +23,20 @@ def test_old_files_go_by_bytes(tmp_path: Path) -> None:
 
 def test_old_files_go_by_age_and_others_stay(tmp_path: Path) -> None:
     old, other = Segments(tmp_path, "gateway", days=2), Segments(tmp_path, "stage", days=9)
-    for one in (old, other):
-        one.append(b"old\n", NOW)
-    for path in segments.files(tmp_path):
-        os.utime(path, (NOW, NOW))
-    for one in (old, other):
-        one.append(b"new\n", NOW + 3 * DAY_S)
-    assert [path.read_bytes() for path in segments.files(tmp_path, "gateway")] == [b"new\n"]
-    assert [path.read_bytes() for path in segments.files(tmp_path, "stage")] == [b"old\n", b"new\n"]
+    for days, line in ((0, b"old\n"), (1.5, b"newer\n"), (3, b"new\n")):
+        for one in (old, other):
+            one.append(line, NOW + days * DAY_S)
+    assert [path.read_bytes() for path in segments.files(tmp_path, "gateway")] == [b"newer\n", b"new\n"]
+    assert [path.read_bytes() for path in segments.files(tmp_path, "stage")] == [b"old\n", b"newer\n", b"new\n"]
+
+
+def test_the_last_file_goes_too_when_nothing_is_written_any_more(tmp_path: Path) -> None:
+    kept = Segments(tmp_path, "content", days=7)
+    kept.append(b"words\n", NOW)
+    kept.prune(NOW + 6.9 * DAY_S)
+    assert segments.files(tmp_path)
+    kept.prune(NOW + 7.1 * DAY_S)
+    assert segments.files(tmp_path) == []
 
 
 def test_a_file_is_gone_on_with_and_a_torn_line_is_closed(tmp_path: Path) -> None:

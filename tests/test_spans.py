@@ -236,6 +236,9 @@ class Stuck:
         todo.clear()
         return 0.0
 
+    def tidy(self) -> None:
+        pass
+
 
 def test_no_request_waits_for_a_sink_and_the_oldest_traces_go(tmp_path: Path) -> None:
     sink = Stuck()
@@ -260,6 +263,9 @@ class Buggy:
 
     def send(self, todo: list[Trace]) -> float:
         raise TypeError("a bug")
+
+    def tidy(self) -> None:
+        pass
 
 
 def test_a_bug_in_a_sink_ends_neither_its_thread_nor_a_request() -> None:

@@ -44,6 +44,10 @@ class ContentSink:
             self.failed += len(kept)
         return 0.0
 
+    def tidy(self) -> None:
+        """Remove what is old, also where no words are kept any more."""
+        self.segments.tidy(self.now())
+
 
 def scrubbed(text: str) -> str:
     """A text without the personal data and secrets that mask.py finds."""

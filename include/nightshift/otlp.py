@@ -41,6 +41,9 @@ class Sink(Protocol[T]):
     def send(self, todo: list[T]) -> float:
         """Take from the list what is sent or lost; seconds after which to offer what is left."""
 
+    def tidy(self) -> None:
+        """Called now and then, whether anything comes or not."""
+
 
 class Background(Generic[T]):
     """An outlet with a bounded queue: what comes while it is full pushes the oldest out, which is counted."""
@@ -75,10 +78,12 @@ class Background(Generic[T]):
             self._queue.clear()
 
     def _run(self) -> None:
+        self.sink.tidy()
         while not self._closing:
             self._wake.wait(self.every_s)
             self._wake.clear()
             self._drain()
+            self.sink.tidy()
         self._drain()
 
     def _drain(self) -> None:
@@ -155,6 +160,10 @@ class FileSink:
             self.failed += len(todo)
         todo.clear()
         return 0.0
+
+    def tidy(self) -> None:
+        """Remove what is old."""
+        self.segments.tidy(self.now())
 
 
 def yielding(traces: Iterable[Trace]) -> Iterator[Trace]:

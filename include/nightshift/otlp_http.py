@@ -74,6 +74,9 @@ class HttpSink:
             size *= 2
         return 0.0
 
+    def tidy(self) -> None:
+        """Nothing of it stays here."""
+
     def _post(self, traces: list[Trace]) -> tuple[int, float]:
         """Status and `Retry-After` in seconds of one export; 0 for no answer."""
         import httpx

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DAY_S = 86_400
+LOOK_S = 60.0  # between two looks for old files
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -27,7 +28,7 @@ class Segments:
         service: a word; the files' names begin with it.
         segment_bytes: a file that is larger gets a successor, and so does one that is a day old.
         total_bytes: of all its files together, at most (and one segment more, while it is written).
-        days: a file whose last line is older is removed.
+        days: no line is kept longer; a file goes when it was begun so long ago, the newest too.
     """
 
     folder: Path
@@ -48,20 +49,22 @@ class Segments:
             os.write(handle, b"\n" + content if torn else content)
         finally:
             os.close(handle)
-        if now - self._looked > 60:
+
+    def tidy(self, now: float) -> None:
+        """Prune once a minute, for those who keep calling."""
+        if now - self._looked > LOOK_S:
             self._looked = now
             self.prune(now)
 
     def prune(self, now: float) -> None:
-        """Remove what is too old or too much, the oldest first; the newest file always stays."""
-        found = [(path, path.stat()) for path in files(self.folder, self.service)]
-        left = sum(about.st_size for _, about in found)
-        for path, about in found[:-1]:
-            if left > self.total_bytes or now - about.st_mtime > self.days * DAY_S:
+        """Remove what is too old, and of the rest what is too much: the oldest first, but for the newest file."""
+        found = files(self.folder, self.service)
+        left = sum(map(_size, found))
+        for path in found:
+            old = now - opened(path) > self.days * DAY_S
+            if old or (left > self.total_bytes and path != found[-1]):
+                left -= _size(path)
                 path.unlink(missing_ok=True)
-                left -= about.st_size
-        if found and now - found[-1][1].st_mtime > self.days * DAY_S:
-            found[-1][0].unlink(missing_ok=True)
 
     def _current(self, now: float) -> Path:
         """The file to append to: the newest while it is small and of this day, else a new one."""
@@ -76,11 +79,7 @@ class Segments:
         return self._path
 
     def _full(self, path: Path, now: float) -> bool:
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:  # somebody took it away, or it is new
-            return False
-        return size >= self.segment_bytes or now - opened(path) > DAY_S
+        return _size(path) >= self.segment_bytes or now - opened(path) > DAY_S
 
     def _named(self, now: float) -> Path:
         return self.folder / f"{self.service}-{time.strftime(_STAMP, time.gmtime(now))}.jsonl"
@@ -109,3 +108,11 @@ def lines(path: Path, holding: bytes = b"") -> Iterator[bytes]:
         end = start
     if not holding:
         yield from reversed(content[:end].splitlines())
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where it is new, or somebody took it away."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -41,7 +41,7 @@ _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f
 
 
 class Clock:
-    """Nanoseconds since 1970 that never go back: the wall's at the start, then the monotonic one's."""
+    """Nanoseconds since 1970 that never go back within a trace: the wall's at its start, then the monotonic one's."""
 
     def __init__(self, wall: Callable[[], int] = time.time_ns, since: Callable[[], int] = time.perf_counter_ns) -> None:
         self.now = since
@@ -93,7 +93,7 @@ class Trace(Step):
     __slots__ = ("answer", "keeps_content", "parent", "question", "steps", "trace", "tracer")
 
     def __init__(self, name: str, kind: int, tracer: Tracer, trace: int, parent: int | None, content: bool) -> None:
-        super().__init__(name, kind, tracer.clock)
+        super().__init__(name, kind, tracer.clock())
         self.tracer, self.trace, self.parent, self.keeps_content = tracer, trace, parent, content
         self.steps: list[Step] = []
         self.question = self.answer = ""
@@ -192,12 +192,11 @@ class Tracer:
         outlets: Sequence[Outlet] = (),
         content: float = 0.0,
         secret: bytes = b"",
-        clock: Clock | None = None,
+        clock: Callable[[], Clock] = Clock,
         raters: Sequence[Rater] = (),
     ) -> None:
         self.service, self.outlets, self.raters = service, outlets, raters
-        self.content, self.secret = content, secret
-        self.clock = clock or Clock()
+        self.content, self.secret, self.clock = content, secret, clock
         self.refused: Counter[str] = Counter()  # words of attributes that had another form: a bug of the caller's
 
     def request(self, route: str, traceparent: str | None = None) -> Trace:

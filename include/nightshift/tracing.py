@@ -74,10 +74,9 @@ def tracer(
     """The tracer of one process, its outlets running. `service` is a word, like gateway."""
     folder = home / FOLDER
     kept = Segments(folder, service, params.segment_bytes, params.total_bytes, params.days)
+    words = Segments(folder, content.SERVICE, params.segment_bytes, params.total_bytes, params.content_days)
     outlets: list[Outlet] = [Background(FileSink(kept), params.queue), *more]
-    if params.content == "scrubbed":
-        words = Segments(folder, content.SERVICE, params.segment_bytes, params.total_bytes, params.content_days)
-        outlets.append(Background(content.ContentSink(words), params.queue))
+    outlets.append(Background(content.ContentSink(words), params.queue))  # that of yesterday is removed without any
     if params.otlp:
         outlets.append(Background(HttpSink("otlp", params.otlp, headers=otlp_http.headers()), params.queue))
     share = params.content_share if params.content == "scrubbed" else 0.0

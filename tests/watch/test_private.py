@@ -87,5 +87,5 @@ def test_no_canary_is_in_an_exported_byte(watched: Watched, stream: bool) -> Non
 
 
 def test_the_command_makes_the_tracer_that_params_ask_for(watched: Watched) -> None:
-    assert set(watched.tracer.counts()) == {"file", "langfuse", "langfuse-scores"}
+    assert set(watched.tracer.counts()) == {"file", "content", "langfuse", "langfuse-scores"}
     assert (watched.home / FOLDER / tracing.SECRET).is_file()

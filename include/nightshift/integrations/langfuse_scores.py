@@ -60,6 +60,9 @@ class ScoreSink:
         self._tries = 0
         return 0.0
 
+    def tidy(self) -> None:
+        """Nothing of it stays here."""
+
     def _post(self, ratings: Sequence[Rating]) -> int:
         """The status of sending these, whose rejected ones are counted."""
         bodies = [score(one, self.environment) for one in ratings]
