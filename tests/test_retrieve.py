@@ -11,7 +11,7 @@ import pytest
 
 from nightshift import documents
 from nightshift.lexical import Lexical
-from nightshift.retrieve import Index, fuse
+from nightshift.retrieve import Filter, Index, fuse
 from tests.data.conftest import section
 
 TEXTS = ["the red apple", "the green pear", "the red cherry and the red plum", "an old car"]
@@ -36,6 +36,47 @@ def test_a_section_that_may_not_be_seen_is_neither_found_nor_in_the_way(tmp_path
     assert [hit.title for hit in made.search("plan of the pump house", 3)] == ["Open"]
     assert "Open" not in [hit.title for hit in made.search("plan of the pump house", 3, ["board"])]
     assert len(made.search("plan", 20, ["board", "public"])) == 10
+
+
+@pytest.mark.parametrize(
+    ("only", "found"),
+    [
+        (Filter(), ["Pump > Oil", "Pump > Paint", "Valve > Oil"]),
+        (Filter(sources=["notes"]), ["Pump > Oil", "Pump > Paint"]),
+        (Filter(sources=[]), []),
+        (Filter(path="plant/"), ["Pump > Paint", "Valve > Oil"]),
+        (Filter(title="Pump > O"), ["Pump > Oil"]),
+        (Filter(licences={"MIT"}), ["Valve > Oil"]),
+        (Filter(sources=["notes"], path="plant/", licences=["CC0-1.0"]), ["Pump > Paint"]),
+        (Filter(sources=["nothing of that name"]), []),
+    ],
+)
+def test_a_filter_leaves_out_before_anything_is_ranked(tmp_path: Path, only: Filter, found: list[str]) -> None:
+    rows = [section(f"{n}.md", f"Secret {n}", "the oil of the pump", groups=["board"]) for n in range(9)]
+    rows += [
+        section("a.md", "Pump > Oil", "the oil of the pump"),
+        section("plant/b.md", "Pump > Paint", "the paint of the pump"),
+        section("plant/c.md", "Valve > Oil", "the oil of the valve", source="manual", licence="MIT"),
+    ]
+    made = index(tmp_path / "index", rows)
+    assert sorted(hit.title for hit in made.search("oil of the pump", 3, only=only)) == found
+    assert made.search("oil of the pump", 9, ["public", "board"]) == made.search(
+        "oil of the pump", 9, ["public", "board"], Filter(path="")
+    )
+
+
+def test_the_nearest_by_vector_are_those_that_may_be_found(tmp_path: Path) -> None:
+    rows = [section(f"{n}.md", f"Title {n}", "text", groups=["board" if n == 3 else "public"]) for n in range(5)]
+    made = index(tmp_path / "index", rows)
+    made.vectors = np.eye(5, 4, dtype=np.float16)
+    made.dense = np.array([True, True, True, True, False])
+    titles = made.sections["title"].to_list()
+    asked = np.array([0.5, 1, 0.25, 0], dtype=np.float32)
+    seen = [title for title in (titles[1], titles[0], titles[2], titles[3]) if title != "Title 3"]
+    assert [(hit.title, hit.score) for hit in made.nearest(asked, 2)] == [
+        (title, float(asked[titles.index(title)])) for title in seen[:2]
+    ]
+    assert [hit.title for hit in made.nearest(asked, 9, only=Filter(path="2"))] == ["Title 2"]
 
 
 def test_words_rank_the_text_that_says_them_most() -> None:

@@ -121,14 +121,15 @@ class System:
 
     def messages(self, question: str, hits: Sequence[Hit], earlier: Sequence[Message] = ()) -> list[Message]:
         """The conversation that ends with this question; no hits is closed-book."""
-        return messages(self.template, question, [self._cut(hit) for hit in hits], self.examples, earlier)
+        sections = [(hit.title, self.cut(hit.body)) for hit in hits]
+        return messages(self.template, question, sections, self.examples, earlier)
 
-    def _cut(self, hit: Hit) -> tuple[str, str]:
-        """Title and the first tokens of the body, cut where a token ends."""
+    def cut(self, body: str) -> str:
+        """As much of a section's body as the model is shown: its first tokens, to where a token ends."""
         limit = self.settings["section_tokens"]
-        encoded = self.tokens.encode(hit.body[: 12 * limit], add_special_tokens=False)
-        end = encoded.offsets[limit - 1][1] if len(encoded.offsets) > limit else len(hit.body)
-        return hit.title, hit.body[:end]
+        encoded = self.tokens.encode(body[: 12 * limit], add_special_tokens=False)
+        end = encoded.offsets[limit - 1][1] if len(encoded.offsets) > limit else len(body)
+        return body[:end]
 
 
 def messages(
@@ -145,9 +146,13 @@ def messages(
         made.append(_turn("assistant", example["answer"]))
     made += earlier
     if sections:
-        shown = "\n\n".join(_fill(template.section, title=title, body=body) for title, body in sections)
-        return [*made, _turn("user", _fill(template.open, sections=shown, question=question))]
+        return [*made, _turn("user", _fill(template.open, sections=shown(template, sections), question=question))]
     return [*made, _turn("user", _fill(template.closed, question=question))]
+
+
+def shown(template: Template, sections: Sequence[tuple[str, str]]) -> str:
+    """Sections (title, body) as the model reads them: what stands in the place {sections}."""
+    return "\n\n".join(_fill(template.section, title=title, body=body) for title, body in sections)
 
 
 def _turn(role: str, content: str) -> Message:

@@ -1,9 +1,10 @@
 """A question and the asker's groups become sections of an index.
 
 The index is a folder: the section table, BM25, one vector a section where the budget reached, the encoder, and how
-the two sides are fused. Sections that none of the asker's groups may see are masked before either side ranks, so that
-they neither appear nor push others out. Fusion is by weighted reciprocal ranks (Cormack et al. 2009, k = 60); a section
-without a vector counts as if its dense rank were its lexical one, so that lacking a vector costs it nothing.
+the two sides are fused. Sections that none of the asker's groups may see, or that a filter leaves out, are masked
+before either side ranks, so that they neither appear nor push others out. Fusion is by weighted reciprocal ranks
+(Cormack et al. 2009, k = 60); a section without a vector counts as if its dense rank were its lexical one, so that
+lacking a vector costs it nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +37,29 @@ class Hit:
     score: float
     source: str = ""
     path: str = ""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which sections may be found, of those that may be seen; a field that is None leaves nothing out."""
+
+    sources: Collection[str] | None = None  # names of sources in params.yaml
+    path: str | None = None  # what the path of the document in its source begins with
+    title: str | None = None  # what the qualified title begins with: 'numpy.linalg', 'Guide > Install'
+    licences: Collection[str] | None = None  # SPDX expressions
+
+    def rows(self, sections: pl.DataFrame) -> npt.NDArray[np.bool_]:
+        """Which rows of a section table pass."""
+        among = {"source": self.sources, "licence": self.licences}
+        begins = {"path": self.path, "title": self.title}
+        tests = [pl.col(name).is_in(list(values)) for name, values in among.items() if values is not None]
+        tests += [pl.col(name).str.starts_with(text) for name, text in begins.items() if text is not None]
+        if not tests:
+            return np.ones(len(sections), dtype=np.bool_)
+        return sections.select(pl.all_horizontal(tests)).to_series().to_numpy()
+
+
+EVERY = Filter()
 
 
 @dataclass
@@ -72,20 +97,34 @@ class Index:
         """The sentence encoder that made the vectors."""
         return Encoder.load(self.folder / "encoder", dtype=self.dtype)
 
-    def search(self, question: str, k: int, groups: Collection[str] = PUBLIC) -> list[Hit]:
-        """The best `k` sections that these groups may see, best first."""
-        return self.search_all([question], k, groups)[0]
+    def search(self, question: str, k: int, groups: Collection[str] = PUBLIC, only: Filter = EVERY) -> list[Hit]:
+        """The best `k` sections that these groups may see and that pass the filter, best first."""
+        return self.search_all([question], k, groups, only)[0]
 
-    def search_all(self, questions: Sequence[str], k: int, groups: Collection[str] = PUBLIC) -> list[list[Hit]]:
+    def search_all(
+        self, questions: Sequence[str], k: int, groups: Collection[str] = PUBLIC, only: Filter = EVERY
+    ) -> list[list[Hit]]:
         """`search` for several questions at once."""
-        ranked = self.rank(questions, [self.dense_weight], groups)[0]
-        return [[self._hit(place, score) for place, score in one[:k]] for one in ranked]
+        ranked = self.rank(questions, [self.dense_weight], groups, only)[0]
+        return [[self.hit(place, score) for place, score in one[:k]] for one in ranked]
+
+    def nearest(
+        self, vector: npt.NDArray[np.float32], k: int, groups: Collection[str] = PUBLIC, only: Filter = EVERY
+    ) -> list[Hit]:
+        """The `k` sections whose vectors have the largest inner product with this one, which is their score."""
+        asked = vector.reshape(1, -1)
+        places = self._nearest(asked, self.seen_by(groups) & only.rows(self.sections))[0][:k]
+        return [self.hit(place, float(self._matrix[place] @ asked[0])) for place in places]
 
     def rank(
-        self, questions: Sequence[str], dense_weights: Sequence[float], groups: Collection[str] = PUBLIC
+        self,
+        questions: Sequence[str],
+        dense_weights: Sequence[float],
+        groups: Collection[str] = PUBLIC,
+        only: Filter = EVERY,
     ) -> list[list[list[tuple[int, float]]]]:
         """For every weight of the dense side and every question: (row, fused score), best first; 0 is BM25 alone."""
-        allowed = self.seen_by(groups)
+        allowed = self.seen_by(groups) & only.rows(self.sections)
         lexical = self.lexical.rank(questions, self.depth, allowed)
         if not any(dense_weights):
             return [lexical for _ in dense_weights]
@@ -106,7 +145,7 @@ class Index:
         """Which rows at least one of these groups may see."""
         return self.sections["groups"].list.eval(pl.element().is_in(list(groups))).list.any().to_numpy()
 
-    def _nearest(self, asked: Vectors, allowed: npt.NDArray[np.bool_]) -> list[list[int]]:
+    def _nearest(self, asked: npt.NDArray[np.floating[Any]], allowed: npt.NDArray[np.bool_]) -> list[list[int]]:
         """For every vector the rows with the largest inner product, among those that have one and may be seen."""
         mask = self.dense & allowed
         scores = asked.astype(np.float32) @ self._matrix.T  # (questions, sections)
@@ -118,7 +157,8 @@ class Index:
         """All vectors in single precision, which NumPy multiplies a hundred times as fast as half."""
         return self.vectors.astype(np.float32)
 
-    def _hit(self, place: int, score: float) -> Hit:
+    def hit(self, place: int, score: float) -> Hit:
+        """The section in a row, with a score."""
         row = self.sections.row(place, named=True)
         return Hit(row["id"], row["title"], row["body"], score, row["source"], row["path"])
 
