@@ -212,6 +212,16 @@ def test_fields_that_change_an_answer_are_handed_on_or_refused_by_name(running: 
         assert (code(said), said.json()["error"]["param"]) == ("unsupported_parameter", name)
 
 
+def test_an_answer_is_taken_back_as_a_turn(running: Endpoint) -> None:
+    """As openai's client sends one that was appended to the conversation; one with content there is refused by name."""
+    first = running.ask("Hello").json()["choices"][0]["message"]
+    turns = [{"role": "user", "content": "Hello"}, first, {"role": "user", "content": "And the valve?"}]
+    assert running.post("/chat/completions", {"model": "nightshift", "messages": turns}).status_code == 200
+    turns[1] = first | {"tool_calls": [{"id": "x"}]}
+    said = running.post("/chat/completions", {"model": "nightshift", "messages": turns})
+    assert (code(said), said.json()["error"]["param"]) == ("invalid_value", "messages[1].tool_calls")
+
+
 def test_two_choices_are_two(running: Endpoint) -> None:
     said = running.ask("SAY:one two", n=2).json()
     assert [one["message"]["content"] for one in said["choices"]] == ["one two ", "one two "]

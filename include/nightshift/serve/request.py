@@ -57,6 +57,12 @@ class Turn(Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part]
     name: str | None = Field(default=None, max_length=64)
+    # an answer that is taken back as a turn has these, empty: `messages.append(answer.choices[0].message)`
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    function_call: None = None
+    audio: None = None
 
     @property
     def text(self) -> str:
