@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,18 @@ class Hit:
     score: float
     source: str = ""
     path: str = ""
+
+
+class Encodes(Protocol):
+    """What gives the vectors of questions: `encode.Encoder`, or what asks another process for them."""
+
+    width: int
+
+    def encode(self, texts: Sequence[str], first_tokens: int) -> Vectors:
+        """Vectors of the first tokens of each text, (texts, width)."""
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, whole."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +105,8 @@ class Index:
         )
 
     @cached_property
-    def encoder(self) -> Encoder:
-        """The sentence encoder that made the vectors."""
+    def encoder(self) -> Encodes:
+        """The sentence encoder that made the vectors; another that gives the same may be put in its place."""
         return Encoder.load(self.folder / "encoder", dtype=self.dtype)
 
     def search(self, question: str, k: int, groups: Collection[str] = PUBLIC, only: Filter = EVERY) -> list[Hit]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,8 +140,13 @@ def chat(text: str, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def endpoint(folder: Path, system: Path, slots: int = 1, **changed: Any) -> Iterator[Endpoint]:
-    """The real gateway on two free ports in a thread of this process; `changed` are limits and rails by name."""
+def endpoint(
+    folder: Path, system: Path, slots: int = 1, around: Callable[[Any], Any] = lambda app: app, **changed: Any
+) -> Iterator[Endpoint]:
+    """The real gateway on two free ports in a thread of this process.
+
+    `around` is put around its public application; `changed` are limits and rails by name.
+    """
     script, home = Script(), folder / "home"
     home.mkdir(parents=True)
     keys = Keys(home)
@@ -156,7 +161,7 @@ def endpoint(folder: Path, system: Path, slots: int = 1, **changed: Any) -> Iter
         gateway, public, admin = applications(follower, home, settings, Harm.read(ROOT / HARM), TRACER)
         first = port.unused(2)
         guard = protocol(settings.limits)
-        with _running([(public, first, guard), (admin, first + 1, guard)], gateway.close) as [url, beside]:
+        with _running([(around(public), first, guard), (admin, first + 1, guard)], gateway.close) as [url, beside]:
             key = keys.create("test", tuple(SCOPES), ("public",), 1, time.time())
             front = gateway.front
             yield Endpoint(f"{url}/v1", beside, home, keys, key, script, served, follower, gateway, front)

@@ -1,0 +1,74 @@
+"""The endpoint of a checkout on loopback, before a scripted engine, and a record of what clients sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nightshift.serving import KeyLimits
+from tests.integrations.release import Checkout
+from tests.serve import scripted
+
+MANY = KeyLimits(concurrency=64, requests_a_minute=100_000, tokens_a_minute=100_000_000)
+
+
+@dataclass
+class Sent:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+@dataclass
+class Recorder:
+    """The application with a note of every request; `sent` may be cleared."""
+
+    application: Any
+    sent: list[Sent] = field(default_factory=list)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Note a request when it was answered."""
+        body = b""
+
+        async def read() -> Any:
+            nonlocal body
+            message = await receive()
+            body += message.get("body", b"")
+            return message
+
+        await self.application(scope, read, send)
+        if scope["type"] == "http":
+            headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+            self.sent.append(Sent(scope["method"], scope["path"], headers, json.loads(body) if body else {}))
+
+
+@dataclass
+class Running:
+    """A served checkout, and a key for everyone's sections."""
+
+    checkout: Checkout
+    url: str
+    key: str
+    recorder: Recorder
+
+
+@contextmanager
+def serving(checkout: Checkout, folder: Path) -> Iterator[Running]:
+    """Serve a checkout until the block ends; `folder` is scratch. Its first key lies where `make up` puts it."""
+    recorder = Recorder(None)
+
+    def around(application: Any) -> Recorder:
+        recorder.application = application
+        return recorder
+
+    system = checkout.folder / "system"
+    with scripted.endpoint(folder, system, slots=4, around=around, key=MANY, connections_an_address=200) as made:
+        (checkout.root / "var" / "first.key").write_text(f"{made.key}\n")
+        yield Running(checkout, made.url, made.key, recorder)
