@@ -37,12 +37,15 @@ def python(name: str) -> Path:
     return place / "bin" / "python"
 
 
-def cases(name: str, folder: Path, url: str) -> None:
-    """Run NAME_cases.py in its environment, standing in a checkout whose endpoint is at `url`; raises their report."""
+def cases(name: str, folder: Path, url: str, *chosen: str) -> None:
+    """Run NAME_cases.py in its environment, standing in a checkout whose endpoint is at `url`; raises their report.
+
+    `chosen` are words for pytest that choose among them.
+    """
     known = {key: value for key, value in os.environ.items() if key not in OTHERS}
     around = known | {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}", "NIGHTSHIFT_TEST_URL": url}
     file = Path(__file__).with_name(f"{name}_cases.py")
-    words = ["-m", "pytest", "-q", "--noconftest", "-o", "addopts=", "-p", "no:cacheprovider", str(file)]
+    words = ["-m", "pytest", "-q", "--noconftest", "-o", "addopts=", "-p", "no:cacheprovider", *chosen, str(file)]
     asked = [str(python(name)), *words]
     ended = subprocess.run(asked, cwd=folder, env=around, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nightshift import port
+from nightshift.serve.follow import Follower
+from nightshift.serve.keys import SCOPES, Keys
+from nightshift.serve.listener import protocol
+from nightshift.serve.outgoing import Harm
+from nightshift.serve.server import HARM, Settings, applications
 from nightshift.serving import KeyLimits
+from tests.conftest import ROOT
 from tests.integrations.release import Checkout
 from tests.serve import scripted
 
@@ -72,3 +80,21 @@ def serving(checkout: Checkout, folder: Path) -> Iterator[Running]:
     with scripted.endpoint(folder, system, slots=4, around=around, key=MANY, connections_an_address=200) as made:
         (checkout.root / "var" / "first.key").write_text(f"{made.key}\n")
         yield Running(checkout, made.url, made.key, recorder)
+
+
+@contextmanager
+def really_serving(checkout: Checkout) -> Iterator[str]:
+    """Serve a checkout's release by the engine that serves it everywhere; gives the endpoint's address."""
+    home, settings = checkout.root / "var", Settings.read(ROOT)
+    settings = replace(settings, limits=settings.limits.model_copy(update={"key": MANY, "connections_an_address": 200}))
+    follower = Follower(checkout.root, home, checkout.root / ".nightshift", 1, lambda _: None)
+    try:
+        follower.served = follower.bring_up(checkout.release)
+        gateway, public, _ = applications(follower, home, settings, Harm.read(ROOT / HARM))
+        key = Keys(home).create("first", tuple(SCOPES), ("public",), 1, time.time())
+        (home / "first.key").write_text(f"{key}\n")
+        servers = [(public, port.unused(), protocol(settings.limits))]
+        with scripted._running(servers, gateway.close) as [url]:
+            yield f"{url}/v1"
+    finally:
+        follower.close()
