@@ -1,4 +1,4 @@
-"""LangChain, as it is installed, against one endpoint and one release.
+"""LangChain and LlamaIndex, each as it is installed, against one endpoint and one release.
 
 Each runs in an environment of its own (`environments`): its cases are `NAME_cases.py`, and run there as one process.
 What needs both sides is compared here: the sections that each found with what the index finds, and the fields that each
@@ -32,6 +32,12 @@ FIELDS: dict[str, dict[str, set[str]]] = {
         # LangChain's `OpenAI` sends what it has no value for as null
         "/v1/completions": {"model", "prompt", "n", "seed", "logprobs", "max_tokens", "temperature", "top_p"}
         | {"frequency_penalty", "presence_penalty"},
+        "/v1/embeddings": {"model", "input", "encoding_format"},
+    },
+    "llamaindex": {
+        "/v1/models": set(),
+        "/v1/chat/completions": CHAT | {"temperature"},
+        "/v1/completions": {"model", "prompt", "stream", "temperature"},
         "/v1/embeddings": {"model", "input", "encoding_format"},
     },
 }
