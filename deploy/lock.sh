@@ -20,7 +20,7 @@ new.unlink()
 PY
 PYTHONPATH=include .venv/bin/python -m nightshift.versions requirements.txt versions.json
 # what the tests of each framework run in: the lock's versions wherever they fit, its own where pins collide
-for name in langchain llamaindex; do
+for name in langchain llamaindex griptape; do
     folder=tests/integrations/requirements
     grep -v "^torch==" requirements.txt > $folder/$name.new
     .venv/bin/uv pip compile pyproject.toml --extra "$name" "$folder/$name.in" --python-version 3.11 --generate-hashes \

@@ -1,4 +1,4 @@
-"""LangChain and LlamaIndex, each as it is installed, against one endpoint and one release.
+"""LangChain, LlamaIndex and Griptape, each as it is installed, against one endpoint and one release.
 
 Each runs in an environment of its own (`environments`): its cases are `NAME_cases.py`, and run there as one process.
 What needs both sides is compared here: the sections that each found with what the index finds, and the fields that each
@@ -40,6 +40,11 @@ FIELDS: dict[str, dict[str, set[str]]] = {
         "/v1/completions": {"model", "prompt", "stream", "temperature"},
         "/v1/embeddings": {"model", "input", "encoding_format"},
     },
+    "griptape": {
+        "/v1/models": set(),
+        "/v1/chat/completions": CHAT | {"stream_options", "stop", "temperature", "max_tokens"},
+        "/v1/embeddings": {"model", "input", "encoding_format"},
+    },
 }
 
 
@@ -54,6 +59,9 @@ def test_it_works_with_the_endpoint_and_finds_what_the_index_finds(name: str, ru
     for one in running.recorder.sent:
         sent[one.path] |= set(one.body)
     assert sent == FIELDS[name]
+    if name == "griptape":
+        trace = json.loads((folder / "told-trace.json").read_text())
+        assert any(trace in one.headers.get("traceparent", "") for one in running.recorder.sent)
 
 
 @pytest.mark.long
