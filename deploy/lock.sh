@@ -20,10 +20,11 @@ new.unlink()
 PY
 PYTHONPATH=include .venv/bin/python -m nightshift.versions requirements.txt versions.json
 # what the tests of each framework run in: the lock's versions wherever they fit, its own where pins collide
-for name in langchain llamaindex griptape; do
+for name in langchain llamaindex griptape airflow; do
+    extra=$name; [ "$name" = airflow ] && extra=llamaindex
     folder=tests/integrations/requirements
     grep -v "^torch==" requirements.txt > $folder/$name.new
-    .venv/bin/uv pip compile pyproject.toml --extra "$name" "$folder/$name.in" --python-version 3.11 --generate-hashes \
+    .venv/bin/uv pip compile pyproject.toml --extra "$extra" "$folder/$name.in" --python-version 3.11 --generate-hashes \
         --no-header --no-annotate "$@" --output-file "$folder/$name.new" --quiet
     { echo "# Made by \`make lock\` from pyproject.toml and $name.in; do not edit."; cat "$folder/$name.new"; } > "$folder/$name.txt"
     rm "$folder/$name.new"
