@@ -36,4 +36,4 @@ lock: environment      ## requirements.in → requirements.txt, versions.json
 	deploy/lock.sh
 
 clean:                 ## scratch and caches; never var/
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .environments
