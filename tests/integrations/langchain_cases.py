@@ -27,6 +27,10 @@ def test_it_answers_at_once_and_in_a_batch() -> None:
     said = model.invoke(QUESTION)
     assert QUESTION in said.content
     assert said.usage_metadata["output_tokens"] > 0
+    headers = (
+        langchain.chat(given.ENDPOINT, include_response_headers=True).invoke(QUESTION).response_metadata["headers"]
+    )
+    assert len(headers["x-trace-id"]) == 32
     assert all(QUESTION in one.content for one in model.batch([QUESTION, QUESTION]))
     assert (
         QUESTION

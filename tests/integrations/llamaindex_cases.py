@@ -23,7 +23,9 @@ def test_it_answers_and_knows_its_window() -> None:
     assert model.metadata.context_window == 16_384
     assert QUESTION in model.complete(QUESTION).text
     turns = [ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content=QUESTION)]
-    assert QUESTION in str(model.chat(turns).message.content)
+    answer = model.chat(turns)
+    assert QUESTION in str(answer.message.content)
+    assert answer.raw.model_extra["nightshift"]["sections"][0]["title"] == "Pump > Maintenance"
     assert QUESTION in llamaindex.llm(given.ENDPOINT, is_chat_model=False).complete(QUESTION).text
 
 
@@ -82,8 +84,7 @@ def test_a_node_says_where_it_comes_from_and_shows_what_the_release_shows() -> N
     )
     text = corpus.sections(Filter(title="Pump > M"))[0].body
     cut = llamaindex.Retriever(corpus, 1, Filter(title="Pump > M"), cut=True).retrieve("pump")[0].node.get_content()
-    assert cut == corpus.system.cut(text)
-    assert len(cut) < len(text) or len(text) <= 60
+    assert cut == corpus.system.cut(text) == text[:40]
 
 
 def test_the_query_engine_asks_with_the_releases_prompt() -> None:

@@ -25,7 +25,7 @@ from tests.data.conftest import section
 FIRST_TOKENS, DTYPE = 32, "float32"
 # tokens are bytes here: as long a window as prompts of frameworks need
 MODEL = InitialisedModel(kind="initialised", width=32, layers=1, heads=2, context=16_384, seed=1)
-SETTINGS = System(context=16_384, sections=2, section_tokens=60, max_new_tokens=16)
+SETTINGS = System(context=16_384, sections=2, section_tokens=40, max_new_tokens=16)
 ROWS: list[dict[str, object]] = [
     section("pump.md", "Pump > Maintenance", "The pump is oiled every Monday by the keeper of the mill."),
     section("pump.md", "Pump > Colour", "The pump was painted red, as {every} pump of the mill is."),
