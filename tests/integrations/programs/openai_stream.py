@@ -17,4 +17,4 @@ with client.chat.completions.stream(model="nightshift", messages=turns) as event
     for event in events:
         if event.type == "content.delta":
             print(event.delta, end="")
-    assert events.get_final_completion().choices[0].finish_reason in ("stop", "length")
+    assert events.current_completion_snapshot.choices[0].finish_reason in ("stop", "length")
