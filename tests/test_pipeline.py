@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from nightshift import params
 from nightshift.params import Section
+from nightshift.release import incumbent
 from nightshift.versions import LIBRARIES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,7 @@ PLUMBING = {
     "commit",
     "objects",
     "memo",
+    "deployment",
     "params",
     "sections",
     "sources",
@@ -160,9 +162,9 @@ def test_every_stage_module_is_a_stage_and_the_other_way_round() -> None:
 
 def test_every_section_is_read_by_a_stage_or_by_what_runs_beside_it() -> None:
     read = {name for stage in STAGES for name in sections(module(stage))}
-    left = set(params.sections()) - read
-    assert {one for one in left if not one.startswith("serve.")} == {"night", "traces"}
-    assert not any(one.startswith("serve.") for one in read)  # another limit of the endpoint reruns nothing
+    beside = {one.partition(".")[0] for one in set(params.sections()) - read}
+    assert beside == set(incumbent.BESIDE)  # they are no part of the recipe either
+    assert not {one.partition(".")[0] for one in read} & beside  # another limit of the endpoint reruns nothing
 
 
 def test_every_profile_holds_the_same_keys() -> None:

@@ -46,6 +46,7 @@ S = TypeVar("S", bound=Section)
 
 def sections() -> dict[str, type[Section]]:
     """Every section that params.yaml may hold, by name."""
+    import nightshift.deployment
     import nightshift.sections
     import nightshift.serving
     import nightshift.tracing  # noqa: F401  they define them

@@ -223,7 +223,8 @@ def test_a_recipe_changes_with_the_definition_and_not_with_what_git_ignores(repo
     (repository / ".gitignore").write_text("*.pyc\n")
     before = incumbent.recipe(FACTS, repository)
     (repository / "include" / "a.pyc").write_text("x")
-    (repository / "params.yaml").write_text("profile: b\nlora:\n  lr: 0.001  # the same\nnight: {schedule: x}\n")
+    beside = "night: {schedule: x}\nserve: {engine: {kind: vllm}}\ndeployment: {waits: false}\n"
+    (repository / "params.yaml").write_text(f"profile: b\nlora:\n  lr: 0.001  # the same\n{beside}")
     assert incumbent.recipe(FACTS, repository) == before
     (repository / "params.yaml").write_text("lora: {lr: 0.1}\n")
     assert incumbent.recipe(FACTS, repository) != before

@@ -22,6 +22,7 @@ from nightshift.stage import Metrics, Work
 
 NONE = "there is no release to be judged against"  # in the first night and in its repetitions: the same bytes
 DEFINITION = ("include", "dvc.yaml", "versions.json")
+BESIDE = ("night", "serve", "traces", "deployment", "environments")  # of params.yaml: no stage reads these
 
 
 def recipe(facts: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -32,8 +33,8 @@ def recipe(facts: dict[str, Any], root: Path) -> dict[str, Any]:
 
 
 def values(path: Path) -> str:
-    """sha256 over the values that stages read: not over comments, overlays, or when a night starts."""
-    said = {key: value for key, value in params.parse(path).items() if key not in ("profile", "profiles", "night")}
+    """sha256 over the values that stages read: not over comments, overlays, nor what runs beside them."""
+    said = {key: value for key, value in params.parse(path).items() if key not in (*params.OTHER, *BESIDE)}
     return hashlib.sha256(commit.dumps(params.plain(said)).encode()).hexdigest()
 
 
