@@ -97,6 +97,6 @@ def test_a_reason_and_a_night_are_needed(repository: Path, tmp_path: Path) -> No
 
 def test_what_is_in_production_is_not_approved_again(repository: Path, tmp_path: Path) -> None:
     let_out(repository, tmp_path)
-    with pytest.raises(AccessDenied, match=r"v0\.1\.0 is in production already"):
+    with pytest.raises(AccessDenied, match=r"v0\.1\.0 is in prod already"):
         let_out(repository, tmp_path)
     assert audit.verify(tmp_path / "var") == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import commit, registry, signature
+from nightshift import audit, commit, registry, signature
 from nightshift.errors import ReleaseInvalid, RepositoryError
 from nightshift.release import card, deploy, incumbent, publish, refresh, release
 from nightshift.stage import Work
@@ -23,6 +23,7 @@ GATE = {
     "releases": "plain",
     "entries": [{"candidate": "plain", "verdict": "GO", "reasons": ["Safe."]}],
 }
+PARAMS = "environments: {items: [{name: prod, target: null, slo: slo.yaml, keys: local, approvals: 0}]}\n"
 FACTS = {"tables": {"unique": {"digest": "u" * 64, "rows": 1, "licences": {"CC0-1.0": 1}}}}
 
 
@@ -159,8 +160,13 @@ def released(repository: Path) -> Path:
     (repository / "metrics").mkdir()
     metrics = {"released": True, "role": "plain", "system": "plain", "verdict": "NO-GO", "digest": "a" * 64}
     (repository / "metrics" / "release.json").write_text(json.dumps(metrics))
+    (repository / "params.yaml").write_text(PARAMS)
     tag(repository, "v0.1.0", "a" * 64)
     return repository
+
+
+def deployed(repository: Path, home: Path) -> registry.Assignment:
+    return deploy.deploy(repository, repository, home, "tonight", 1e9)
 
 
 @pytest.mark.parametrize("commits", [0, 1])
@@ -172,8 +178,19 @@ def test_what_was_released_and_not_deployed_is_said_again_and_deployed_once(
     said = publish.publish(released, tmp_path, "tonight")
     assert (said["released"], said["tags"]) == ("a" * 64, [])
     assert "v0.1.0" in said["message"]
-    assert deploy.deploy(released, released) == deploy.deploy(released, released)
+    assert deployed(released, tmp_path / "var") == deployed(released, tmp_path / "var")
     assert [one.number for one in registry.assignments(released)] == [1]
+    assert audit.verify(tmp_path / "var") == 1
+    (event,) = [json.loads(one) for one in (tmp_path / "var" / audit.FILE).read_text().splitlines()]
+    assert (event["actor"], event["action"], event["environment"]) == ("tonight", "deploy", "prod")
+
+
+def test_a_night_deploys_to_the_first_environment(released: Path, tmp_path: Path) -> None:
+    (released / "params.yaml").write_text(
+        PARAMS.replace("[{", "[{name: staging, target: null, slo: slo.yaml, keys: local, approvals: 0}, {")
+    )
+    assert deployed(released, tmp_path / "var").environment == "staging"
+    assert registry.current(released) is None
 
 
 @pytest.mark.parametrize("environment", ["prod", "canary"])
@@ -197,10 +214,11 @@ def test_a_night_without_a_new_release_does_not_load_dvc(released: Path, root: P
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_release_without_a_version_is_not_deployed(released: Path) -> None:
+def test_a_release_without_a_version_is_not_deployed(released: Path, tmp_path: Path) -> None:
     git(released, "tag", "-d", "nightshift@v0.1.0")
     with pytest.raises(ReleaseInvalid, match="no version"):
-        deploy.deploy(released, released)
+        deployed(released, tmp_path / "var")
+    assert not (tmp_path / "var").exists()
 
 
 def test_with_nothing_in_production_there_is_no_incumbent(

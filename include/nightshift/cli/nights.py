@@ -78,11 +78,13 @@ def approve(
     """Release and deploy the last night's winner when its verdict is INCONCLUSIVE."""
     import getpass
 
-    from nightshift import night
+    from nightshift import night, params
+    from nightshift.deployment import Environments
     from nightshift.release.approve import approve as let_out
 
     place = Place.here()
-    made = let_out(place.root, place.home, place.state, night.BRANCH, getpass.getuser(), reason, time.time())
+    first = params.load(place.root / params.FILE, Environments).first
+    made = let_out(place.root, place.home, place.state, night.BRANCH, getpass.getuser(), reason, time.time(), first)
     night.approved(place.root, place.state, made)
     print(f"{made.release.version} ({made.release.digest[:12]}) is in {made.environment}.")
 

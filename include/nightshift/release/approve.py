@@ -2,8 +2,9 @@
 
 When nothing was let out, the last night's release holds a candidate: the winner, or tonight's documents in the system
 of the incumbent (refresh), which few questions decide about where there are few documents. An INCONCLUSIVE one may be
-approved: it is signed, given a version and assigned to production, as a night would have done. A NO-GO never is. Each
-step may be repeated after a kill: a signature, a version and an assignment that are there already are not made again.
+approved: it is signed, given a version and assigned to the first environment, as a night would have done. A NO-GO
+never is. Each step may be repeated after a kill: a signature, a version and an assignment that are there already are
+not made again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,14 @@ def proposed(repository: Path, branch: str) -> tuple[str, dict[str, Any]]:
 
 
 def approve(
-    repository: Path, home: Path, state: Path, branch: str, who: str, reason: str, now: float
+    repository: Path,
+    home: Path,
+    state: Path,
+    branch: str,
+    who: str,
+    reason: str,
+    now: float,
+    environment: str = registry.PROD,
 ) -> registry.Assignment:
     """Release and deploy the last night's candidate. Raises AccessDenied, ReleaseInvalid, RepositoryError."""
     if not reason.strip():
@@ -46,8 +54,8 @@ def approve(
     commit, metrics = proposed(repository, branch)
     digest = metrics["digest"]
     known = registry.by_digest(repository, digest)
-    if known and registry.current(repository) == known:
-        raise AccessDenied(f"{known.version} is in production already", f"branch {branch}", "nothing is left to do")
+    if known and registry.current(repository, environment) == known:
+        raise AccessDenied(f"{known.version} is in {environment} already", f"branch {branch}", "nothing is left to do")
     role, verdict = metrics["role"], metrics["verdict_on_it"]
     wanted = known or registry.Release(registry.next_version(repository, minor=role == "winner"), commit, digest)
     folder = registry.fetch(repository, wanted, state / "releases" / digest)
@@ -56,4 +64,4 @@ def approve(
     signature.sign(folder, home / "releases" / digest / "model.sig", home)
     if known is None:
         registry.version(repository, wanted, role=role, system=metrics["system"], verdict=verdict)
-    return registry.assign(repository, wanted)
+    return registry.assign(repository, wanted, environment)
