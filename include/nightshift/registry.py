@@ -90,9 +90,38 @@ def by_digest(repository: Path, digest: str) -> Release | None:
     return next((one for one in releases(repository) if one.digest == digest), None)
 
 
-def assigned(repository: Path, digest: str) -> bool:
-    """Whether a digest was ever assigned to any environment."""
-    return any(tag.name.startswith(f"{NAME}#") and tag.digest == digest for tag in _tags(repository))
+def find(repository: Path, name: str) -> Release:
+    """The release of this version, or of the one digest that begins so. Raises ReleaseInvalid where it is none."""
+    known = releases(repository)
+    shortest = 8  # hex digits, so that a slip of the hand names nothing
+    found = [one for one in known if name.removeprefix("v") == one.version.removeprefix("v")]
+    found = found or [one for one in known if len(name) >= shortest and one.digest.startswith(name)]
+    if len(found) != 1:
+        what = "several releases begin so" if found else "it was never released"
+        raise ReleaseInvalid(what, name, "`nightshift release list` shows what there is")
+    return found[0]
+
+
+def dates(repository: Path) -> dict[str, int]:
+    """Version → when it was released, in seconds since 1970."""
+    return {tag.name.partition("@")[2]: tag.made for tag in _tags(repository) if tag.name.startswith(f"{NAME}@")}
+
+
+def environments(repository: Path) -> list[str]:
+    """The environments that were ever assigned anything, by name."""
+    return sorted({tag.name.split("#")[1] for tag in _tags(repository) if tag.name.startswith(f"{NAME}#")})
+
+
+def assigned(repository: Path, digest: str, environment: str | None = None) -> bool:
+    """Whether a digest was ever assigned to an environment; None for any."""
+    prefix = f"{NAME}#{environment}#" if environment else f"{NAME}#"
+    return any(tag.name.startswith(prefix) and tag.digest == digest for tag in _tags(repository))
+
+
+def upcoming(repository: Path, environment: str = PROD) -> int:
+    """The number that the next assignment to an environment has."""
+    known = assignments(repository, environment)
+    return known[-1].number + 1 if known else 1
 
 
 def next_version(repository: Path, minor: bool) -> str:
@@ -114,15 +143,15 @@ def message(release: str, **more: str) -> str:
     return json.dumps({"digest": release, **more}, sort_keys=True)
 
 
-def assign(repository: Path, release: Release, environment: str = PROD) -> Assignment:
+def assign(repository: Path, release: Release, environment: str = PROD, number: int | None = None) -> Assignment:
     """Assign a release; the assignment that there is when it is the newest already.
 
-    Raises RepositoryError when another assignment came first.
+    Raises RepositoryError when another assignment came first, or `number`, the one that was agreed on, is taken.
     """
     known = assignments(repository, environment)
     if known and known[-1].release.digest == release.digest:
         return known[-1]
-    made = Assignment(environment, known[-1].number + 1 if known else 1, release)
+    made = Assignment(environment, number or (known[-1].number + 1 if known else 1), release)
     _annotate(repository, f"{NAME}#{environment}#{made.number}", release, version=release.version)
     return made
 
@@ -167,6 +196,7 @@ def fetch(repository: Path, release: Release, target: Path) -> Path:
 class _Tag:
     name: str
     commit: str
+    made: int  # seconds since 1970
     said: dict[str, str]
 
     @property
@@ -190,17 +220,17 @@ def _tags(repository: Path) -> list[_Tag]:
 
     The digest names a folder that may be removed: nothing but 64 hex digits is one.
     """
-    wanted = "--format=%(refname:strip=2)%1f%(*objectname)%1f%(contents:subject)"
+    wanted = "--format=%(refname:strip=2)%1f%(*objectname)%1f%(creatordate:unix)%1f%(contents:subject)"
     listed = _git(repository, "for-each-ref", wanted, f"refs/tags/{NAME}[@#]*")
     if listed.returncode != 0:
         raise RepositoryError("this is not a Git repository", str(repository), "go into the project's folder")
     found = []
     for line in listed.stdout.splitlines():
-        name, at, said = line.split("\x1f")
+        name, at, when, said = line.split("\x1f")
         with suppress(ValueError, TypeError):
             message = dict(json.loads(said))
             if at and TAG.fullmatch(name) and DIGEST.fullmatch(str(message.get("digest"))):
-                found.append(_Tag(name, at, message))
+                found.append(_Tag(name, at, int(when), message))
     return found
 
 
