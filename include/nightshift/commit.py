@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -27,6 +27,7 @@ from nightshift.errors import CacheCorrupt, SourceError, full, no_room
 
 MANIFEST = "manifest.json"
 ABSENT = "absent.json"
+CHUNK = 1 << 20  # bytes of a file in memory at a time
 
 
 @contextmanager
@@ -68,6 +69,32 @@ def file(out: Path, content: str | bytes, mode: int = 0o666) -> None:
         if full(error):
             raise no_room(str(out)) from error
         raise
+
+
+def written(out: Path, chunks: Iterable[bytes]) -> None:
+    """Write one file of any size whole or not at all. Raises DiskFull; the old content then stays."""
+    draft = _draft(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as handle:
+            for chunk in chunks:
+                handle.write(chunk)
+            handle.flush()
+            os.fsync(handle.fileno())
+        draft.replace(out)
+        _fsync(out.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            draft.unlink()
+        if full(error):
+            raise no_room(str(out)) from error
+        raise
+
+
+def copied(source: Path, out: Path) -> None:
+    """Copy one file of any size whole or not at all. Raises DiskFull; the old content then stays."""
+    with source.open("rb") as handle:
+        written(out, iter(lambda: handle.read(CHUNK), b""))
 
 
 def secret(path: Path, content: str | bytes, mode: int = 0o600) -> None:
@@ -171,6 +198,11 @@ def sha256(path: Path) -> str:
     """sha256 of one file, in hex."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def hashed(content: bytes) -> str:
+    """sha256 of bytes, in hex."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def names(path: Path) -> list[str]:

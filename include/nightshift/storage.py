@@ -32,7 +32,7 @@ class Stored:
 
 def listing(location: str) -> list[Stored]:
     """Every object below a location, sorted by name. Raises SourceError where there is none, StorageError."""
-    found = sorted(_objects(location) if _is_s3(location) else _files(Path(location)), key=lambda o: o.name)
+    found = sorted(_objects(location) if is_s3(location) else _files(Path(location)), key=lambda o: o.name)
     if not found:
         raise SourceError("no files are there", location, "put documents there or take the source out of params.yaml")
     return found
@@ -40,7 +40,7 @@ def listing(location: str) -> list[Stored]:
 
 def read(location: str) -> bytes:
     """The bytes of one object. Raises SourceError where it is not, StorageError when it does not arrive whole."""
-    if not _is_s3(location):
+    if not is_s3(location):
         try:
             return Path(location).read_bytes()
         except FileNotFoundError:
@@ -63,7 +63,7 @@ def read(location: str) -> bytes:
 
 def write(location: str, content: bytes) -> None:
     """Write one object whole or not at all. Raises StorageError, DiskFull."""
-    if not _is_s3(location):
+    if not is_s3(location):
         commit.file(Path(location), content)
         return
     bucket, key = _split(location)
@@ -75,7 +75,46 @@ def write(location: str, content: bytes) -> None:
         raise _failed(error, location) from None
 
 
-def _is_s3(location: str) -> bool:
+def upload(file: Path, location: str) -> None:
+    """Write one object from a file of any size, whole or not at all. Raises StorageError, DiskFull."""
+    if not is_s3(location):
+        commit.copied(file, Path(location))
+        return
+    bucket, key = _split(location)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        with file.open("rb") as body:
+            _client().upload_fileobj(body, bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"})
+    except (BotoCoreError, ClientError) as error:
+        raise _failed(error, location) from None
+
+
+def download(location: str, file: Path) -> None:
+    """Bring one object into a file that is being made. Raises SourceError where it is not, StorageError, DiskFull.
+
+    What arrived has the size that was promised; whether it is what was stored says a manifest.
+    """
+    if not is_s3(location):
+        if not Path(location).is_file():
+            raise SourceError("it is not there", location, "restore it")
+        commit.copied(Path(location), file)
+        return
+    bucket, key = _split(location)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer = _client().get_object(Bucket=bucket, Key=key)
+        commit.written(file, answer["Body"].iter_chunks(commit.CHUNK))
+    except (BotoCoreError, ClientError) as error:
+        raise _failed(error, location) from None
+    if (arrived := file.stat().st_size) != answer["ContentLength"]:
+        short = f"{arrived} of {answer['ContentLength']} bytes arrived"
+        raise StorageError(short, location, "it will be tried again")
+
+
+def is_s3(location: str) -> bool:
+    """Whether a location is an address in S3."""
     return location.startswith("s3://")
 
 
@@ -134,7 +173,7 @@ def _client() -> Any:
 def _failed(error: Exception, location: str) -> Exception:
     code = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
     if code in ("NoSuchKey", "NoSuchBucket", "404"):
-        return SourceError(f"it is not there ({code})", location, "mend the address in params.yaml")
+        return SourceError(f"it is not there ({code})", location, "mend the address")
     if code in ("AccessDenied", "InvalidAccessKeyId", "NoCredentialsError", "SignatureDoesNotMatch"):
         return SourceError(f"it may not be read ({code})", location, "give AWS credentials that may")
     return StorageError(f"the store did not answer as it must ({code})", location, "it will be tried again")

@@ -1,0 +1,40 @@
+"""A release's folder, but only when it is what was released and one of our keys signed it.
+
+Everything that hands a release on (promotion, a push, a bundle, a certificate of its window) begins here, so that an
+altered, unsigned or superseded one goes nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightshift import registry, signature
+from nightshift.registry import Release
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where releases, their copies and their signatures are: a repository, NIGHTSHIFT_HOME, NIGHTSHIFT_STATE."""
+
+    repository: Path
+    home: Path
+    state: Path
+
+    @property
+    def keys(self) -> Path:
+        """Public keys that are trusted beside this home's own."""
+        return self.repository / "keys"
+
+    def copy(self, digest: str) -> Path:
+        """Where the copy of a release lies that is served."""
+        return self.state / "releases" / digest
+
+    def signature(self, digest: str) -> Path:
+        """Where the signature of a release lies."""
+        return self.home / "releases" / digest / "model.sig"
+
+    def trusted(self, release: Release) -> tuple[Path, str]:
+        """The release's folder, and the fingerprint of the key that signed it. Raises ReleaseInvalid, StorageError."""
+        folder = registry.fetch(self.repository, release, self.copy(release.digest))
+        return folder, signature.verify(folder, self.signature(release.digest), self.home, self.keys)
