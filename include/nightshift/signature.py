@@ -70,7 +70,7 @@ def rotate(home: Path, keys: Path, signed: Iterable[str]) -> tuple[str | None, s
     The one before is trusted for the digests `signed` from now on, and for nothing else. A kill leaves one that is
     trusted so already, and a repetition ends it.
     """
-    before = fingerprint(home / PUBLIC) if (home / PUBLIC).is_file() else None
+    before = current(home)
     if before:
         commit.file(keys / f"{before[:ID_DIGITS]}.pem", (home / PUBLIC).read_bytes())
         commit.file(_note(keys, before), commit.dumps({"signed": sorted(signed)}))
@@ -78,6 +78,15 @@ def rotate(home: Path, keys: Path, signed: Iterable[str]) -> tuple[str | None, s
         with suppress(FileNotFoundError):
             (home / half).unlink()
     return before, publish(home, keys)
+
+
+def current(home: Path) -> str | None:
+    """The fingerprint of the key that signs here; None where there is none yet. Raises AccessDenied."""
+    try:
+        return fingerprint(home / PUBLIC) if (home / PUBLIC).is_file() else None
+    except ValueError:
+        do = "restore it, or remove it: the private half makes it anew"
+        raise AccessDenied("it is no public key", str(home / PUBLIC), do) from None
 
 
 def fingerprint(public: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli import endpoint, keys, langfuse, nights, values, watching
+from nightshift.cli import endpoint, keys, langfuse, nights, releases, values, watching
 from nightshift.errors import UsageError, known, tell
 
 app = typer.Typer(
@@ -33,6 +33,8 @@ app.command()(nights.pull)
 app.command()(nights.approve)
 app.command()(watching.trace)
 app.command()(watching.replay)
+app.command()(releases.promote)
+app.add_typer(releases.app, name="release")
 app.add_typer(keys.app, name="keys")
 app.add_typer(langfuse.app, name="langfuse")
 

@@ -1,0 +1,122 @@
+"""Promote one digest through the environments: whoever proposes it does not approve it, and it is written down.
+
+A release goes to an environment only from the one before it, whole, signed with a key that is trusted today. Where the
+environment asks for approvals, the first who promotes proposes, and others who promote the same approve; proposal and
+approvals are events of the audit, so that nobody can add one unseen. They name the number of the assignment that they
+are about: once another assignment has that number they are void, and what everybody agreed on is exactly what happens
+(the tag of the assignment can be made once).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nightshift import audit, registry
+from nightshift.deployment import Environment, Environments
+from nightshift.errors import AccessDenied, ParamsError
+from nightshift.registry import Assignment, Release
+from nightshift.release import remote
+from nightshift.release.store import Store
+
+PROPOSED, APPROVED, PROMOTED = "propose", "approve-promotion", "promote"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a promotion is.
+
+    Args:
+        proposer: who proposed it; None when nobody has.
+        approvers: who approved it, in order.
+        needed: approvals that the environment asks for.
+        made: the assignment, once there are enough.
+    """
+
+    proposer: str | None
+    approvers: tuple[str, ...]
+    needed: int
+    made: Assignment | None = None
+
+
+def promote(
+    store: Store, environments: Environments, name: str, to: str, who: str, reason: str, now: float
+) -> Standing:
+    """Propose, approve or make a promotion of the release `name`, whichever is next, as `who`.
+
+    Raises ReleaseInvalid for a release that was never released, altered, unsigned or signed with a replaced key;
+    AccessDenied for one that skips an environment, a proposer who approves, or no reason; RepositoryError when another
+    assignment came first.
+    """
+    if not reason.strip():
+        raise AccessDenied("a reason is needed", "--reason", "say why it may go there")
+    place, before = _places(environments, to)
+    release = registry.find(store.repository, name)
+    if before and not registry.assigned(store.repository, release.digest, before.name):
+        do = f"promote it to {before.name} first"
+        raise AccessDenied(f"it was never in {before.name}, which comes before {to}", release.version, do)
+    if registry.current(store.repository, to) == release:
+        raise AccessDenied(f"it is in {to} already", release.version, "nothing is left to do")
+    store.trusted(release)
+    number = registry.upcoming(store.repository, to)
+    said = standing(store.home, place, release, number)
+    action = _next(said, who)
+    event = {"actor": who, "target": release.digest, "version": release.version, "environment": to, "number": number}
+    if action is not None:
+        audit.write(store.home, now, action=action, reason=reason.strip(), **event)
+        said = standing(store.home, place, release, number)
+    if len(said.approvers) < said.needed:
+        return said
+    if place.target:
+        remote.push(store, release, place.target)
+    audit.write(store.home, now, action=PROMOTED, reason=reason.strip(), approvers=list(said.approvers), **event)
+    made = registry.assign(store.repository, release, to, number)
+    return Standing(said.proposer or who, said.approvers, said.needed, made)
+
+
+def standing(home: Path, place: Environment, release: Release, number: int) -> Standing:
+    """What the audit says of this promotion. Raises AccessDenied when the audit was changed."""
+    proposer: str | None = None
+    approvers: list[str] = []
+    for event in _events(home, place.name, release, number):
+        if event["action"] == PROPOSED:
+            proposer = proposer or event["actor"]
+        elif event["actor"] not in (proposer, *approvers):
+            approvers.append(event["actor"])
+    return Standing(proposer, tuple(approvers), place.approvals)
+
+
+def _next(said: Standing, who: str) -> str | None:
+    """What `who` does by promoting now; None where nobody is left to ask. Raises AccessDenied for the proposer."""
+    left = said.needed - len(said.approvers)
+    if left <= 0:
+        return None
+    if said.proposer is None:
+        return PROPOSED
+    if who == said.proposer:
+        do = f"{left} other{' has' if left == 1 else 's have'} to type the same"
+        raise AccessDenied(f"{who} proposed it, and who proposes does not approve", "", do)
+    return None if who in said.approvers else APPROVED
+
+
+def _events(home: Path, environment: str, release: Release, number: int) -> Iterator[dict[str, Any]]:
+    """Proposal and approvals of one promotion, in order."""
+    audit.verify(home)
+    path = home / audit.FILE
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        said = json.loads(line)
+        about = (said.get("environment"), said.get("target"), said.get("number"))
+        if said.get("action") in (PROPOSED, APPROVED) and about == (environment, release.digest, number):
+            yield said
+
+
+def _places(environments: Environments, to: str) -> tuple[Environment, Environment | None]:
+    """The environment of this name, and the one before it."""
+    names = [one.name for one in environments.items]
+    if to not in names:
+        raise ParamsError(f"no environment {to!r}", "--to", f"environments.items has {', '.join(names)}")
+    at = names.index(to)
+    return environments.items[at], environments.items[at - 1] if at else None
