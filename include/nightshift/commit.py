@@ -71,16 +71,14 @@ def file(out: Path, content: str | bytes, mode: int = 0o666) -> None:
         raise
 
 
-def written(out: Path, chunks: Iterable[bytes]) -> None:
-    """Write one file of any size whole or not at all. Raises DiskFull; the old content then stays."""
+@contextmanager
+def replaced(out: Path) -> Iterator[Path]:
+    """Yield the name of a file that becomes `out` when the block wrote it and ends well. Raises DiskFull."""
     draft = _draft(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as handle:
-            for chunk in chunks:
-                handle.write(chunk)
-            handle.flush()
-            os.fsync(handle.fileno())
+        yield draft
+        _fsync(draft)
         draft.replace(out)
         _fsync(out.parent)
     except BaseException as error:
@@ -89,6 +87,12 @@ def written(out: Path, chunks: Iterable[bytes]) -> None:
         if full(error):
             raise no_room(str(out)) from error
         raise
+
+
+def written(out: Path, chunks: Iterable[bytes]) -> None:
+    """Write one file of any size whole or not at all. Raises DiskFull; the old content then stays."""
+    with replaced(out) as draft, draft.open("wb") as handle:
+        handle.writelines(chunks)
 
 
 def copied(source: Path, out: Path) -> None:

@@ -47,7 +47,7 @@ class Assignment:
 def releases(repository: Path) -> list[Release]:
     """Every version, oldest first."""
     found = [_release(tag) for tag in _tags(repository) if tag.name.startswith(f"{NAME}@")]
-    return sorted(found, key=lambda one: _numbers(one.version))
+    return sorted(found, key=lambda one: numbers(one.version))
 
 
 def assignments(repository: Path, environment: str = PROD) -> list[Assignment]:
@@ -129,8 +129,14 @@ def next_version(repository: Path, minor: bool) -> str:
     known = releases(repository)
     if not known:
         return "v0.1.0"
-    major, middle, patch = _numbers(known[-1].version)
+    major, middle, patch = numbers(known[-1].version)
     return f"v{major}.{middle + 1}.0" if minor else f"v{major}.{middle}.{patch + 1}"
+
+
+def numbers(version: str) -> tuple[int, int, int]:
+    """A version as numbers, which sort."""
+    major, minor, patch = version.removeprefix("v").split(".")
+    return int(major), int(minor), int(patch)
 
 
 def tag(version: str) -> str:
@@ -232,11 +238,6 @@ def _tags(repository: Path) -> list[_Tag]:
             if at and TAG.fullmatch(name) and DIGEST.fullmatch(str(message.get("digest"))):
                 found.append(_Tag(name, at, int(when), message))
     return found
-
-
-def _numbers(version: str) -> tuple[int, int, int]:
-    major, minor, patch = version.removeprefix("v").split(".")
-    return int(major), int(minor), int(patch)
 
 
 def _damage(folder: Path, release: Release) -> tuple[str, str] | None:

@@ -123,16 +123,6 @@ def test_what_is_not_what_was_released_is_refused(
     assert not list(tmp_path.rglob("evil"))
 
 
-@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a\\..\\x", "", ".", "a//b", "./a", "a\0b", "a\nb"])
-def test_a_name_that_leads_elsewhere_is_none(name: str) -> None:
-    assert not remote.safe(name)
-
-
-@pytest.mark.parametrize("name", ["card.md", "system/base/model.safetensors", "..a", "a..b/c"])
-def test_a_plain_name_is_one(name: str) -> None:
-    assert remote.safe(name)
-
-
 def test_a_release_is_pushed_to_dvcs_remote_whatever_lies_in_the_tree(project: Released, tmp_path: Path) -> None:
     release = project.release("v0.1.0")
     with pytest.raises(StorageError, match=r"`dvc remote add --default NAME URL`"):

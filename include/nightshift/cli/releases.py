@@ -79,6 +79,22 @@ def verify(name: Name) -> None:
 
 
 @app.command()
+def bundle(
+    name: Name,
+    out: Annotated[Path, typer.Argument(help="The file to write; .pyz")],
+    wheels: Annotated[Path | None, typer.Option(help="Folder with the wheels of the lock's packages")] = None,
+) -> None:
+    """Make one file of a release that serves it on a machine without a network: `python3.11 FILE FOLDER` there."""
+    from nightshift import registry
+    from nightshift.release import bundle as made
+
+    store = _store()
+    digest, signed = made.bundle(store, registry.find(store.repository, name), out, wheels)
+    print(f"sha256: {digest}")
+    print(f"key: {signed}")
+
+
+@app.command()
 def sign(name: Name, reason: Reason, key: KeyFile = None) -> None:
     """Sign a release again with today's key: after its signature was lost, or its key was no longer trusted."""
     from nightshift import audit, registry, signature

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from nightshift import commit, registry, signature, storage
 from nightshift.errors import ReleaseInvalid, SourceError, StorageError
 from nightshift.registry import Release
 from nightshift.release.store import Store
+from nightshift.release.unpack import safe
 
 SIGNATURE = "model.sig"
 
@@ -61,13 +62,6 @@ def push_to_dvc(repository: Path, release: Release) -> None:
     if failed:
         do = "`dvc fetch` what the cache lacks, and look whether the remote answers"
         raise StorageError(f"{len(failed)} of its objects could not be pushed", release.version, do)
-
-
-def safe(name: str) -> bool:
-    """Whether a name that others wrote may be that of a file in a folder of ours."""
-    parts = PurePosixPath(name).parts
-    plain = name.isprintable() and "\\" not in name and str(PurePosixPath(name)) == name
-    return bool(parts) and plain and not name.startswith("/") and ".." not in parts
 
 
 def _pushed(there: str) -> str | None:
