@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli import endpoint, keys, langfuse, nights, releases, values, watching
+from nightshift.cli import deployment, endpoint, keys, langfuse, nights, releases, values, watching
 from nightshift.errors import UsageError, known, tell
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ app.command()(nights.approve)
 app.command()(watching.trace)
 app.command()(watching.replay)
 app.command()(releases.promote)
+app.command()(deployment.plan)
+app.command()(deployment.certify)
 app.add_typer(releases.app, name="release")
 app.add_typer(keys.app, name="keys")
 app.add_typer(langfuse.app, name="langfuse")

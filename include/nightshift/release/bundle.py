@@ -28,9 +28,10 @@ START = """\
 cd "$(dirname "$0")" || exit 1
 set -a; . deploy/telemetry.env; set +a
 export PYTHONPATH="$PWD/include" NIGHTSHIFT_STATE="$PWD/.nightshift" NIGHTSHIFT_HOME="$PWD/var"
-nightshift() { "$(cat interpreter)" -m nightshift.cli "$@"; }
-if [ $# -gt 0 ]; then nightshift "$@"; exit; fi
-if [ ! -s var/first.key ]; then (umask 077; nightshift keys create --owner first > var/first.key) || exit; fi
+if [ $# -gt 0 ]; then exec "$(cat interpreter)" -m nightshift.cli "$@"; fi
+if [ ! -s var/first.key ]; then
+    (umask 077; "$(cat interpreter)" -m nightshift.cli keys create --owner first > var/first.key) || exit
+fi
 exec "$(cat interpreter)" -m nightshift.cli serve
 """
 

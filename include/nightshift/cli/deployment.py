@@ -1,0 +1,95 @@
+"""Commands about where and how a release is deployed: what it takes in memory, and what window it really reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nightshift.place import Place
+
+if TYPE_CHECKING:
+    from nightshift.capacity import Need
+    from nightshift.registry import Release
+    from nightshift.release.store import Store
+
+GIB = 1 << 30
+
+Name = Annotated[str | None, typer.Argument(help="Version or digest; the release in prod unless given")]
+
+
+def plan(
+    name: Name = None,
+    users: Annotated[int, typer.Option(min=1, help="Users who are answered at the same time")] = 1,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of each; the release's context unless given")
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Answers that one engine gives at a time")] = 1,
+    memory: Annotated[float | None, typer.Option(min=0.1, help="GiB to plan for; this machine's unless given")] = None,
+) -> None:
+    """Say how much memory users × window take, of what, and how many fit."""
+    from nightshift import capacity
+    from nightshift.errors import DataRefused
+
+    store, release = _release(name)
+    shape = capacity.Shape.of(store.trusted(release)[0] / "system")
+    tokens = window or shape.context
+    if tokens > shape.context:
+        raise DataRefused(f"it reads {shape.context} tokens, not {tokens}", release.version, "plan a smaller window")
+    needed = capacity.need(shape, users, tokens, slots)
+    room = int(memory * GIB) if memory else capacity.memory()
+    print(f"{release.version}: {users:,} at a time, {tokens:,} tokens each, {slots} to an engine")
+    for what, size in _parts(needed, users, tokens, shape.cache_a_token):
+        print(f"  {size / GIB:7.2f} GiB  {what}")
+    fits = capacity.fit(shape, room, tokens, slots)
+    verdict = "it fits" if fits >= users else "it does not fit"
+    print(f"  {needed.total / GIB:7.2f} GiB  together, of {room / GIB:.2f}: {verdict}; {fits:,} at a time would")
+
+
+def certify(
+    name: Name = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to read for it, at most")] = 60_000,
+) -> None:
+    """Find the window in which a release finds a planted fact, and keep it for /v1/models."""
+    from nightshift import engine, params
+    from nightshift import window as needle
+    from nightshift.answer import System
+    from nightshift.sections import Compute
+
+    store, release = _release(name)
+    system = System.open(store.trusted(release)[0] / "system")
+    compute = params.load(store.repository / params.FILE, Compute)
+    with engine.start(system.folder, compute.threads, compute.device) as running:
+        said = needle.certify(system, running.chat, tokens)
+    needle.store(store.home, release.digest, said)
+    for one in said.tried:
+        missed = f"; not at {', '.join(f'{depth} %' for depth in one.missed)}" if one.missed else ""
+        print(f"  {one.window:7,} tokens: found at {one.found:.0%} of the depths{missed}")
+    if not said.reached:
+        print(f"  larger ones were not tried: {tokens:,} tokens did not reach")
+    held = f"certified for {said.window:,}" if said.window else "certified for no window"
+    print(f"{release.version} is {held} of {said.context:,} tokens.")
+
+
+def _parts(needed: Need, users: int, window: int, cache: int) -> list[tuple[str, int]]:
+    engines = f"{needed.engines:,} engine{'s' if needed.engines > 1 else ''}"
+    return [
+        (f"weights of {engines}", needed.weights),
+        (f"keys and values: {users:,} × {window:,} tokens × {cache:,} bytes", needed.cache),
+        ("a prompt that is read by each engine", needed.reading),
+        (f"{engines} and a gateway with nothing to do", needed.overhead),
+        ("the index", needed.index),
+    ]
+
+
+def _release(name: str | None) -> tuple[Store, Release]:
+    """A release by name, or the one in production. Raises ReleaseInvalid."""
+    from nightshift import registry
+    from nightshift.errors import ReleaseInvalid
+    from nightshift.release.store import Store
+
+    place = Place.here()
+    found = registry.find(place.root, name) if name else registry.current(place.root)
+    if found is None:
+        raise ReleaseInvalid("nothing is in prod yet", str(place.root), "`make nightly` makes a release")
+    return Store(place.root, place.home, place.state), found
