@@ -91,22 +91,46 @@ def apply(path: Path, profile: str) -> None:
 def overridden(path: Path, profile: str | None, values: Mapping[str, Any]) -> None:
     """Check a file that is right itself with a profile's values and others at dotted keys. Raises ParamsError."""
     document = _overlaid(path, parse(path), profile) if profile else parse(path)
+    _set(path, document, values, "--set")
+
+
+def write(path: Path, values: Mapping[str, Any], asker: str) -> None:
+    """Write values at dotted keys into params.yaml; comments stay. Raises ParamsError in the name of who asked."""
+    document = parse(path)
+    _set(path, document, values, asker)
+    out = io.StringIO()
+    _yaml().dump(document, out)
+    commit.file(path, out.getvalue())
+
+
+def has(document: CommentedMap, name: str) -> bool:
+    """Whether a document has a value at a dotted key."""
+    place: Any = document
+    for key in name.split("."):
+        if not isinstance(place, Mapping) or key not in place:
+            return False
+        place = place[key]
+    return True
+
+
+def _set(path: Path, document: CommentedMap, values: Mapping[str, Any], asker: str) -> None:
+    """Put values at dotted keys that are there, and check the whole."""
     for name, value in values.items():
+        if not has(document, name):
+            raise ParamsError(f"{path.name} has no key {name!r}", asker, "name one that it has")
         *spine, last = name.split(".")
         place: Any = document
         for key in spine:
-            place = place.get(key) if isinstance(place, CommentedMap) else None
-        if not isinstance(place, CommentedMap) or last not in place:
-            raise ParamsError(f"{path.name} has no key {name!r}", "--set", "name one that it has")
-        if isinstance(place[last], CommentedMap) and not isinstance(value, Mapping):
+            place = place[key]
+        if isinstance(place[last], CommentedMap) and not isinstance(value, Mapping | None):
             do = f"name one: {', '.join(map(str, place[last]))}"
-            raise ParamsError(f"{name} holds keys of its own", "--set", do)
+            raise ParamsError(f"{name} holds keys of its own", asker, do)
         place[last] = value
     try:
         for section in sections().values():
             _typed(path, document, section)
     except ParamsError as error:
-        raise ParamsError(error.what, "--set", error.do or "give another value") from None
+        raise ParamsError(error.what, asker, error.do or "give another value") from None
 
 
 def parse(path: Path) -> CommentedMap:

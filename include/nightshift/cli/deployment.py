@@ -1,7 +1,9 @@
-"""Commands about where and how a release is deployed: what it takes in memory, and what window it really reads."""
+"""Commands about where and how a release is deployed: its pattern, its memory, and the window that it really reads."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +18,36 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 
 Name = Annotated[str | None, typer.Argument(help="Version or digest; the release in prod unless given")]
+
+
+def pattern(
+    write: Annotated[bool, typer.Option("--write", help="Write the settings into params.yaml")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Every line as JSON")] = False,
+) -> None:
+    """Derive the deployment pattern and its configuration from the answers in params.yaml, with every reason."""
+    from nightshift import params
+    from nightshift.deployment import Deployment
+    from nightshift.release import pattern as derived
+    from nightshift.sections import Compute, System
+
+    place = Place.here()
+    file = place.root / params.FILE
+    answers, compute = params.load(file, Deployment), params.load(file, Compute)
+    fit = _engines_that_fit(place, answers.context) if compute.device == "cpu" else None
+    table = derived.Table.read(place.root / derived.TABLE)
+    lines = derived.derive(table, answers, compute.device, params.load(file, System).context, fit)
+    values, by_hand = derived.settings(file, lines)
+    if write:
+        params.write(file, values, "pattern")
+    if as_json:
+        print(json.dumps([asdict(one) for one in lines], indent=2))
+        return
+    print(f"# {lines[0].value}: {lines[0].because}")
+    for line in derived.overlay([one for one in lines if one.key in values]):
+        print(line)
+    print("\n# beside params.yaml")
+    for one in by_hand[1:]:
+        print(f"# {one.key}: {derived.flow(one.value)}  # {one.because}")
 
 
 def plan(
@@ -69,6 +101,18 @@ def certify(
         print(f"  larger ones were not tried: {tokens:,} tokens did not reach")
     held = f"certified for {said.window:,}" if said.window else "certified for no window"
     print(f"{release.version} is {held} of {said.context:,} tokens.")
+
+
+def _engines_that_fit(place: Place, window: int) -> int | None:
+    """How many engines of the release in production fit here; None while there is none."""
+    from nightshift import capacity, registry
+    from nightshift.release.store import Store
+
+    found = registry.current(place.root)
+    if found is None:
+        return None
+    folder, _ = Store(place.root, place.home, place.state).trusted(found)
+    return capacity.fit(capacity.Shape.of(folder / "system"), capacity.memory(), window)
 
 
 def _parts(needed: Need, users: int, window: int, cache: int) -> list[tuple[str, int]]:
