@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import params
+from nightshift import deployment, params, registry
 from nightshift.deployment import Deployment, Environments
 from nightshift.errors import ParamsError
 
@@ -18,6 +18,11 @@ REFUSED = {
     "asked from nowhere": ("asked_from: device", "asked_from: moon", "'device', 'network', 'internet' or 'offline'"),
     "nobody": ("users: 5", "users: 0", "greater than or equal to 1"),
     "no prod": ("name: prod", "name: live", "none is named prod"),
+    "the rollout's own": (
+        f"- {PROD}",
+        f"- {PROD.replace('prod', 'canary')}\n    - {PROD}",
+        "canary is where a rollout",
+    ),
     "two of a name": (f"- {PROD}", f"- {PROD}\n    - {PROD}", "two environments are named 'prod'"),
     "approvals at night": ("approvals: 0", "approvals: 1", "nobody approves at night"),
     "a name that is no tag's": ("name: prod", "name: Prod-1", "should match pattern"),
@@ -35,6 +40,10 @@ def test_what_cannot_be_meant_is_refused_with_its_line(name: str, root: Path, tm
         params.load(path, Deployment)
         params.load(path, Environments)
     assert sentence in str(refused.value)
+
+
+def test_the_environment_of_rollouts_is_the_registrys() -> None:
+    assert deployment.CANARY == registry.CANARY
 
 
 def test_nights_deploy_to_the_first(root: Path, tmp_path: Path) -> None:

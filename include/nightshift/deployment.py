@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from nightshift.params import Section, Strict
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+CANARY = "canary"  # the registry's environment of rollouts
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Word = Annotated[str, Field(pattern=r"^[a-z]+$")]
 
@@ -87,6 +88,8 @@ class Environments(Section):
         names = [one.name for one in self.items]
         if twice := next((one for one in names if names.count(one) > 1), None):
             raise ValueError(f"two environments are named {twice!r}; give each a name of its own")
+        if CANARY in names:
+            raise ValueError(f"{CANARY} is where a rollout tries a candidate; name the environment otherwise")
         if "prod" not in names:
             raise ValueError("none is named prod, which nights judge against; name one so")
         if self.items[0].approvals:

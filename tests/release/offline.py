@@ -21,6 +21,7 @@ from pathlib import Path
 
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 WITHIN_S = 120
+URL = "http://127.0.0.1:8000"
 
 
 def loopback() -> None:
@@ -40,19 +41,19 @@ def reachable() -> bool:
 
 
 def asked(folder: Path, question: str) -> dict[str, object]:
-    """The endpoint's answer, as soon as it gives one."""
-    key = folder / "var" / "first.key"
-    body = json.dumps({"model": "nightshift", "messages": [{"role": "user", "content": question}]}).encode()
+    """The endpoint's answer, as soon as it is ready."""
     deadline = time.monotonic() + WITHIN_S
     while time.monotonic() < deadline:
-        if key.is_file():
-            head = {"authorization": f"Bearer {key.read_text().strip()}", "content-type": "application/json"}
-            request = urllib.request.Request("http://127.0.0.1:8000/v1/chat/completions", body, head)
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                answer: dict[str, object] = json.load(urllib.request.urlopen(request, timeout=60))
-                return answer
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(f"{URL}/readyz", timeout=5)
+            break
         time.sleep(0.2)
-    raise SystemExit("no answer came")
+    body = json.dumps({"model": "nightshift", "messages": [{"role": "user", "content": question}]}).encode()
+    key = (folder / "var" / "first.key").read_text().strip()
+    head = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    request = urllib.request.Request(f"{URL}/v1/chat/completions", body, head)
+    answer: dict[str, object] = json.load(urllib.request.urlopen(request, timeout=60))
+    return answer
 
 
 def main() -> None:
