@@ -95,6 +95,23 @@ def bundle(
 
 
 @app.command()
+def card(
+    name: Name,
+    whole: Annotated[bool, typer.Option("--whole", help="The one in the release, whatever is private")] = False,
+    bill: Annotated[bool, typer.Option("--bill", help="The bill of materials instead")] = False,
+) -> None:
+    """Print a release's model card, without architecture and training where params.yaml calls these private."""
+    from nightshift import params, registry
+    from nightshift.deployment import Deployment
+    from nightshift.release import shown
+
+    store = _store()
+    release = registry.find(store.repository, name)
+    private = params.load(store.repository / params.FILE, Deployment).private_architecture and not whole
+    print(shown.paper(store, release, "bom.json" if bill else "card.md", private), end="")
+
+
+@app.command()
 def sign(name: Name, reason: Reason, key: KeyFile = None) -> None:
     """Sign a release again with today's key: after its signature was lost, or its key was no longer trusted."""
     from nightshift import audit, registry, signature
