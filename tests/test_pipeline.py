@@ -38,6 +38,7 @@ PLUMBING = {
     "storage",
     "checkpoint",
     "port",
+    "guard",
     "workers",
 }
 STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]

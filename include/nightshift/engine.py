@@ -1,56 +1,95 @@
 """Start a system's model as a server of its own, ask it, and stop it.
 
-The engine is `transformers serve`, a child process on loopback that answers one request after another. It dies with
-its parent: a pipe whose other end only the parent holds closes, and the child's shell ends the group. Its model name is
-the path that it was given, so that a name of ours has to hide it.
+An engine is a child process on loopback, on a leash (child.py) and behind a secret of its own (guard.py).
+`transformers` is the server of that library: it answers one request after another. `vllm` is a program of another
+environment, found on PATH, and answers many at a time on a GPU. Both stop writing when the asker of a stream leaves;
+transformers' does not when the answer was asked for in one piece, so what may have to be cancelled is asked for as a
+stream.
+
+`accepts` is what an engine does as OpenAI's reference says it, of what a request may hold beside messages (or prompt),
+max_tokens and stream. transformers' server takes more and does something else: `stop` stays in the text,
+`frequency_penalty` multiplies what the prompt holds too, `n` and `presence_penalty` are ignored.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
-from nightshift.errors import StorageError
+from nightshift.errors import ParamsError, StorageError
+from nightshift.guard import SECRET
 from nightshift.port import unused
 from nightshift.stage import WAITING
 
-READY_WITHIN_S = 180.0
+Kind = Literal["transformers", "vllm"]
+NAME = "release"  # of the model, to an engine that takes a name
 ANSWER_WITHIN_S = 120.0
 STOPPED_WITHIN_S = 5.0
-# runs the server, and ends with its parent however that ended: stdin is a pipe that only the parent holds
-_LEASHED = "import os,sys,threading,signal\n" + (
-    "def leash():\n    sys.stdin.read()\n    os.killpg(os.getpgrp(), signal.SIGKILL)\n"
-    "threading.Thread(target=leash, daemon=True).start()\n"
-    "sys.argv = sys.argv[1:]\n"
-    "from transformers.cli.transformers import main\nmain()\n"
-)
+# what a base's own generation_config.json may say about sampling: requests say it here, and nobody else
+SAMPLING = {"do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_length", "max_new_tokens"}
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as --max-lora-rank (vllm/config/lora.py, 0.33)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What holds for all engines of a kind.
+
+    Args:
+        slots: answers at a time.
+        accepts: fields of a request, beside messages or prompt, max_tokens and stream, that it honours.
+        ready_within_s: from its start to its first answer.
+    """
+
+    slots: int
+    accepts: frozenset[str]
+    ready_within_s: float
+
+
+SAMPLED = frozenset({"temperature", "top_p", "seed"})
+_PENALTIES = {"frequency_penalty", "presence_penalty", "logit_bias"}
+TRAITS: Mapping[Kind, Traits] = {
+    "transformers": Traits(1, SAMPLED, 180.0),
+    # vllm/entrypoints/openai/{chat_completion,completion}/protocol.py, 0.33; tools would need a parser for each model
+    "vllm": Traits(64, SAMPLED | _PENALTIES | {"stop", "n", "logprobs", "top_logprobs", "response_format"}, 900.0),
+}
 
 
 @dataclass
 class Engine:
-    """A running server. Use it as a context manager, or call `stop`."""
+    """A running server. Use it as a context manager, or call `stop`.
+
+    Args:
+        child: its process, the leader of a group.
+        url: where it listens, without a path.
+        model: what a request's `model` has to be; may be a path, and is for no one else to see.
+        scratch: a folder that goes with it.
+        headers: that a request needs; they hold its secret.
+        slots: answers at a time.
+        accepts: fields of a request, beside messages or prompt, max_tokens and stream, that it honours.
+    """
 
     child: subprocess.Popen[bytes]
     url: str
     model: str
     scratch: Path
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     slots: int = 1
-    accepts: frozenset[str] = frozenset({"temperature", "top_p", "seed"})
+    accepts: frozenset[str] = SAMPLED
 
     def __enter__(self) -> Engine:
         return self
@@ -72,7 +111,8 @@ class Engine:
         """The greedy answer. Raises StorageError when the engine does not give one."""
         try:
             asked = self.body(messages, max_new_tokens)
-            said = httpx.post(f"{self.url}/v1/chat/completions", json=asked, timeout=ANSWER_WITHIN_S)
+            url = f"{self.url}/v1/chat/completions"
+            said = httpx.post(url, json=asked, headers=self.headers, timeout=ANSWER_WITHIN_S)
             said.raise_for_status()
             return str(said.json()["choices"][0]["message"]["content"])
         except (httpx.HTTPError, KeyError, ValueError) as error:
@@ -89,27 +129,34 @@ class Engine:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def start(system: Path, threads: int, device: str = "cpu", log: Path | None = None) -> Engine:
-    """Serve the model of a system folder, and wait until it answered once. Raises StorageError when it does not."""
+def start(
+    system: Path, threads: int, device: str = "cpu", log: Path | None = None, kind: Kind = "transformers"
+) -> Engine:
+    """Serve the model of a system folder, and wait until it answered once.
+
+    Raises StorageError when it does not, ParamsError when the kind's program is not there.
+    """
     settings = json.loads((system / "system.json").read_text(encoding="utf-8"))
+    if kind == "vllm" and shutil.which("vllm") is None:
+        do = "install vLLM in an environment of its own and put its bin folder on PATH, or choose another kind"
+        raise ParamsError("the program vllm is not on PATH", "serve.engine.kind", do)
     scratch = Path(tempfile.mkdtemp(prefix="nightshift-engine-"))
-    model = _model(system, scratch)
-    port = unused()
-    words = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", device]
-    words += ["--dtype", settings["dtype"], "--default-seed", "0"]
+    port, secret = unused(), secrets.token_urlsafe(32)
+    model, words = _command(kind, system, settings, scratch, ["--host", "127.0.0.1", "--port", str(port)], device)
     out = log.open("ab") if log else (scratch / "engine.log").open("wb")
-    around = os.environ | WAITING | {"OMP_NUM_THREADS": str(threads)} | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     child = subprocess.Popen(
-        [sys.executable, "-c", _LEASHED, "transformers", *words],
+        [sys.executable, "-m", "nightshift.child", *words],
         stdin=subprocess.PIPE,
         stdout=out,
         stderr=out,
-        env=around,
+        env=_around(threads, secret),
         start_new_session=True,
     )
-    engine = Engine(child, f"http://127.0.0.1:{port}", str(model), scratch)
+    out.close()
+    traits, headers = TRAITS[kind], {"Authorization": f"Bearer {secret}"}
+    engine = Engine(child, f"http://127.0.0.1:{port}", model, scratch, headers, traits.slots, traits.accepts)
     try:
-        _until_ready(engine)
+        _until_ready(engine, traits.ready_within_s, log or scratch / "engine.log")
     except BaseException:
         engine.stop()
         raise
@@ -122,29 +169,75 @@ def deltas(line: str) -> Iterator[dict[str, Any]]:
         yield json.loads(line.removeprefix("data: "))
 
 
-def _model(system: Path, scratch: Path) -> Path:
-    """What the engine loads: the base as it is, or one folder with the base's files and the adapter's."""
+def _command(
+    kind: Kind, system: Path, settings: Mapping[str, Any], scratch: Path, listen: list[str], device: str
+) -> tuple[str, list[str]]:
+    """The name of the model, and the words after `nightshift.child`."""
+    if kind == "vllm":
+        return _vllm(system, settings, scratch, listen)
+    model = str(_folder(system, scratch))
+    words = ["transformers", "serve", model, *listen, "--device", device, "--dtype", settings["dtype"]]
+    return model, [*words, "--default-seed", "0"]
+
+
+def _vllm(system: Path, settings: Mapping[str, Any], scratch: Path, listen: list[str]) -> tuple[str, list[str]]:
+    """vLLM's command; the adapter is a model of its own beside the base. The secret is in the environment."""
     base, adapter = (system / "base").resolve(), system / "adapter"
+    _generation(base, scratch)
+    words = ["run", "vllm", "serve", str(base), *listen, "--dtype", settings["dtype"], "--seed", "0"]
+    words += ["--max-model-len", str(settings["context"]), "--max-num-seqs", str(TRAITS["vllm"].slots)]
+    words += ["--generation-config", str(scratch), "--middleware", "nightshift.guard.Guard"]
+    words += ["--enable-force-include-usage", "--disable-uvicorn-access-log"]
     if not adapter.is_dir():
-        return base
+        return NAME, [*words, "--served-model-name", NAME]
+    rank = int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+    room = next((one for one in LORA_RANKS if one >= rank), rank)
+    named = json.dumps({"name": NAME, "path": str(adapter.resolve())})
+    words += ["--served-model-name", "base", "--enable-lora", "--max-loras", "1", "--max-lora-rank", str(room)]
+    return NAME, [*words, "--lora-modules", named]
+
+
+def _around(threads: int, secret: str) -> dict[str, str]:
+    """The environment of an engine: this package first on its path, its secret, no telemetry, nothing fetched."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+    own = {SECRET: secret, "VLLM_API_KEY": secret, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    own |= {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    return {**os.environ, **WAITING, **own}
+
+
+def _folder(system: Path, scratch: Path) -> Path:
+    """What transformers loads: one folder with the base's files, and the adapter's where there is one."""
+    base, adapter = (system / "base").resolve(), system / "adapter"
     folder = scratch / "model"
     folder.mkdir()
-    for file in [*base.iterdir(), *adapter.resolve().iterdir()]:
-        if file.is_file() and file.name != "manifest.json":
+    for file in [*base.iterdir(), *(adapter.resolve().iterdir() if adapter.is_dir() else ())]:
+        if file.is_file() and file.name not in ("manifest.json", "generation_config.json"):
             (folder / file.name).symlink_to(file)
+    _generation(base, folder)
     return folder
 
 
-def _until_ready(engine: Engine) -> None:
+def _generation(base: Path, out: Path) -> None:
+    """Write the generation_config.json that lets a request's temperature count, and its own top_p alone.
+
+    Without `do_sample` a temperature changes nothing, and without `top_k` transformers keeps the 50 likeliest tokens.
+    """
+    path = base / "generation_config.json"
+    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = {name: value for name, value in own.items() if name not in SAMPLING}
+    said = json.dumps(kept | {"do_sample": True, "top_k": 0})
+    (out / "generation_config.json").write_text(said, encoding="utf-8")
+
+
+def _until_ready(engine: Engine, within_s: float, log: Path) -> None:
     """Wait for one real answer: a server that listens may still not have its model."""
-    deadline = time.monotonic() + READY_WITHIN_S
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline and engine.alive:
         with suppress(httpx.TransportError):
-            if httpx.get(f"{engine.url}/health", timeout=5).is_success:
+            if httpx.get(f"{engine.url}/health", headers=engine.headers, timeout=5).is_success:
                 engine.chat([{"role": "user", "content": "Hello"}], 1)
                 return
         time.sleep(0.2)
-    log = engine.scratch / "engine.log"
     tail = log.read_text(errors="replace")[-400:] if log.is_file() else "see its log"
     # a busy machine, no memory, a port that was taken meanwhile: a signed release is rarely what is wrong
     do = "give it memory and time; if it never starts, assign another release"
