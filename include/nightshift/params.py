@@ -42,6 +42,7 @@ class Section(Strict):
 
 
 S = TypeVar("S", bound=Section)
+M = TypeVar("M", bound=Strict)
 
 
 def sections() -> dict[str, type[Section]]:
@@ -57,6 +58,12 @@ def sections() -> dict[str, type[Section]]:
 def load(path: Path, section: type[S]) -> S:
     """Read one section. Raises ParamsError with file, line and what is allowed."""
     return _typed(path, parse(path), section)
+
+
+def whole(path: Path, model: type[M]) -> M:
+    """Read another file of values, as strictly as params.yaml. Raises ParamsError with file and line."""
+    document = parse(path)
+    return _valid(path, document, model, document, [])
 
 
 def check(path: Path) -> None:
@@ -185,22 +192,28 @@ def _typed(path: Path, document: CommentedMap, section: type[S], profile: str | 
         if not isinstance(found, Mapping) or key not in found:
             raise ParamsError(f"section {section.name!r} is missing", str(path), "restore it from Git")
         found = found[key]
+    above, lines = (["profiles", profile], parse(path)) if profile else ([], document)
+    return _valid(path, found, section, lines, [*above, *spine])
+
+
+def _valid(path: Path, found: Any, model: type[M], lines: Any, spine: list[Any]) -> M:
+    """A value as its type; `lines` is the document that the keys `spine` lead to it in, to say where it is wrong."""
     try:
-        return section.model_validate(plain(found))
+        return model.model_validate(plain(found))
     except ValidationError as error:
         found_wrong = error.errors()  # a misspelt key is also a missing one: the misspelling says more
         first = next((one for one in found_wrong if one["type"] == "extra_forbidden"), found_wrong[0])
         keys = _keys(found, first["loc"])
-        above, lines = (["profiles", profile], parse(path)) if profile else ([], document)
-        name = ".".join(map(str, [*above, section.name, *keys]))
-        what, do = _reason(first, section)
-        raise ParamsError(f"{name}: {what}", _at(path, lines, [*above, *spine, *keys]), do) from None
+        what, do = _reason(first, model)
+        name = ".".join(map(str, [*spine, *keys]))
+        raise ParamsError(f"{name}: {what}" if name else what, _at(path, lines, [*spine, *keys]), do) from None
 
 
-def _reason(first: Mapping[str, Any], section: type[Section]) -> tuple[str, str]:
+def _reason(first: Mapping[str, Any], model: type[Strict]) -> tuple[str, str]:
     """What is wrong with a value, and what to do where the first does not say it."""
     if first["type"] == "extra_forbidden":
-        beside = f"{section.name} has {', '.join(section.model_fields)}"
+        fields = [field.alias or name for name, field in model.model_fields.items()]
+        beside = f"{getattr(model, 'name', 'it')} has {', '.join(fields)}"
         return "no such key", beside if len(first["loc"]) == 1 else "mend its name, or take it out"
     if first["type"] == "missing":
         return "is missing", "write it there, or restore it from Git"
