@@ -1,5 +1,5 @@
 # What each target calls is on its line; `environment` does nothing when .venv already holds the lock.
-.PHONY: environment nightly up down lint test test-long bench lock clean
+.PHONY: environment system nightly up down lint test test-long bench lock clean
 bin := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE  # torch and transformers import in 4 s with their bytecode kept, in 12 s without
 include deploy/telemetry.env
@@ -7,6 +7,9 @@ export $(shell sed -n 's/=.*//p' deploy/telemetry.env | grep -v '^\#')
 
 environment:           ## .venv with exactly requirements.txt
 	@deploy/environment.sh
+
+system:                ## programs for tests that PyPI does not have, into .system
+	@deploy/system.sh
 
 nightly: environment   ## one night, followed to its end
 	@$(bin)/nightshift nightly
@@ -23,7 +26,7 @@ lint: environment      ## style, types, who imports whom
 	$(bin)/mypy
 	PYTHONPATH=include:plugins $(bin)/lint-imports --no-logo
 
-test: lint             ## everything that needs no GPU
+test: lint system      ## everything that needs no GPU
 	$(bin)/pytest -q -n 2 --dist loadscope
 
 test-long: environment ## what takes minutes

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli import deployment, endpoint, keys, langfuse, nights, releases, values, watching
+from nightshift.cli import deployment, endpoint, keys, langfuse, nights, releases, slo, values, watching
 from nightshift.errors import UsageError, known, tell
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.command()(deployment.certify)
 app.add_typer(releases.app, name="release")
 app.add_typer(keys.app, name="keys")
 app.add_typer(langfuse.app, name="langfuse")
+app.add_typer(slo.app, name="slo")
 
 
 @app.callback()
