@@ -30,7 +30,7 @@ def show() -> None:
     if stands.silent is not None:
         print(f"The endpoint was heard {stands.silent} minutes ago.")
     for name, what in invariants.broken(place.home).items():
-        print(f"Broken: {name}: {' '.join(what.split())}")
+        print(f"Broken: {name}: {what}")
     held = {
         change: said.reason for change in slo.CHANGES if not (said := slo.may_deploy(change, stands, policy)).allowed
     }
