@@ -160,6 +160,8 @@ def following(night: Night) -> Iterator[str]:
     undecided = kept.get("released") is False and kept.get("verdict_on_it") == UNDECIDED
     if night.get("deployed") or night.get("approved"):
         yield "Next: `make up`, then ask the endpoint with the key that it names."
+    elif night.get("frozen"):
+        yield "Next: a night that finds the way free deploys it; `nightshift slo show` says how things stand."
     elif undecided and night.get("published"):
         told = f'`nightshift approve --reason "…"` lets the {kept["role"]} out'
         yield f"Next: {told}, if you know better than the gate could."

@@ -232,6 +232,7 @@ class EndOperator(Task):
         failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
         record: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
         record |= {"new": done.get("new", False), "refused": done.get("refused", ""), "stages": {}}
+        record["ended"] = round(time.time(), 3)
         if ti.xcom_pull(task_ids=PIN):
             night, known = self.pinned(context)
             record |= {"commit": night.commit, "stages": self._stages(context, known)}
@@ -239,7 +240,8 @@ class EndOperator(Task):
         record |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
         for said in followed.values():
             record |= said or {}
-        record["why_not_deployed"] = None if record["deployed"] else _why_not(done, failed)
+        why = record.get("why_not_deployed") or _why_not(done, failed)  # a command's own reason, where it gave one
+        record["why_not_deployed"] = None if record["deployed"] else why
         place = Path(self.settings.record) / run / "night.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         draft = place.with_suffix(".draft")

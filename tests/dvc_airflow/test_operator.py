@@ -127,6 +127,17 @@ def test_a_deploy_that_went_well_is_recorded(dag: Any) -> None:
     assert (night["deployed"], night["why_not_deployed"], night["sentence"]) == ("prod", None, None)
 
 
+def test_a_deploy_that_held_back_says_why(dag: Any) -> None:
+    made, of = dag
+    ti = published(made, released="a" * 64)
+    ti.said["deploy", "return_value"] = {"deployed": None, "why_not_deployed": "frozen: the budget is spent"}
+    before = time.time()
+    night, said = ended(made, of, ti)
+    assert said == ""
+    assert (night["deployed"], night["why_not_deployed"]) == (None, "frozen: the budget is spent")
+    assert before - 1 <= night["ended"] <= time.time()
+
+
 def test_what_could_not_be_pushed_is_not_deployed(dag: Any) -> None:
     made, of = dag
     ti = published(made, released="a" * 64, refused="protected branch")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,7 +166,7 @@ def released(repository: Path) -> Path:
     return repository
 
 
-def deployed(repository: Path, home: Path) -> registry.Assignment:
+def deployed(repository: Path, home: Path) -> dict[str, Any]:
     return deploy.deploy(repository, repository, home, "tonight", 1e9)
 
 
@@ -178,7 +179,8 @@ def test_what_was_released_and_not_deployed_is_said_again_and_deployed_once(
     said = publish.publish(released, tmp_path, "tonight")
     assert (said["released"], said["tags"]) == ("a" * 64, [])
     assert "v0.1.0" in said["message"]
-    assert deployed(released, tmp_path / "var") == deployed(released, tmp_path / "var")
+    said = [deployed(released, tmp_path / "var") for _ in range(2)]
+    assert said == [{"deployed": "prod", "version": "v0.1.0", "number": 1}] * 2
     assert [one.number for one in registry.assignments(released)] == [1]
     assert audit.verify(tmp_path / "var") == 1
     (event,) = [json.loads(one) for one in (tmp_path / "var" / audit.FILE).read_text().splitlines()]
@@ -189,7 +191,7 @@ def test_a_night_deploys_to_the_first_environment(released: Path, tmp_path: Path
     (released / "params.yaml").write_text(
         PARAMS.replace("[{", "[{name: staging, target: null, slo: slo.yaml, keys: local, approvals: 0}, {")
     )
-    assert deployed(released, tmp_path / "var").environment == "staging"
+    assert deployed(released, tmp_path / "var")["deployed"] == "staging"
     assert registry.current(released) is None
 
 

@@ -24,11 +24,11 @@ from griptape.tools import BaseTool
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
-from nightshift import spans
+from nightshift import attributes
 
 # names of attributes: those that the gateway's spans have, and what only an application knows
 _SHARED = ("operation", "provider", "model", "max_tokens", "temperature", "input_tokens", "output_tokens")
-NAMES = {word: spans.ATTRIBUTES[word].name for word in (*_SHARED, "error", "sections", "scores")} | {
+NAMES = {word: attributes.ATTRIBUTES[word].name for word in (*_SHARED, "error", "sections", "scores")} | {
     "seed": "gen_ai.request.seed",
     "agent": "gen_ai.agent.id",
     "tool": "gen_ai.tool.name",
@@ -46,7 +46,7 @@ class ObservabilityDriver(BaseObservabilityDriver):
 
     provider: str = field(default="nightshift", kw_only=True)
     tracer: Tracer = field(
-        default=Factory(lambda: trace.get_tracer("nightshift.griptape", schema_url=spans.SCHEMA_URL)), kw_only=True
+        default=Factory(lambda: trace.get_tracer("nightshift.griptape", schema_url=attributes.SCHEMA_URL)), kw_only=True
     )
 
     def observe(self, call: Observable.Call) -> Any:

@@ -1,8 +1,10 @@
-"""Assign the release that tonight published to the first environment.
+"""Put the release that tonight published before its users, unless what was promised of it leaves no room.
 
 Runs after the publisher, in a clone of the published commit; the assignment is a tag in the repository of record. Which
 release it is say the commit's metrics, by digest: its version may be of a night before, which died here. Done twice it
-is done once. The servers follow the registry: nothing is pushed to them.
+is done once. The servers follow the registry: nothing is pushed to them. Where an endpoint runs and answers by another
+release, this one is a candidate first: the endpoint takes it through its rollout, and this waits for what becomes of
+it. With nothing in production, or no endpoint that could try it, it is assigned at once.
 """
 
 from __future__ import annotations
@@ -11,36 +13,90 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from nightshift import audit, params, registry
+from nightshift import audit, params, registry, rollouts, slo
+from nightshift.counts import Counts
 from nightshift.deployment import Environments
 from nightshift.errors import NightshiftError, ReleaseInvalid, known, tell
+from nightshift.registry import CANARY, PROD, Release
+from nightshift.serving import Rollouts
+from nightshift.slo import Change
+
+CHANGES: dict[str, Change] = {"winner": "model", "plain": "model", "refresh": "documents"}  # by the release's role
+TRIED_WITHIN_S = 420.0  # a night has 1,200 s; a rollout goes on without it
+LOOK_EVERY_S = 2.0
 
 
-def deploy(repository: Path, clone: Path, home: Path, night: str, now: float) -> registry.Assignment:
-    """Assign the release of the commit that `clone` stands on, at `now`. Raises ReleaseInvalid if unversioned."""
-    digest = json.loads((clone / "metrics" / "release.json").read_text(encoding="utf-8")).get("digest")
-    found = registry.by_digest(repository, digest) if digest else None
+def deploy(
+    repository: Path, clone: Path, home: Path, night: str, now: float, sleep: Callable[[float], None] = time.sleep
+) -> dict[str, Any]:
+    """Deploy the release of the commit that `clone` stands on, or say why not, for night.json.
+
+    `now` is in seconds since 1970. Raises ReleaseInvalid for a release without a version, ParamsError for a policy or
+    an objective that cannot be read.
+    """
+    metrics = json.loads((clone / "metrics" / "release.json").read_text(encoding="utf-8"))
+    found = registry.by_digest(repository, metrics["digest"]) if metrics.get("digest") else None
     if found is None:
-        raise ReleaseInvalid("no version was published of this release", str(digest), "run the night again")
+        what = "no version was published of this release"
+        raise ReleaseInvalid(what, str(metrics.get("digest")), "run the night again")
     first = params.load(clone / params.FILE, Environments).first
-    if registry.current(repository, first) != found:
-        event = {"actor": night, "action": "deploy", "target": found.digest, "version": found.version}
-        audit.write(home, now, **event, environment=first, reason="the gate let it out")
-    return registry.assign(repository, found, first)
+    current, minute = registry.current(repository, first), int(now) // 60
+    if current not in (None, found) and first == PROD:
+        policy, stands = slo.Policy.read(clone), slo.standing(home, clone, minute)
+        if not (said := slo.may_deploy(CHANGES[metrics["role"]], stands, policy)).allowed:
+            return {"deployed": None, "frozen": said.reason, "why_not_deployed": f"frozen: {said.reason}"}
+        rules = params.load(clone / params.FILE, Rollouts)
+        if rules.strategy != "immediate" and Counts(home).since(minute) is not None:
+            return _tried(repository, home, found, night, now, sleep)
+    if current != found:
+        _noted(home, now, night, found, first)
+    return _said(registry.assign(repository, found, first))
+
+
+def _tried(
+    repository: Path, home: Path, release: Release, night: str, now: float, sleep: Callable[[float], None]
+) -> dict[str, Any]:
+    """Let the endpoint try a release, and wait for what becomes of it."""
+    if release.digest not in rollouts.bad(home):
+        _noted(home, now, night, release, CANARY)
+        registry.assign(repository, release, CANARY)
+    waited = 0.0
+    while waited < TRIED_WITHIN_S:
+        if registry.current(repository) == release:
+            return _said(registry.assign(repository, release))
+        last = rollouts.last(home, release.digest)
+        if last and last.outcome == "back":
+            why = f"the endpoint tried it at {last.step}, and {last.reason}"
+            return {"deployed": None, "why_not_deployed": why}
+        sleep(LOOK_EVERY_S)
+        waited += LOOK_EVERY_S
+    where = f"at {last.step}" if last and last.outcome in ("begun", "advanced") else "in its queue"
+    return {"deployed": None, "why_not_deployed": f"the endpoint still tries it, {where}; it goes on without the night"}
+
+
+def _noted(home: Path, now: float, night: str, release: Release, environment: str) -> None:
+    event = {"actor": night, "action": "deploy", "target": release.digest, "version": release.version}
+    audit.write(home, now, **event, environment=environment, reason="the gate let it out")
+
+
+def _said(made: registry.Assignment) -> dict[str, Any]:
+    return {"deployed": made.environment, "version": made.release.version, "number": made.number}
 
 
 def main() -> None:
-    """Assign, and print what was assigned; exits with the error's code."""
-    home, night = Path(os.environ["NIGHTSHIFT_HOME"]), os.environ.get("DVC_AIRFLOW_RUN", "Night")
+    """Deploy, and print what was deployed or why nothing was; exits with the error's code."""
+    repository, home = Path(os.environ["DVC_AIRFLOW_REPOSITORY"]), Path(os.environ["NIGHTSHIFT_HOME"])
     try:
-        made = deploy(Path(os.environ["DVC_AIRFLOW_REPOSITORY"]), Path.cwd(), home, night, time.time())
+        said = deploy(repository, Path.cwd(), home, os.environ.get("DVC_AIRFLOW_RUN", "Night"), time.time())
     except (NightshiftError, OSError) as error:
         if (found := known(error)) is None:
             raise
         sys.exit(tell("deploy", found))
-    print(json.dumps({"deployed": made.environment, "version": made.release.version, "number": made.number}))
+    print(json.dumps(said))
 
 
 if __name__ == "__main__":
