@@ -34,6 +34,7 @@ PLUMBING = {
     "sections",
     "sources",
     "serving",
+    "watching",
     "stage",
     "storage",
     "checkpoint",

@@ -50,7 +50,8 @@ def sections() -> dict[str, type[Section]]:
     import nightshift.deployment
     import nightshift.sections
     import nightshift.serving
-    import nightshift.tracing  # noqa: F401  they define them
+    import nightshift.tracing
+    import nightshift.watching  # noqa: F401  they define them
 
     return {cls.name: cls for cls in Section.__subclasses__()}
 

@@ -22,7 +22,8 @@ from nightshift.stage import Metrics, Work
 
 NONE = "there is no release to be judged against"  # in the first night and in its repetitions: the same bytes
 DEFINITION = ("include", "dvc.yaml", "versions.json")
-BESIDE = ("night", "serve", "traces", "deployment", "environments")  # of params.yaml: no stage reads these
+# of params.yaml: no stage reads these
+BESIDE = ("night", "serve", "traces", "deployment", "environments", "watch", "notify")
 
 
 def recipe(facts: dict[str, Any], root: Path) -> dict[str, Any]:
