@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from nightshift import audit, commit, registry, signature
+from nightshift import audit, commit, golden, registry, signature
 from nightshift.errors import ReleaseInvalid, RepositoryError
+from nightshift.golden import Golden
 from nightshift.release import card, deploy, incumbent, publish, refresh, release
 from nightshift.stage import Work
 from tests import models
@@ -41,12 +42,16 @@ def parts(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "versions.json").write_text('{"release": {"polars": "2.1.0"}}')
     with commit.folder(tmp_path / "catalogue") as draft:
         (draft / "croissant.json").write_text("{}")
+    with commit.folder(tmp_path / "judged") as draft:
+        questions = [Golden("q", "What is a pump?", "s", "It moves water.", "It moves water", True).as_json()]
+        (draft / f"{commit.digest(tmp_path / 'plain')}.golden.json").write_text(commit.dumps(questions))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def make(parts: Path, out: str = "release") -> dict[str, object]:
-    names = [parts / one for one in ("gate.json", "recipe.json", "plain", "none", "plain", "catalogue", "facts.json")]
+    names = [parts / one for one in ("gate.json", "recipe.json", "plain", "none", "plain")]
+    names += [parts / one for one in ("judged", "catalogue", "facts.json")]
     return dict(release.run(*names, parts / out, Work("release")))
 
 
@@ -71,12 +76,32 @@ def test_a_release_holds_its_proof_and_names_every_file(parts: Path) -> None:
     metrics = make(parts)
     said = json.loads((parts / "release" / "release.json").read_text())
     files = set(commit.names(parts / "release")) - {"release.json", commit.MANIFEST}
-    assert set(said["files"]) == files >= {"card.md", "bom.json", "gate.json", "lineage.json", "facts.json"}
+    assert (
+        set(said["files"]) == files >= {"card.md", "bom.json", "gate.json", "golden.json", "lineage.json", "facts.json"}
+    )
     assert metrics == {
         "released": True, "role": "plain", "system": "plain", "verdict": "NO-GO", "verdict_on_it": "GO",
         "digest": commit.digest(parts / "release"),
     }  # fmt: skip
     assert "Verdict of the gate: **NO-GO**" in (parts / "release" / "card.md").read_text()
+
+
+def test_a_release_carries_the_questions_that_it_answered_to_the_judge(parts: Path) -> None:
+    make(parts)
+    assert [(one.question, one.said) for one in golden.read(parts / "release")] == [
+        ("What is a pump?", "It moves water")
+    ]
+    with commit.folder(parts / "judged"):
+        pass
+    make(parts)  # one that was not judged
+    assert golden.read(parts / "release") == []
+    (parts / "release" / "golden.json").write_text("{}")
+    assert golden.read(parts / "release") == []
+    (parts / "release" / "golden.json").write_text('[{"id": "q"}]')
+    with pytest.raises(ReleaseInvalid, match="golden questions cannot be read"):
+        golden.read(parts / "release")
+    (parts / "release" / "golden.json").unlink()
+    assert golden.read(parts / "release") == []  # one of before there were any
 
 
 def test_the_same_release_is_the_same_bytes(parts: Path) -> None:
@@ -93,7 +118,8 @@ def test_the_bill_names_model_data_and_libraries(parts: Path) -> None:
 
 def test_nothing_to_release_is_absent(parts: Path) -> None:
     (parts / "gate.json").write_text(commit.dumps(GATE | {"releases": None}))
-    names = [parts / one for one in ("gate.json", "recipe.json", "none", "none", "none", "catalogue", "facts.json")]
+    names = [parts / one for one in ("gate.json", "recipe.json", "none", "none", "none")]
+    names += [parts / one for one in ("judged", "catalogue", "facts.json")]
     assert release.run(*names, parts / "release", Work("release"))["released"] is False
     assert commit.why_absent(parts / "release")
 

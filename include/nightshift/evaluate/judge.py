@@ -3,21 +3,25 @@
 Reads the winner, the refresh, plain and the incumbent; writes a table of rows for each system that was asked and
 `judged.json`, which says which system plays which role, by digest. No system is asked twice: roles with equal digests
 share their rows. With something in production plain is not asked. What could be released is also answered by the engine
-that would serve it, as far as evaluate.engine_items goes, and the share of equal answers is a metric of the gate.
+that would serve it, as far as evaluate.engine_items goes, and the share of equal answers is a metric of the gate. What
+it said to questions that everyone may ask is kept as `<digest>.golden.json`: a release is asked them again by day.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from nightshift import commit, documents, engine, stage
+from nightshift import commit, documents, engine, golden, stage
 from nightshift.answer import System
-from nightshift.evaluate.ask import ROW, answers, ask, generated, load_probes, within, written
+from nightshift.evaluate.ask import ROW, Request, answers, ask, generated, load_probes, within, written
 from nightshift.evaluate.evaluate import means
 from nightshift.evaluate.metrics import loaded
+from nightshift.golden import Golden
 from nightshift.sections import Compute, Evaluate
 from nightshift.stage import Metrics, Work, libraries
 
@@ -33,17 +37,33 @@ def roles(winner: Path, refresh: Path, plain: Path, incumbent: Path) -> dict[str
     return digests
 
 
-def agreement(folder: Path, items: pl.DataFrame, params: Evaluate, compute: Compute, work: Work) -> pl.DataFrame:
-    """Rows of `engine_agreement`: 1 where the serving engine says what the judged model said."""
+@dataclass(frozen=True)
+class Spoken:
+    """An item that was answered in words, by the judged model and, for the first of them, by the serving engine."""
+
+    item: Mapping[str, Any]
+    shown: frozenset[str]  # ids of the sections that it was answered from
+    ours: str
+    theirs: str | None
+
+
+def spoken(folder: Path, items: pl.DataFrame, params: Evaluate, compute: Compute, work: Work) -> list[Spoken]:
+    """What one system says in words to the items of the budget that are generated."""
     system = System.open(folder)
-    asked = generated(within(items, params)[0], params)[: params.engine_items]
-    if not asked:
-        return pl.DataFrame(schema=ROW)
-    requests = [written(system, row["question"], system.sections(row["question"], row["groups"])) for row in asked]
-    ours, _ = answers(system, requests, compute, work)
-    read = [place for place, one in enumerate(ours) if one["text"]]
-    asked, requests = [asked[place] for place in read], [requests[place] for place in read]
-    ours = [ours[place] for place in read]
+    asked = generated(within(items, params)[0], params)
+    found = [system.sections(row["question"], row["groups"]) for row in asked]
+    requests = [written(system, row["question"], hits) for row, hits in zip(asked, found, strict=True)]
+    ours = [one["text"] for one in answers(system, requests, compute, work)[0]]
+    read = [place for place, text in enumerate(ours[: params.engine_items]) if text]
+    said = dict(zip(read, _engine(folder, [requests[place] for place in read], compute, work), strict=True))
+    return [
+        Spoken(row, frozenset(hit.id for hit in hits), text, said.get(place))
+        for place, (row, hits, text) in enumerate(zip(asked, found, ours, strict=True))
+    ]
+
+
+def _engine(folder: Path, requests: list[Request], compute: Compute, work: Work) -> list[str]:
+    """What the serving engine says to these requests, remembered by system and request."""
     known = work.memo(
         "judge.agreement", [commit.digest(folder), compute.model_dump(), libraries("evaluate")], engine.__file__
     )
@@ -55,12 +75,40 @@ def agreement(folder: Path, items: pl.DataFrame, params: Evaluate, compute: Comp
                 for one in work.progress([requests[place] for place in todo], "answers of the engine")
             ]
 
-    theirs = known.map([one.key("") for one in requests], ask_engine)
+    return known.map([one.key("") for one in requests], ask_engine)
+
+
+def agreement(folder: Path, said: Sequence[Spoken]) -> pl.DataFrame:
+    """Rows of `engine_agreement`: 1 where the serving engine says what the judged model said."""
+    system = System.open(folder)
     rows = [
-        (row["id"], "answer", "open", "engine_agreement", float(_begin(system, one["text"]) == _begin(system, other)))
-        for row, one, other in zip(asked, ours, theirs, strict=True)
+        (
+            one.item["id"],
+            "answer",
+            "open",
+            "engine_agreement",
+            float(_begin(system, one.ours) == _begin(system, one.theirs)),
+        )
+        for one in said
+        if one.theirs is not None
     ]
     return pl.DataFrame(rows, schema=ROW, orient="row")
+
+
+def kept(said: Sequence[Spoken]) -> list[Golden]:
+    """What a release is asked again by day: questions that everyone may ask, and that it answered."""
+    return [
+        Golden(
+            id=one.item["id"],
+            question=one.item["question"],
+            section=one.item["section"],
+            wanted=one.item["answer"],
+            said=text,
+            shown=one.item["section"] in one.shown,
+        )
+        for one in said
+        if (text := one.theirs if one.theirs is not None else one.ours) and "public" in one.item["groups"]
+    ]
 
 
 def _begin(system: System, text: str) -> list[int]:
@@ -80,6 +128,7 @@ def run(
     params = params.model_copy(update={"tokens": params.judge_tokens, "generated": params.judge_generated})
     measured: dict[str, Any] = {}
     tables: dict[str, pl.DataFrame] = {}
+    again: dict[str, list[Golden]] = {}
     left_out = 0
     with loaded(metrics) as known:
         for role, digest in played.items():
@@ -87,7 +136,8 @@ def run(
                 continue
             rows, counted = ask(folders[role], table, load_probes(probes), known, params, compute, work)
             if role != "incumbent":
-                rows = pl.concat([rows, agreement(folders[role], table, params, compute, work)])
+                said = spoken(folders[role], table, params, compute, work)
+                rows, again[digest] = pl.concat([rows, agreement(folders[role], said)]), kept(said)
             tables[digest] = rows.sort("item", "book", "metric")
             left_out = max(left_out, counted["left_out"])
             measured[role] = {name: one["mean"] for name, one in means(rows).items()}
@@ -95,6 +145,9 @@ def run(
     with commit.folder(out) as draft:
         for digest, rows in tables.items():
             documents.store(draft / f"{digest}.parquet", rows)
+        for digest, questions in again.items():
+            listed = commit.dumps([one.as_json() for one in questions])
+            (draft / f"{digest}.{golden.FILE}").write_text(listed, encoding="utf-8")
         (draft / "judged.json").write_text(commit.dumps(judged), encoding="utf-8")
     return {"items": len(table), "left_out": left_out, **measured}
 

@@ -1,9 +1,10 @@
 """Assemble the release: the system that the gate lets out, with everything that proves it.
 
-Reads the gate's decision, the recipe, tonight's systems and the facts about data; writes one folder: system/, card.md,
-bom.json, gate.json, lineage.json, facts.json, release.json. Where the gate releases nothing the folder holds the first
-candidate whose verdict is INCONCLUSIVE, else the winner, without a version: a person may look at it, and let an
-INCONCLUSIVE one out with a reason. Signature, time and run stand beside the release when it is published, never in it.
+Reads the gate's decision, the recipe, tonight's systems, what they said to the judge and the facts about data; writes
+one folder: system/, card.md, bom.json, gate.json, golden.json, lineage.json, facts.json, release.json. Where the gate
+releases nothing the folder holds the first candidate whose verdict is INCONCLUSIVE, else the winner, without a version:
+a person may look at it, and let an INCONCLUSIVE one out with a reason. Signature, time and run stand beside the release
+when it is published, never in it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from nightshift import commit, stage
+from nightshift import commit, golden, stage
 from nightshift.release import card
 from nightshift.stage import Metrics, Work
 
@@ -53,9 +54,15 @@ def lineage(facts: dict[str, Any], trained: dict[str, str], judged_against: str 
     }
 
 
+def asked_again(judged: Path, digest: str) -> list[dict[str, Any]]:
+    """What a system said to the judge, to be asked of it again by day; none for one that was not judged."""
+    path = commit.check(judged) / f"{digest}.{golden.FILE}"
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+
 def run(
-    gate: Path, recipe: Path, winner: Path, refresh: Path, plain: Path, catalogue: Path, data_facts: Path, out: Path,
-    work: Work,
+    gate: Path, recipe: Path, winner: Path, refresh: Path, plain: Path, judged: Path, catalogue: Path, data_facts: Path,
+    out: Path, work: Work,
 ) -> Metrics:  # fmt: skip
     """Assemble tonight's release. Absent where there is no system to release."""
     decided = json.loads(commit.check(gate).read_text(encoding="utf-8"))
@@ -84,6 +91,7 @@ def run(
         papers: dict[str, Any] = {
             "bom.json": card.bill(facts, versions),
             "gate.json": decided,
+            golden.FILE: asked_again(judged, commit.digest(system)),
             "lineage.json": lineage(facts, trained, made["judged_against"]),
             "facts.json": {key: facts[key] for key in ("system", "base", "tables")},
         }
