@@ -13,7 +13,7 @@ REFUSED = {
     "unknown key": ("  service:", "  servise:", "spec.servise: no such key", 11),
     "another version": ("openslo/v1", "openslo/v2", "apiVersion: input should be 'openslo/v1'", 1),
     "another kind": ("kind: SLO", "kind: SLI", "kind: input should be 'SLO', not 'SLI'", 2),
-    "a target that a total outage does not break fast enough": ("0.995", "0.9", "spec.objectives.0.target", 33),
+    "a target that an outage hardly breaks": ("0.995", "0.4", "spec.objectives.0.target", 33),
     "a target without a budget": ("0.995", "1.0", "spec.objectives.0.target: input should be less than 1", 33),
     "a category that nobody budgets": ("health", "wealth", "metadata.labels.category", 6),
     "a calendar's window": ("isRolling: true", "isRolling: false", "spec.timeWindow.0.isRolling", 30),

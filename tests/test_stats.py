@@ -61,3 +61,24 @@ def test_the_smallest_effect_is_what_the_items_needed_would_show() -> None:
 def test_stability_of_equal_distributions_is_zero_and_of_others_not() -> None:
     assert stats.stability([0.5, 0.5], [0.5, 0.5]) == 0
     assert stats.stability([0.5, 0.5], [0.6, 0.4]) == pytest.approx(0.1 * math.log(1.2) - 0.1 * math.log(0.8))
+
+
+@pytest.mark.parametrize(
+    ("good", "valid", "low", "high"),
+    # 81 of 263 is Newcombe's example (1998): 0.2553 to 0.3662
+    [(0, 10, 0.0, 0.277533), (10, 10, 0.722467, 1.0), (81, 263, 0.255289, 0.366210), (1, 1, 0.206549, 1.0)],
+)
+def test_a_share_has_wilsons_interval(good: int, valid: int, low: float, high: float) -> None:
+    found = stats.share(good, valid)
+    assert (found.mean, found.items) == (good / valid, valid)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-5), pytest.approx(high, abs=1e-5))
+
+
+def test_no_events_have_no_share() -> None:
+    with pytest.raises(ValueError, match="no events"):
+        stats.share(0, 0)
+
+
+def test_what_chance_makes_of_psi_shrinks_with_the_samples() -> None:
+    assert stats.by_chance(10, 100, 1000, 0.999) == pytest.approx(27.877 * 0.011, rel=1e-3)
+    assert stats.by_chance(10, 1000, 10_000, 0.999) < stats.by_chance(10, 100, 1000, 0.999)

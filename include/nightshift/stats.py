@@ -3,7 +3,8 @@
 The interval of a paired difference is Student's over the items' differences, which holds for the thirty items and more
 that a policy asks for. Where all differences are equal it has no width and proves nothing: then the exact binomial
 bound for an event that was never seen (Clopper & Pearson 1934) says how often it could still happen. Whether one side
-wins more pairs than chance gives it is the exact sign test's to say, for any number of pairs.
+wins more pairs than chance gives it is the exact sign test's to say, for any number of pairs. A share of events has
+Wilson's interval.
 """
 
 from __future__ import annotations
@@ -89,6 +90,29 @@ def stability(expected: Sequence[float], actual: Sequence[float]) -> float:
     """
     parts = [(max(e, 1e-4), max(a, 1e-4)) for e, a in zip(expected, actual, strict=True)]
     return sum((a - e) * math.log(a / e) for e, a in parts)
+
+
+def by_chance(bins: int, one: int, other: int, confidence: float) -> float:
+    """The PSI that two samples of these sizes from one distribution stay below with this confidence.
+
+    PSI / (1/one + 1/other) is chi-squared with bins - 1 degrees of freedom (Yurdakul & Naranjo 2020).
+    """
+    from scipy.stats import chi2
+
+    return float(chi2.ppf(confidence, max(1, bins - 1))) * (1 / one + 1 / other)
+
+
+def share(good: int, valid: int) -> Interval:
+    """A share with its 95 % interval (Wilson 1927), which holds near 0 and 1 and for few events too.
+
+    Raises ValueError for no events.
+    """
+    if valid < 1:
+        raise ValueError("no events to take a share of")
+    z, mean = _normal((1 + CONFIDENCE) / 2), good / valid
+    middle = (mean + z * z / (2 * valid)) / (1 + z * z / valid)
+    half = z / (1 + z * z / valid) * math.sqrt(mean * (1 - mean) / valid + z * z / (4 * valid * valid))
+    return Interval(mean, max(0.0, middle - half), min(1.0, middle + half), valid)
 
 
 def _normal(probability: float) -> float:
