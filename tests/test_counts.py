@@ -29,7 +29,8 @@ def test_more_good_than_valid_is_refused_and_nothing_of_it_is_kept(counts: Count
 
 
 def test_looking_where_nothing_was_counted_makes_no_file(counts: Counts) -> None:
-    assert (counts.between(0, NOW), counts.heard(NOW), counts.since(NOW), counts.seen(0, NOW)) == ([], None, None, {})
+    assert (counts.between(0, NOW), counts.heard(NOW), counts.since(NOW)) == ([], None, None)
+    assert (counts.sums(0, NOW), counts.seen(0, NOW)) == ({}, {})
     assert not counts.path.parent.exists()
 
 
@@ -42,6 +43,7 @@ def test_adding_is_cumulative_also_from_a_gateway_that_started_anew(counts: Coun
         Row(NOW, "availability", "b", 1, 1),
     ]
     assert len(counts.between(NOW, NOW + 1)) == 3
+    assert counts.sums(NOW, NOW + 1) == {("availability", DIGEST): (11, 13), ("availability", "b"): (1, 1)}
 
 
 def test_a_minute_without_requests_is_not_silence(counts: Counts) -> None:

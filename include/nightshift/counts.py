@@ -95,6 +95,13 @@ class Counts:
             asked = "select * from counted where minute between ? and ? order by minute, sli, release"
             return [Row(*row) for row in db.execute(asked, (first, last))] if db else []
 
+    def sums(self, first: int, last: int) -> dict[tuple[str, str], tuple[int, int]]:
+        """(objective, release) → (good, valid) from minute `first` to `last`, both included."""
+        with self._reading() as db:
+            asked = "select sli, release, sum(good), sum(valid) from counted where minute between ? and ? group by 1, 2"
+            rows = db.execute(asked, (first, last)) if db else []
+            return {(sli, release): (good, valid) for sli, release, good, valid in rows}
+
     def seen(self, first: int, last: int) -> dict[tuple[str, str, int], int]:
         """Histograms of the hours from that of minute `first` to that of `last`: (release, what, bucket) → count."""
         with self._reading() as db:

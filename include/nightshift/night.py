@@ -142,6 +142,15 @@ def _before(state: Path, run: str) -> dict[str, Any] | None:
     return None
 
 
+def recorded(state: Path) -> list[dict[str, Any]]:
+    """Every night that can be read, newest first; one that does not say when it ended did when it was written."""
+    found = []
+    for path in _nights(state):
+        with suppress(NightBroke):
+            found.append({"ended": path.stat().st_mtime} | _read(path))
+    return found
+
+
 def of(state: Path, run_id: str) -> dict[str, Any]:
     """night.json of one run. Raises NightBroke where it did not get so far."""
     for path in state.glob("runs/*/night.json"):

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli import deployment, endpoint, keys, langfuse, nights, releases, slo, values, watching
+from nightshift.cli import deployment, endpoint, keys, langfuse, nights, releases, slo, values, watch, watching
 from nightshift.errors import UsageError, known, tell
 
 app = typer.Typer(
@@ -38,6 +38,9 @@ app.command()(deployment.pattern)
 app.command()(deployment.plan)
 app.command()(deployment.certify)
 app.add_typer(releases.app, name="release")
+app.command()(watch.report)
+app.command()(watch.watch)
+app.command()(watch.notify)
 app.add_typer(keys.app, name="keys")
 app.add_typer(langfuse.app, name="langfuse")
 app.add_typer(slo.app, name="slo")

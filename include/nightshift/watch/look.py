@@ -1,0 +1,69 @@
+"""Look once: read everything, write the report, tell people what is new, and say it to who started the look.
+
+Started every fifteen minutes by the scheduler (dags/watch.py), and when a night ended badly; whoever looks, a fault is
+told once (alerts.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nightshift import commit, notify, params
+from nightshift.notify import Channel, Credentials
+from nightshift.sections import Night
+from nightshift.slo import Alert
+from nightshift.watch import alerts, report
+from nightshift.watch.report import Looked
+from nightshift.watching import Notify
+
+RETRAINS = ("health", "accuracy", "privacy")  # what another night may mend; a night's own trouble starts none
+
+
+def reported(root: Path, home: Path, state: Path, since: float, now: int) -> tuple[Looked, dict[str, Any]]:
+    """What there is to see, and the report of it, which is written."""
+    seen = report.look(root, home, state, params.load(root / params.FILE, Night), since, now)
+    made = report.made(seen)
+    commit.file(state / report.FILE, commit.dumps(made))
+    return seen, made
+
+
+def once(
+    root: Path,
+    home: Path,
+    state: Path,
+    environ: Mapping[str, str],
+    now: int,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Look at minute now // 60; returns what is new, what is over, what goes on, and who could not be told.
+
+    Raises ParamsError, AccessDenied, StorageError, DiskFull.
+    """
+    told = params.load(root / params.FILE, Notify)
+    credentials = Credentials.read(home, environ)
+    with alerts.kept(home, now) as book:
+        seen, _ = reported(root, home, state, book.since, now)
+        news = alerts.step(book, seen.alerts, now, notify.channels(told))
+        alerts.save(home, book)
+        untold: dict[Channel, str] = {}
+        for place, (message, to) in enumerate(book.waiting):
+            failed = notify.send(message, [one for one in to if one not in untold], told, credentials, sleep)
+            untold |= failed
+            book.waiting[place] = (message, [one for one in to if one in untold])
+        book.waiting = [one for one in book.waiting if one[1]]
+        alerts.save(home, book)
+    return {
+        "opened": [asdict(one) for one in news.opened],
+        "resolved": news.resolved,
+        "open": {key: one.severity for key, one in book.open.items()},
+        "retrain": [one.id for one in news.opened if _retrains(one)],
+        "untold": untold,
+    }
+
+
+def _retrains(one: Alert) -> bool:
+    return one.id in RETRAINS

@@ -1,0 +1,209 @@
+"""A fault in health or accuracy is told once, its end once, by mail and by webhook; one report joins what is known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightshift import drift, invariants, params, registry
+from nightshift.counts import Counts
+from nightshift.errors import StorageError
+from nightshift.watch import look, report, told
+from tests.release.test_release import git, tag
+from tests.watch.sinks import Sink, mail, webhook
+
+NOW = 1_790_000_000 // 3600 * 3600 + 3599  # the last minute of an hour
+MINUTE = NOW // 60
+SERVES, BEFORE = "a" * 64, "b" * 64
+
+
+class Project:
+    """A project whose endpoint runs, whose clock is given, and whose look sends to two sinks."""
+
+    def __init__(self, root: Path, folder: Path, mails: Sink, hook: Sink) -> None:
+        self.root, self.home, self.state = folder / "project", folder / "home", folder / "state"
+        subprocess.run(["git", "init", "-q", str(self.root)], check=True)
+        shutil.copytree(root / "include" / "policies", self.root / "include" / "policies")
+        text = (root / params.FILE).read_text()
+        address = f'{{host: localhost, port: {mails.port}, security: plain, sender: "n@b.c", to: ["ada@b.c"]}}'
+        text = text.replace("email: null", f"email: {address}", 1)
+        text = text.replace("webhook: null", f'webhook: {{url: "http://127.0.0.1:{hook.port}/"}}', 1)
+        (self.root / params.FILE).write_text(text.replace('schedule: "0 2 * * *"', "schedule: null", 1))
+        git(self.root, "commit", "-q", "--allow-empty", "-m", "first")
+        tag(self.root, "v0.1.0", BEFORE)
+        tag(self.root, "v0.2.0", SERVES)
+        registry.assign(self.root, registry.releases(self.root)[1])
+        self.counts, self.mails, self.hook = Counts(self.home), mails, hook
+        self.counts.begin(MINUTE - 1440)
+        self.counted(-1440, availability=(6000, 6000), correctness=(300, 300))
+
+    def counted(self, minute: int, release: str = SERVES, **of: tuple[int, int]) -> None:
+        self.counts.add(MINUTE + minute, {(sli, release): pair for sli, pair in of.items()})
+
+    def look(self, minute: int = 0) -> dict[str, Any]:
+        return look.once(self.root, self.home, self.state, {}, NOW + 60 * minute, sleep=lambda _: None)
+
+    def told(self) -> list[str]:
+        """Subjects of the mails; the webhook was told the same."""
+        subjects = [str(letter["Subject"]) for letter in self.mails.mails]
+        assert [body["subject"] for _, body in self.hook.calls] == subjects
+        return subjects
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path) -> Any:
+    with mail() as mails, webhook() as hook:
+        yield Project(root, tmp_path, mails, hook)
+
+
+def test_when_all_is_well_nobody_is_told(project: Project) -> None:
+    project.counted(0, availability=(100, 100), correctness=(5, 5))
+    found = project.look()
+    assert found == {"opened": [], "resolved": [], "open": {}, "retrain": [], "untold": {}}
+    assert project.told() == []
+
+
+def test_a_fault_of_health_is_told_once_and_its_end_once(project: Project) -> None:
+    project.counted(0, availability=(0, 4000), first_token=(0, 4000), overhead=(0, 4000))
+    first = project.look()
+    assert [(one["id"], one["severity"]) for one in first["opened"]] == [("health", "page")]
+    assert first["retrain"] == ["health"]
+    for minute in (1, 2, 3):
+        project.counted(minute, availability=(0, 10))
+        again = project.look(minute)
+        assert (again["opened"], again["open"]) == ([], {"health": "page"})
+    assert project.told() == ["Nightshift: page: health"]
+    body = project.hook.calls[0][1]["text"]
+    assert "availability burns" in body
+    assert "first_token burns" in body
+    over = 4 * 1440
+    project.counted(over, availability=(9000, 9000), first_token=(9000, 9000), overhead=(9000, 9000))
+    last = project.look(over)
+    assert (last["resolved"], last["open"]) == (["health"], {})
+    assert project.told() == ["Nightshift: page: health", "Nightshift: resolved: health"]
+    keys = [head["Idempotency-Key"] for head, _ in project.hook.calls]
+    assert len(set(keys)) == 2
+
+
+def test_a_fault_of_accuracy_is_told_once_whatever_shows_it(project: Project) -> None:
+    """Golden questions fail, and on the same day people ask about other things."""
+    for day in range(1, 28):
+        project.counts.see(MINUTE - day * 1440, asked(40, ["pump", "valve", "boiler", "gauge", "turbine"]))
+    project.counts.see(MINUTE, asked(200, ["invoice", "refund", "account", "voucher", "parcel"]))
+    project.counted(0, correctness=(0, 60), availability=(60, 60))
+    found = project.look()
+    (one,) = found["opened"]
+    assert (one["id"], one["severity"]) == ("accuracy", "page")
+    assert "correctness burns" in one["sentence"]
+    assert "What is asked or answered has shifted: words by" in one["sentence"]
+    assert project.told() == ["Nightshift: page: accuracy"]
+
+
+def asked(number: int, subjects: list[str]) -> Counter[tuple[str, str, int]]:
+    found = Counter[tuple[str, str, int]]()
+    for place in range(number):
+        question = f"What is the {subjects[place % len(subjects)]} for"
+        found += Counter(drift.seen(SERVES, question, "It moves water", "answered"))
+    return found
+
+
+def test_a_ticket_that_becomes_a_page_is_told_and_one_that_grows_milder_is_not(project: Project) -> None:
+    project.counted(0, availability=(5880, 6000))
+    assert [one["severity"] for one in project.look()["opened"]] == ["ticket"]
+    project.counted(1, availability=(0, 3000))
+    assert [one["severity"] for one in project.look(1)["opened"]] == ["page"]
+    project.counted(40, availability=(20_000, 20_000))
+    assert project.look(40) == {
+        "opened": [], "resolved": [], "open": {"health": "page"}, "retrain": [], "untold": {},
+    }  # fmt: skip
+    assert project.told() == ["Nightshift: ticket: health", "Nightshift: page: health"]
+
+
+def test_silence_a_broken_invariant_and_a_night_are_alerts_of_their_own_that_start_no_night(project: Project) -> None:
+    invariants.broke(project.home, 1.0, "canary", "a canary of training stood in an answer")
+    (project.state / "runs" / "one").mkdir(parents=True)
+    broke = {"run": "one", "published": None, "stages": {"dedup": {"outcome": "failed", "sentence": "no room"}}}
+    (project.state / "runs" / "one" / "night.json").write_text(json.dumps(broke | {"ended": NOW}))
+    found = project.look(11)
+    assert sorted(one["id"] for one in found["opened"]) == ["invariant canary", "night one", "silence"]
+    assert found["retrain"] == []
+    assert len(project.told()) == 3
+    assert any("the night broke at dedup (failed): no room" in body["text"] for _, body in project.hook.calls)
+
+
+def test_a_channel_that_does_not_answer_is_told_at_the_next_look_and_the_other_is_not_told_twice(
+    project: Project,
+) -> None:
+    project.counted(0, availability=(0, 4000))
+    project.hook.answers += [503] * 4
+    first = project.look()
+    assert first["untold"] == {"webhook": "the webhook answered 503"}
+    assert (len(project.mails.mails), len(project.hook.calls)) == (1, 0)
+    second = project.look(1)
+    assert (second["opened"], second["untold"]) == ([], {})
+    assert project.told() == ["Nightshift: page: health"]
+
+
+def test_what_was_killed_before_it_sent_is_sent_by_the_next_look(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    project.counted(0, availability=(0, 4000))
+    monkeypatch.setattr(look.notify, "send", killed)
+    with pytest.raises(KeyboardInterrupt):
+        project.look()
+    monkeypatch.undo()
+    assert project.look(1)["opened"] == []
+    assert project.told() == ["Nightshift: page: health"]
+
+
+def test_a_damaged_book_is_one_sentence(project: Project) -> None:
+    project.look()
+    (project.home / "watch" / "alerts.json").write_text('{"since": 1}')
+    with pytest.raises(StorageError, match=r"alerts\.json: what is open cannot be read"):
+        project.look()
+
+
+def test_the_report_joins_health_accuracy_feedback_and_nights_by_release(project: Project) -> None:
+    project.counted(0, availability=(398, 400), correctness=(4, 5), grounded=(3, 4), privacy=(9, 9))
+    project.counted(-1500, release=BEFORE, availability=(10, 10))
+    rows = [
+        {"time": NOW - 5, "trace": "1" * 32, "release": SERVES, "rating": 1, "correction": "Ask ingrid@kvarn.example"},
+        {"time": NOW - 4, "trace": "2" * 32, "release": SERVES, "rating": -0.5},
+        {"time": NOW - 3, "trace": "3" * 32, "release": SERVES, "rating": 0},
+        {"time": NOW - 2, "trace": "4" * 32, "release": None, "rating": 1},
+        {"time": NOW - 40 * 86_400, "trace": "5" * 32, "release": SERVES, "rating": 1},
+    ]
+    lines = [*map(json.dumps, rows), "{", '{"rating": "good"}']
+    (project.home / report.FEEDBACK).write_text("\n".join(lines) + "\n")
+    project.look()
+    text = (project.state / report.FILE).read_text()
+    assert "kvarn" not in text
+    said = json.loads(text)
+    assert (said["serving"], said["version"], said["silent_minutes"]) == (SERVES, "v0.2.0", 0)
+    assert list(said["releases"]) == [SERVES, BEFORE]
+    one = said["releases"][SERVES]
+    assert one["serves"]
+    assert (one["health"]["availability"]["month"]["good"], one["health"]["availability"]["day"]["valid"]) == (
+        6398,
+        400,
+    )
+    low, high = (one["accuracy"]["correctness"]["day"][key] for key in ("low", "high"))
+    assert low < 0.8 < high
+    assert (one["accuracy"]["grounded"]["day"]["share"], one["privacy"]["privacy"]["day"]["share"]) == (0.75, 1.0)
+    assert one["feedback"]["share"] == 0.5
+    assert said["releases"][BEFORE]["health"]["availability"]["day"] is None
+    assert said["objectives"]["availability"]["kept"]["valid"] == 6410
+    assert said["objectives"]["availability"]["budget_left"] is not None
+    assert said["objectives"]["night_on_time"]["kept"] is None
+    shown = told.text(said)
+    for part in ("In production: v0.2.0 (aaaaaaaaaaaa).", "Nothing is wrong.", "liked", "availability", "Promises:"):
+        assert part in shown
