@@ -12,7 +12,7 @@ import pytest
 from nightshift import audit, commit, registry, signature
 from nightshift.deployment import Environments
 from nightshift.errors import AccessDenied, NightshiftError, ParamsError, ReleaseInvalid, RepositoryError
-from nightshift.release.promote import Standing, promote
+from nightshift.release.promote import Person, Standing, promote
 from tests.dvc_airflow.test_objects import flip
 from tests.release.project import Released
 
@@ -27,7 +27,7 @@ def environments(approvals: int, target: str | None = None) -> Environments:
 def to(
     project: Released, environment: str, who: str, approvals: int = 1, name: str = "v0.2.0", target: str | None = None
 ) -> Standing:
-    return promote(project.store, environments(approvals, target), name, environment, who, "It is better", 1e9)
+    return promote(project.store, environments(approvals, target), name, environment, Person(who), "It is better", 1e9)
 
 
 def events(project: Released) -> list[tuple[str, str, str]]:
@@ -169,6 +169,21 @@ def test_what_is_no_release_of_ours_is_refused_and_nothing_written(name: str, st
     assert registry.current(staged.folder) == staged.release("v0.1.0")
 
 
+def test_a_key_does_what_its_scopes_say(staged: Released) -> None:
+    def asked(name: str, *scopes: str) -> Standing:
+        who = Person(name, frozenset(scopes))
+        return promote(staged.store, environments(1), "v0.2.0", "prod", who, "It is better", 1e9)
+
+    before = events(staged)
+    with pytest.raises(AccessDenied, match="the key of ann lacks the scope deploy:propose"):
+        asked("ann", "infer:chat", "deploy:approve")
+    assert events(staged) == before
+    assert asked("ann", "deploy:propose").proposer == "ann"
+    with pytest.raises(AccessDenied, match="the key of bob lacks the scope deploy:approve"):
+        asked("bob", "deploy:propose")
+    assert asked("bob", "deploy:approve").made
+
+
 def test_no_environment_is_skipped(project: Released) -> None:
     with pytest.raises(AccessDenied, match="it was never in staging, which comes before prod; promote it to staging"):
         to(project, "prod", "ann")
@@ -181,7 +196,7 @@ def test_what_is_there_already_and_what_has_no_reason_is_refused(staged: Release
     with pytest.raises(AccessDenied, match="it is in staging already"):
         to(staged, "staging", "bob")
     with pytest.raises(AccessDenied, match="a reason is needed"):
-        promote(staged.store, environments(0), "v0.2.0", "prod", "ann", " ", 1e9)
+        promote(staged.store, environments(0), "v0.2.0", "prod", Person("ann"), " ", 1e9)
 
 
 def test_an_environment_with_a_place_of_its_own_gets_the_files_first(staged: Released, tmp_path: Path) -> None:
@@ -213,9 +228,11 @@ def test_the_commands(project: Released) -> None:
     assert project.cli("release", "verify", "v0.2.0").returncode == 0
     who = {event[0] for event in _all(project)}
     assert [event[1] for event in _all(project)] == ["promote", "rotate-key", "sign"]
-    made = project.cli("keys", "create", "--owner", "ann").stdout
-    (project.folder / "ann.key").write_text(made)
     words = ("release", "sign", "v0.1.0", "--reason", "Ours too", "--key", "ann.key")
+    (project.folder / "ann.key").write_text(project.cli("keys", "create", "--owner", "ann").stdout)
+    assert "the key of ann lacks the scope deploy:approve" in project.cli(*words).stderr
+    made = project.cli("keys", "create", "--owner", "ann", "--scope", "deploy:approve").stdout
+    (project.folder / "ann.key").write_text(made)
     assert project.cli(*words, LOGNAME="root-is-not-believed").returncode == 0
     assert _all(project)[-1] == ("ann", "sign")
     assert "ann" not in who

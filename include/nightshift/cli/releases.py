@@ -14,6 +14,7 @@ import typer
 from nightshift.place import Place
 
 if TYPE_CHECKING:
+    from nightshift.release.promote import Person
     from nightshift.release.store import Store
 
 Name = Annotated[str, typer.Argument(help="Version, or the first 8 or more digits of the digest")]
@@ -119,7 +120,7 @@ def sign(name: Name, reason: Reason, key: KeyFile = None) -> None:
     store = _store()
     release = registry.find(store.repository, name)
     folder = registry.fetch(store.repository, release, store.copy(release.digest))
-    event = {"actor": person(store.home, key), "action": "sign", "target": release.digest, "version": release.version}
+    event = {"actor": _signer(store.home, key), "action": "sign", "target": release.digest, "version": release.version}
     audit.write(store.home, time.time(), **event, reason=reason)
     signature.sign(folder, store.signature(release.digest), store.home)
 
@@ -144,7 +145,7 @@ def rotate_key(
 
     store = _store()
     signed = [] if revoke else [one.digest for one in registry.releases(store.repository)]
-    event = {"actor": person(store.home, key), "action": "rotate-key", "revoked": revoke}
+    event = {"actor": _signer(store.home, key), "action": "rotate-key", "revoked": revoke}
     before = signature.current(store.home)
     audit.write(store.home, time.time(), **event, target=before or "none", reason=reason)
     print(signature.rotate(store.home, store.keys, signed)[1])
@@ -171,17 +172,29 @@ def promote(
         print(f"{made.release.version} ({made.release.digest[:12]}) is in {made.environment}.")
 
 
-def person(home: Path, key: Path | None) -> str:
+def person(home: Path, key: Path | None) -> Person:
     """Who acts: the owner of a key, or else the user of the operating system. Raises AccessDenied for a bad key."""
     from nightshift.errors import AccessDenied
+    from nightshift.release.promote import Person
     from nightshift.serve.keys import Keys
 
     if key is None:
-        return pwd.getpwuid(os.getuid()).pw_name  # as the system knows it, not as the environment says
+        return Person(pwd.getpwuid(os.getuid()).pw_name)  # as the system knows it, not as the environment says
     found = Keys(home).check(key.read_text(encoding="utf-8").strip(), time.time())
     if found is None:
         raise AccessDenied("this key is not valid", str(key), "`nightshift keys create --owner NAME` makes one")
-    return found.owner
+    return Person(found.owner, frozenset(found.scopes))
+
+
+def _signer(home: Path, key: Path | None) -> str:
+    """Who signs, or replaces the key that does. Raises AccessDenied for one who may not let a release out."""
+    from nightshift.errors import AccessDenied
+    from nightshift.release.promote import APPROVED, RIGHTS
+
+    who = person(home, key)
+    if RIGHTS[APPROVED] not in who.scopes:
+        raise AccessDenied(f"the key of {who.name} lacks the scope {RIGHTS[APPROVED]}", str(key), "use one that has it")
+    return who.name
 
 
 def _store() -> Store:

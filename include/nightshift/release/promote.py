@@ -23,6 +23,16 @@ from nightshift.release import remote
 from nightshift.release.store import Store
 
 PROPOSED, APPROVED, PROMOTED = "propose", "approve-promotion", "promote"
+# what is done → the scope of a key that may do it
+RIGHTS = {PROPOSED: "deploy:propose", PROMOTED: "deploy:propose", APPROVED: "deploy:approve"}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who acts, and what their key lets them do; a user of the machine may do all."""
+
+    name: str
+    scopes: frozenset[str] = frozenset(RIGHTS.values())
 
 
 @dataclass(frozen=True)
@@ -43,13 +53,13 @@ class Standing:
 
 
 def promote(
-    store: Store, environments: Environments, name: str, to: str, who: str, reason: str, now: float
+    store: Store, environments: Environments, name: str, to: str, who: Person, reason: str, now: float
 ) -> Standing:
     """Propose, approve or make a promotion of the release `name`, whichever is next, as `who`.
 
     Raises ReleaseInvalid for a release that was never released, altered, unsigned or signed with a replaced key;
-    AccessDenied for one that skips an environment, a proposer who approves, or no reason; RepositoryError when another
-    assignment came first.
+    AccessDenied for one that skips an environment, a proposer who approves, a scope that is missing, or no reason;
+    RepositoryError when another assignment came first.
     """
     if not reason.strip():
         raise AccessDenied("a reason is needed", "--reason", "say why it may go there")
@@ -63,8 +73,16 @@ def promote(
     store.trusted(release)
     number = registry.upcoming(store.repository, to)
     said = standing(store.home, place, release, number)
-    action = _next(said, who)
-    event = {"actor": who, "target": release.digest, "version": release.version, "environment": to, "number": number}
+    action = _next(said, who.name)
+    if (right := RIGHTS[action or PROMOTED]) not in who.scopes:
+        raise AccessDenied(f"the key of {who.name} lacks the scope {right}", "--key", "use one that has it")
+    event = {
+        "actor": who.name,
+        "target": release.digest,
+        "version": release.version,
+        "environment": to,
+        "number": number,
+    }
     if action is not None:
         audit.write(store.home, now, action=action, reason=reason.strip(), **event)
         said = standing(store.home, place, release, number)
@@ -74,7 +92,7 @@ def promote(
         remote.push(store, release, place.target)
     audit.write(store.home, now, action=PROMOTED, reason=reason.strip(), approvers=list(said.approvers), **event)
     made = registry.assign(store.repository, release, to, number)
-    return Standing(said.proposer or who, said.approvers, said.needed, made)
+    return Standing(said.proposer or who.name, said.approvers, said.needed, made)
 
 
 def standing(home: Path, place: Environment, release: Release, number: int) -> Standing:
