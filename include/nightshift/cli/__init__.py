@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli import deployment, endpoint, keys, langfuse, nights, releases, slo, values, watch, watching
+from nightshift.cli import asking, deployment, endpoint, keys, langfuse, nights, releases, slo, values, watch, watching
 from nightshift.errors import UsageError, known, tell
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command()(nights.pull)
 app.command()(nights.approve)
 app.command()(watching.trace)
 app.command()(watching.replay)
+app.command()(asking.ask)
 app.command()(releases.promote)
 app.command()(deployment.pattern)
 app.command()(deployment.plan)
