@@ -29,6 +29,7 @@ from tests.integrations import given
 from tests.integrations.asked import ASKED
 
 QUESTION = "When is the pump oiled?"
+SLOWLY = f"{QUESTION} SLOW"  # the engine takes its time over each word, so that they come one after another
 
 
 def test_an_agent_answers_and_remembers() -> None:
@@ -40,7 +41,7 @@ def test_an_agent_answers_and_remembers() -> None:
 
 def test_a_stream_is_the_answer_in_parts() -> None:
     driver = griptape.prompt_driver(given.ENDPOINT, stream=True)
-    parts = [one.value for one in Stream(Agent(prompt_driver=driver)).run(QUESTION)]
+    parts = [one.value for one in Stream(Agent(prompt_driver=driver)).run(SLOWLY)]
     assert len(parts) > 2
     assert QUESTION in "".join(parts)
 

@@ -18,6 +18,7 @@ from tests.integrations import given
 from tests.integrations.asked import ASKED
 
 QUESTION = "When is the pump oiled?"
+SLOWLY = f"{QUESTION} SLOW"  # the engine takes its time over each word, so that they come one after another
 
 
 def test_it_answers_at_once_and_in_a_batch() -> None:
@@ -40,7 +41,7 @@ def test_it_answers_at_once_and_in_a_batch() -> None:
 
 def test_a_stream_is_the_answer_in_parts_and_counts_its_tokens() -> None:
     model = langchain.chat(given.ENDPOINT)
-    parts = list(model.stream(QUESTION))
+    parts = list(model.stream(SLOWLY))
     assert len([one for one in parts if one.content]) > 2
     whole = parts[0]
     for one in parts[1:]:

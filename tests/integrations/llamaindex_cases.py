@@ -16,6 +16,7 @@ from tests.integrations import given
 from tests.integrations.asked import ASKED
 
 QUESTION = "When is the pump oiled?"
+SLOWLY = f"{QUESTION} SLOW"  # the engine takes its time over each word, so that they come one after another
 
 
 def test_it_answers_and_knows_its_window() -> None:
@@ -30,7 +31,7 @@ def test_it_answers_and_knows_its_window() -> None:
 
 
 def test_a_stream_is_the_answer_in_parts() -> None:
-    parts = list(llamaindex.llm(given.ENDPOINT).stream_chat([ChatMessage(role="user", content=QUESTION)]))
+    parts = list(llamaindex.llm(given.ENDPOINT).stream_chat([ChatMessage(role="user", content=SLOWLY)]))
     assert len([one for one in parts if one.delta]) > 2
     assert QUESTION in str(parts[-1].message.content)
     said = list(llamaindex.llm(given.ENDPOINT, is_chat_model=False).stream_complete(QUESTION))
