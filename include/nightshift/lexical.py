@@ -14,6 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+# words that make a question and are of none of its matter; bm25s's stop words hold the others of them
+ASKING = frozenset({
+    "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "does", "do", "did", "can", "could", "should",
+    "would", "may", "might", "must", "shall", "has", "have", "had", "am", "are", "was", "were", "been", "being", "me",
+    "my", "we", "our", "us", "you", "your", "please", "tell", "explain", "describe", "say", "give", "show",
+})  # fmt: skip
+
 
 class Lexical:
     """An index of texts by their place in the list that it was built from."""
@@ -68,10 +75,11 @@ class Lexical:
 
         The 'covered query term ratio' of learning to rank (Qin & Liu 2013), weighted by inverse document frequency. A
         word that no text of the index holds is covered where this one has a word that a slip of the keys makes of it,
-        as four of five misspellings are (Damerau 1964). 1 for a question without words.
+        as four of five misspellings are (Damerau 1964). Words that only make it a question do not
+        count; 1 where none is left.
         """
         asked, *held = _split([question, *texts])
-        weight = {word: self._rarity(word) for word in set(asked)}
+        weight = {word: self._rarity(word) for word in set(asked) - ASKING}
         total = sum(weight.values())
         if not total:
             return 1.0

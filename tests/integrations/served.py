@@ -14,8 +14,7 @@ from nightshift import port
 from nightshift.serve.follow import Follower
 from nightshift.serve.keys import SCOPES, Keys
 from nightshift.serve.listener import protocol
-from nightshift.serve.outgoing import Harm
-from nightshift.serve.server import HARM, Settings, applications
+from nightshift.serve.server import Service, Settings
 from nightshift.serving import KeyLimits
 from tests.conftest import ROOT
 from tests.integrations.release import Checkout
@@ -87,14 +86,15 @@ def really_serving(checkout: Checkout) -> Iterator[str]:
     """Serve a checkout's release by the engine that serves it everywhere; gives the endpoint's address."""
     home, settings = checkout.root / "var", Settings.read(ROOT)
     settings = replace(settings, limits=settings.limits.model_copy(update={"key": MANY, "connections_an_address": 200}))
+    settings = replace(settings, rails=settings.rails.model_copy(update={"abstain_below": None}))
     follower = Follower(checkout.root, home, checkout.root / ".nightshift", 1, lambda _: None)
     try:
         follower.served = follower.bring_up(checkout.release)
-        gateway, public, _ = applications(follower, home, settings, Harm.read(ROOT / HARM))
+        service = Service.of(follower, home, ROOT, settings, scripted.TRACER)
         key = Keys(home).create("first", tuple(SCOPES), ("public",), 1, time.time())
         (home / "first.key").write_text(f"{key}\n")
-        servers = [(public, port.unused(), protocol(settings.limits))]
-        with scripted._running(servers, gateway.close) as [url]:
+        servers = [(service.public, port.unused(), protocol(settings.limits))]
+        with scripted._running(servers, service.gateway.close) as [url]:
             yield f"{url}/v1"
     finally:
         follower.close()

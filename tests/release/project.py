@@ -86,8 +86,11 @@ def _released(made: Released, version: str, rows: list[dict[str, Any]]) -> None:
         commit.file(parts / name, commit.dumps(said))
     with commit.folder(parts / "catalogue") as draft:
         (draft / "croissant.json").write_text("{}")
+    with commit.folder(parts / "judged"):
+        pass
     out = made.folder / "release"
-    read = [parts / one for one in ("gate.json", "recipe.json", "plain", "none", "plain", "catalogue", "facts.json")]
+    read = [parts / one for one in ("gate.json", "recipe.json", "plain", "none", "plain")]
+    read += [parts / one for one in ("judged", "catalogue", "facts.json")]
     shutil.rmtree(out, ignore_errors=True)
     release.run(*read, out, Work("release"))
     add = [sys.executable, "-m", "dvc", "add", "-q", "release"]

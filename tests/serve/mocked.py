@@ -35,7 +35,6 @@ from nightshift.engine import Engine
 from nightshift.serve import server
 from nightshift.serve.follow import Follower, Wanted
 from nightshift.serve.keys import Keys
-from nightshift.serve.outgoing import Harm
 from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
 from nightshift.serving import KeyLimits
@@ -120,9 +119,9 @@ def gateway(at: int, folder: Path, engine_at: int, slots: int, changed: dict[str
         await asyncio.sleep(10**6)
 
     follower.follow = stay  # type: ignore[method-assign]
-    harm = Harm.read(ROOT / server.HARM)
+    service = server.Service.of(follower, home, ROOT, settings, TRACER)
     with asyncio.Runner(loop_factory=server.loop) as runner:
-        runner.run(server._run(follower, home, at, settings, harm, TRACER))
+        runner.run(server.run(service, follower, at, settings))
 
 
 @contextmanager

@@ -31,9 +31,8 @@ from nightshift.registry import Release
 from nightshift.serve.follow import Follower
 from nightshift.serve.keys import SCOPES, Keys
 from nightshift.serve.listener import protocol
-from nightshift.serve.outgoing import Harm
 from nightshift.serve.served import Served
-from nightshift.serve.server import HARM, Settings, _server, applications
+from nightshift.serve.server import Service, Settings, _server
 from nightshift.serve.turns import Turns
 from nightshift.spans import Tracer
 from tests.conftest import ROOT
@@ -150,7 +149,7 @@ def endpoint(
     script, home = Script(), folder / "home"
     home.mkdir(parents=True)
     keys = Keys(home)
-    settings = _changed(Settings.read(ROOT), changed)
+    settings = _changed(Settings.read(ROOT), {"abstain_below": None} | changed)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     with _running([(_app(script), port.unused(), None)]) as [engine_url]:
         made = Engine(child, engine_url, "/secret/path", folder / "scratch", {"authorization": "Bearer engine"}, slots)
@@ -158,10 +157,12 @@ def endpoint(
         follower = Follower(folder, home, folder / "state", 1, lambda _: None)
         turns = Turns(slots, settings.limits.queue, settings.limits.queue_s)
         served = follower.served = Served(RELEASE, System.open(system), [made], turns)
-        gateway, public, admin = applications(follower, home, settings, Harm.read(ROOT / HARM), TRACER)
+        service = Service.of(follower, home, ROOT, settings, TRACER)
+        gateway = service.gateway
         first = port.unused(2)
         guard = protocol(settings.limits)
-        with _running([(around(public), first, guard), (admin, first + 1, guard)], gateway.close) as [url, beside]:
+        apps = [(around(service.public), first, guard), (service.admin, first + 1, guard)]
+        with _running(apps, gateway.close) as [url, beside]:
             key = keys.create("test", tuple(SCOPES), ("public",), 1, time.time())
             front = gateway.front
             yield Endpoint(f"{url}/v1", beside, home, keys, key, script, served, follower, gateway, front)

@@ -49,9 +49,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(folder, "init", "-q")
     (folder / "make.py").write_text(MAKE)
     (folder / "dvc.yaml").write_text("stages:\n  release: {cmd: python make.py, outs: [release]}\n")
-    for name in ("params.yaml", "include/policies/harm.yaml"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, folder / name)
+    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    shutil.copytree(ROOT / "include/policies", folder / "include/policies")
     env = os.environ | {"PYTHONPATH": str(ROOT / "include"), "DVC_NO_ANALYTICS": "1"}
     for words in (["init", "-q"], ["repro", "-q"]):
         subprocess.run([sys.executable, "-m", "dvc", *words], cwd=folder, env=env, check=True)

@@ -221,7 +221,7 @@ from tests.serve import scripted
 folder = Path(sys.argv[1])
 system = models.system(folder / "plain", ROOT, scripted.ROWS)
 with scripted.endpoint(folder / "served", system) as one:
-    settings = server.Settings.read(ROOT)
+    settings = scripted._changed(server.Settings.read(ROOT), {"abstain_below": None})
     follower = one.follower
     follower.repository = folder
     async def follow():
@@ -230,7 +230,8 @@ with scripted.endpoint(folder / "served", system) as one:
     port = scripted.port.unused()
     key = one.keys.create("t", ("infer:chat",), ("public",), 1, __import__("time").time())
     async def run():
-        task = asyncio.create_task(server._run(follower, one.home, port, settings, one.gateway.harm, scripted.TRACER))
+        service = server.Service.of(follower, one.home, ROOT, settings, scripted.TRACER)
+        task = asyncio.create_task(server.run(service, follower, port, settings))
         await asyncio.sleep(0.5)
         print(f"http://127.0.0.1:{port}/v1", key, flush=True)
         await task

@@ -20,9 +20,8 @@ from nightshift.registry import Release
 from nightshift.serve.follow import Follower
 from nightshift.serve.keys import Keys
 from nightshift.serve.listener import protocol
-from nightshift.serve.outgoing import Harm
 from nightshift.serve.served import Served
-from nightshift.serve.server import HARM, Settings, applications
+from nightshift.serve.server import Service, Settings
 from tests import models
 from tests.conftest import ROOT
 from tests.serve.scripted import ROWS, TRACER, _running
@@ -55,10 +54,10 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     follower = Follower(folder, home, folder / "state", 1, lambda _: None)
     follower.served = follower.bring_up(release)
     settings = Settings.read(ROOT)
-    gateway, public, _ = applications(follower, home, settings, Harm.read(ROOT / HARM), TRACER)
+    service = Service.of(follower, home, ROOT, settings, TRACER)
     key = Keys(home).create("test", ("infer:chat", "infer:completions"), ("public",), 1, time.time())
     try:
-        with _running([(public, port.unused(), protocol(settings.limits))], gateway.close) as [url]:
+        with _running([(service.public, port.unused(), protocol(settings.limits))], service.gateway.close) as [url]:
             yield Real(follower.served, f"{url}/v1", key)
     finally:
         follower.close()

@@ -142,9 +142,10 @@ def _night(folder: Path) -> None:
             commit.file(scratch / f"{name}.json", commit.dumps(said))
         with commit.folder(scratch / "catalogue") as draft:
             (draft / "croissant.json").write_text("{}")
-        named = [
-            scratch / one for one in ("gate.json", "recipe.json", "plain", "none", "plain", "catalogue", "facts.json")
-        ]
+        with commit.folder(scratch / "judged"):
+            pass
+        named = [scratch / one for one in ("gate.json", "recipe.json", "plain", "none", "plain")]
+        named += [scratch / one for one in ("judged", "catalogue", "facts.json")]
         release.run(*named, folder / "release", work)
         assert pl.read_parquet(data / "unique" / "rows.parquet").height == 2
 

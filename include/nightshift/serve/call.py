@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -47,6 +47,7 @@ class Call(Generic[B]):
         waited_s: for its turn.
         asked_at: when its engine was asked; None before.
         status: of the answer.
+        question: what was asked, masked, and `sections` the bodies that it is answered from, until they are scored.
     """
 
     front: Front
@@ -67,6 +68,8 @@ class Call(Generic[B]):
     masked_in: Counter[str] = field(default_factory=Counter)
     served: Served | None = None
     writing: Writing | None = None
+    question: str | None = None
+    sections: Sequence[str] = ()
     ended: bool = False
 
     def by(self, served: Served) -> None:

@@ -27,6 +27,7 @@ from nightshift.serve.loaded import LOOK_EVERY_S, Loaded
 from nightshift.serve.rollout import Rollout
 from nightshift.serve.served import Served, opened
 from nightshift.serving import Rollouts
+from nightshift.slo import Decision
 
 Phase = Literal["serving", "loading", "refused", "none"]
 
@@ -52,6 +53,7 @@ class Follower:
         clock: seconds that only grow; `wall`, seconds since 1970.
         rules: of rollouts; None serves `prod` alone and keeps nothing warm.
         queue: requests that wait for a release's engines, at most, and `wait_s` how long, seconds.
+        permits: whether the error budget lets a rollout go on; asked before each step, and never before a step back.
     """
 
     def __init__(
@@ -66,10 +68,11 @@ class Follower:
         rules: Rollouts | None = None,
         queue: int = 32,
         wait_s: float = 10.0,
+        permits: Callable[[], Decision] = lambda: Decision(True),
     ) -> None:
         self.repository, self.home, self.state, self.threads = repository, home, state, threads
         self.say, self.clock, self.wall, self.rules = say, clock, wall, rules
-        self.queue, self.wait_s = queue, wait_s
+        self.queue, self.wait_s, self.permits = queue, wait_s, permits
         self.served: Served | None = None
         self.candidate: Served | None = None
         self.rollout: Rollout | None = None
@@ -121,8 +124,6 @@ class Follower:
             await self._keep()
         except Exception as error:  # a bug too must not end what follows the registry
             self._told_once(error)
-        else:
-            self._told.clear()
 
     async def follow(self) -> None:
         """Look every two seconds, for ever."""
@@ -194,6 +195,13 @@ class Follower:
     async def _go_on(self, rollout: Rollout) -> None:
         """Pass a step that was seen through."""
         verdict = rollout.verdict(self.clock())
+        if verdict != "wait":
+            said = await asyncio.to_thread(self.permits)
+            rollout.samples = said.samples
+            if not said.allowed:
+                self._held(said.reason)
+                return
+            verdict = rollout.verdict(self.clock())  # there may be more to see now
         if verdict == "advance":
             self._note("advanced")
             rollout.advance(self.clock())
@@ -206,6 +214,12 @@ class Follower:
             self._note("promoted")
             self.wanted = Wanted(rollout.release, None, self.served.release if self.served else None)
             await self._follow_stable()
+
+    def _held(self, why: str) -> None:
+        """A step waits; said once."""
+        if why not in self._told:
+            self._told.add(why)
+            self.say(f"a rollout waits: {why}")
 
     def _look_anew(self, rollout: Rollout) -> None:
         """What is seen from now on counts for this step."""

@@ -26,9 +26,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nightshift.drift import Outcome
 from nightshift.errors import NightshiftError
 from nightshift.serve.body import Body, parse, typed
 from nightshift.serve.call import CALLERS, LEFT, Call, Ending, Gone
+from nightshift.serve.counting import Answered, Counting
 from nightshift.serve.keys import FORM, Key, Keys
 from nightshift.serve.limits import Guesses, Limiter
 from nightshift.serve.meters import Meters
@@ -57,6 +59,7 @@ class Front:
         proxies: peers whose X-Forwarded-For is believed.
         bounds: objective → seconds that its events may take.
         answers: trace → key and release of what was answered lately.
+        counting: is told of each answer; None counts none.
     """
 
     keys: Keys
@@ -68,6 +71,7 @@ class Front:
     proxies: frozenset[str] = frozenset()
     bounds: Mapping[str, float] = field(default_factory=dict)
     answers: OrderedDict[str, tuple[str, str | None]] = field(default_factory=OrderedDict)
+    counting: Counting | None = None
 
     def __post_init__(self) -> None:
         self.limiter = Limiter(self.limits.key)
@@ -103,6 +107,8 @@ class Front:
         if call.name not in ASKING or call.status in CALLERS:
             return
         good = call.status < 500 and not call.broken
+        if self.counting and call.question is not None and call.served is not None:
+            self.counting.answers.append(_answered(call, call.question, call.served.release.digest, good))
         digest = call.served.release.digest if call.served else ""
         meters.event("availability", digest, good)
         if call.served is not None:
@@ -122,7 +128,7 @@ class Front:
         overhead = call.asked_at - call.begun - call.waited_s + now - writing.last
         self.meters.first_token.labels(side).observe(first)
         self.meters.overhead.observe(overhead)
-        took = {"first_token": first, "overhead": overhead}
+        took = {"first_token": first, "first_token_tail": first, "overhead": overhead}
         if writing.tokens > 1:
             took["speed"] = (writing.last - writing.first) / (writing.tokens - 1)
             self.meters.gap.labels(side).observe(took["speed"])
@@ -259,6 +265,15 @@ class Shell:
 
         with suppress(TimeoutError):  # the client reads nothing: its connection goes
             await self.app(scope, receive, sent)
+
+
+def _answered(call: Call[Any], question: str, digest: str, good: bool) -> Answered:
+    """What is to be scored of a chat's answer."""
+    writing = call.writing
+    outcome: Outcome = "abstained" if call.abstained else "answered" if good else "failed"
+    if writing is not None and writing.harmful:
+        outcome = "blocked"
+    return Answered(digest, question, writing.text if writing else "", outcome, tuple(call.sections))
 
 
 def refusal(refused: Refused) -> Response:

@@ -102,6 +102,7 @@ class Gateway:
             hits = await self._sections(served, question, call)
             step.set(sections=[hit.id for hit in hits], scores=[hit.score for hit in hits])
         call.trace.content(question=question)
+        call.question, call.sections = question, [hit.body for hit in hits]
         call.about(asked.user, (asked.metadata or {}).get("session_id"))
         if self._abstains(served, question, hits):
             return await self._abstention(call, served)

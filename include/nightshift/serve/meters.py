@@ -14,7 +14,9 @@ from prometheus_client import Counter as Counted
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 GAPS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-SLIS = ("availability", "first_token", "speed", "overhead", "correctness", "grounded", "privacy")
+SLIS = (
+    "availability", "first_token", "first_token_tail", "speed", "overhead", "correctness", "grounded", "privacy",
+)  # fmt: skip
 
 
 @dataclass

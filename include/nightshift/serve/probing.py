@@ -14,10 +14,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 
+from nightshift.golden import Golden
 from nightshift.serve.follow import Follower
 from nightshift.serve.meters import Meters
 from nightshift.serve.pieces import Patience, pieces
@@ -27,12 +28,6 @@ from nightshift.serve.served import Served
 EVERY_S = 15.0  # a question to the stable release
 BETWEEN_S = 0.2  # two of a rollout
 KEY = "questions"  # whose turn they take
-
-
-class Known(Protocol):
-    """A question with a known answer."""
-
-    question: str
 
 
 @dataclass(frozen=True)
@@ -58,8 +53,8 @@ class Probing:
     meters: Meters
     patience: Patience
     session: Callable[[], aiohttp.ClientSession]
-    read: Callable[[Path], Sequence[Known]]
-    grade: Callable[[Any, str, list[str]], bool]
+    read: Callable[[Path], Sequence[Golden]]
+    grade: Callable[[Golden, str, Sequence[str]], bool]
     clock: Callable[[], float]
     _questions: dict[str, Any] = field(default_factory=dict)
 
@@ -95,7 +90,7 @@ class Probing:
         right, first_s = await self._asked(stable, known)
         theirs.question(right, first_s)
 
-    def _next(self, served: Served) -> Known | None:
+    def _next(self, served: Served) -> Golden | None:
         """The release's next question; None where it has none."""
         digest = served.release.digest
         if digest not in self._questions:
@@ -104,7 +99,7 @@ class Probing:
         found = self._questions[digest]
         return next(found) if found is not None else None
 
-    async def _asked(self, served: Served, known: Known) -> tuple[bool | None, float | None]:
+    async def _asked(self, served: Served, known: Golden) -> tuple[bool | None, float | None]:
         """Whether it was answered rightly, None where it was not answered; and seconds to the first token."""
         try:
             said = await self.ask(served, known.question)

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,17 +20,20 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from nightshift import logs, params
+from nightshift import golden, logs, openslo, params, slo
 from nightshift import port as ports
+from nightshift.counts import Counts
 from nightshift.errors import AccessDenied
 from nightshift.sections import Compute
 from nightshift.serve.admin import ADMIN, Admin
+from nightshift.serve.counting import Counting
 from nightshift.serve.follow import Follower, to_log
 from nightshift.serve.front import Front
 from nightshift.serve.gateway import Gateway
 from nightshift.serve.keys import Keys
 from nightshift.serve.listener import protocol
 from nightshift.serve.outgoing import Harm
+from nightshift.serve.probing import Probing
 from nightshift.serve.routes import PUBLIC
 from nightshift.serving import Limits, Listen, Rails, Rollouts
 from nightshift.spans import Tracer
@@ -75,12 +79,13 @@ def serve(repository: Path, home: Path, state: Path, port: int, tracer: Tracer) 
     logs.set_up("serve")
     settings = Settings.read(repository)
     allowed(settings.listen)
-    harm = Harm.read(repository / HARM)
     for one in (port, port + 1):
         free(one)
-    scheme = "https" if settings.listen.tls else "http"
-    to_log(f"{scheme}://{settings.listen.host}:{port}/v1, and its admin at http://{HOST}:{port + 1}")
-    limits = settings.limits
+    limits, policy = settings.limits, slo.Policy.read(repository)
+
+    def permits() -> slo.Decision:
+        return slo.may_deploy("model", slo.standing(home, repository, int(time.time()) // 60), policy)
+
     follower = Follower(
         repository,
         home,
@@ -90,10 +95,14 @@ def serve(repository: Path, home: Path, state: Path, port: int, tracer: Tracer) 
         rules=settings.rollouts,
         queue=limits.queue,
         wait_s=limits.queue_s,
+        permits=permits,
     )
+    service = Service.of(follower, home, repository, settings, tracer)
+    scheme = "https" if settings.listen.tls else "http"
+    to_log(f"{scheme}://{settings.listen.host}:{port}/v1, and its admin at http://{HOST}:{port + 1}")
     try:
         with asyncio.Runner(loop_factory=loop) as runner:
-            runner.run(_run(follower, home, port, settings, harm, tracer))
+            runner.run(run(service, follower, port, settings))
     finally:
         follower.close()
         tracer.close()
@@ -122,41 +131,63 @@ def free(port: int) -> None:
     ports.free(port, "stop it, or set NIGHTSHIFT_PORT (`serve` takes --port too)")
 
 
-def applications(
-    follower: Follower, home: Path, settings: Settings, harm: Harm, tracer: Tracer
-) -> tuple[Gateway, Any, Any]:
-    """The gateway with its public and its admin application."""
-    keys = Keys(home)
-    front = Front(keys, settings.limits, tracer, proxies=frozenset(settings.listen.behind_proxy))
-    gateway = Gateway(front, follower, home, settings.rails, harm)
-    admin = Admin(follower, keys, front.meters)
-    return gateway, front.application(PUBLIC, gateway), front.application(ADMIN, admin)
+@dataclass
+class Service:
+    """The parts of a running endpoint."""
+
+    gateway: Gateway
+    public: Any
+    admin: Any
+    counting: Counting
+    probing: Probing
+
+    @classmethod
+    def of(cls, follower: Follower, home: Path, root: Path, settings: Settings, tracer: Tracer) -> Service:
+        """Made of what params.yaml and include/policies say. Raises ParamsError."""
+        promised = openslo.read(root / openslo.FOLDER)
+        bounds = {name: one.threshold for name, one in promised.items() if one.threshold is not None}
+        keys, proxies = Keys(home), frozenset(settings.listen.behind_proxy)
+        front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds)
+        front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"))
+        gateway = Gateway(front, follower, home, settings.rails, Harm.read(root / HARM))
+        probing = Probing(
+            follower, front.meters, gateway.patience, lambda: gateway.session, golden.read, golden.grade, front.clock
+        )
+        public = front.application(PUBLIC, gateway)
+        return cls(
+            gateway, public, front.application(ADMIN, Admin(follower, keys, front.meters)), front.counting, probing
+        )
 
 
-async def _run(follower: Follower, home: Path, port: int, settings: Settings, harm: Harm, tracer: Tracer) -> None:
-    gateway, public, admin = applications(follower, home, settings, harm, tracer)
+async def run(service: Service, follower: Follower, port: int, settings: Settings) -> None:
+    """Serve until a signal."""
     listen = settings.listen
     tls = {"ssl_certfile": listen.tls.certificate, "ssl_keyfile": listen.tls.key} if listen.tls else {}
     guarded = protocol(settings.limits, listen.behind_proxy)
     servers = [
-        _server(public, listen.host, port, guarded, tls),
-        _server(admin, HOST, port + 1, protocol(settings.limits)),
+        _server(service.public, listen.host, port, guarded, tls),
+        _server(service.admin, HOST, port + 1, protocol(settings.limits)),
     ]
 
     def end() -> None:
-        gateway.draining = True
+        service.gateway.draining = True
         for server in servers:
             server.should_exit = True
 
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, end)
-    following = asyncio.create_task(follower.follow())
+    beside = [
+        asyncio.create_task(one) for one in (follower.follow(), service.counting.count(), service.probing.probe())
+    ]
     serving = [asyncio.create_task(server.serve()) for server in servers]
     await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
     end()
     await asyncio.gather(*serving)
-    following.cancel()
-    await gateway.close()
+    for task in beside:
+        task.cancel()
+    await asyncio.gather(*beside, return_exceptions=True)
+    service.counting.stop()
+    await service.gateway.close()
 
 
 def _server(

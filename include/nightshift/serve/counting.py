@@ -1,0 +1,100 @@
+"""Write down what the objectives count, minute by minute, where whoever deploys and whoever watches reads it.
+
+Requests note good and valid events (meters.py) and, of an answer, its words; every few seconds a thread scores those
+(grounded in its sections? personal data in what left? how long, how ended?), forgets the words, and adds the counts. So
+nobody waits for it, and between two writes nothing is lost but what happened in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from nightshift import drift, mask, score
+from nightshift.counts import Counts
+from nightshift.drift import Outcome
+from nightshift.errors import NightshiftError
+from nightshift.serve.meters import Meters
+
+EVERY_S = 5.0
+MOST = 10_000  # answers that wait to be scored; the oldest is lost
+log = logging.getLogger("nightshift.serve")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer that left, until it is scored.
+
+    Args:
+        sections: bodies that it was answered from; () where none were shown.
+    """
+
+    release: str
+    question: str
+    answer: str
+    outcome: Outcome
+    sections: tuple[str, ...] = ()
+
+
+@dataclass
+class Counting:
+    """What one endpoint counts.
+
+    Args:
+        grounded: share of an answer's words from which it counts as grounded; None counts none.
+        wall: seconds since 1970.
+    """
+
+    counts: Counts
+    meters: Meters
+    wall: Callable[[], float]
+    grounded: float | None = None
+    answers: deque[Answered] = field(default_factory=lambda: deque(maxlen=MOST))
+
+    @property
+    def minute(self) -> int:
+        """The minute that it is."""
+        return int(self.wall()) // 60
+
+    async def count(self) -> None:
+        """Write it down every few seconds, for ever, and say that the endpoint is meant to run."""
+        await asyncio.to_thread(self._kept, lambda: self.counts.begin(self.minute))
+        while True:
+            await asyncio.to_thread(self.flush)
+            await asyncio.sleep(EVERY_S)
+
+    def stop(self) -> None:
+        """Write down the last, and that it was stopped on purpose."""
+        self.flush()
+        self._kept(lambda: self.counts.end(self.minute))
+
+    def flush(self) -> None:
+        """Score what left, and add what was counted. A store that cannot be written loses it, and says so."""
+        seen: Counter[tuple[str, str, int]] = Counter()
+        while self.answers:
+            seen.update(self._scored(self.answers.popleft()))
+        taken = self.meters.take()
+        self._kept(lambda: self._add(taken, seen))
+
+    def _add(self, taken: Mapping[tuple[str, str], tuple[int, int]], seen: Mapping[tuple[str, str, int], int]) -> None:
+        self.counts.add(self.minute, taken)
+        if seen:
+            self.counts.see(self.minute, seen)
+
+    def _scored(self, one: Answered) -> dict[tuple[str, str, int], int]:
+        """Note what its objectives say of an answer; what is counted of it for drift."""
+        if one.outcome == "answered":
+            self.meters.event("privacy", one.release, not mask.find(one.answer))
+            if one.sections and self.grounded is not None:
+                enough = score.grounded(one.answer, one.sections) >= self.grounded
+                self.meters.event("grounded", one.release, enough)
+        return drift.seen(one.release, one.question, one.answer, one.outcome)
+
+    def _kept(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except NightshiftError as error:
+            log.error("%s", error)
