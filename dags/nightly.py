@@ -1,8 +1,16 @@
-"""The night, from dvc.yaml: pin, every stage, publish, and what follows a release."""
+"""The night, from dvc.yaml: pin, every stage, publish, and what follows a release.
+
+It starts by the clock, and where params.yaml says so by an alert too (dags/watch.py). One that ends badly is told by
+the same command that watches, in a process of its own: it goes on where the Airflow of a single night is stopped.
+"""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+from airflow.sdk import Asset
+from airflow.timetables.assets import AssetOrTimeSchedule
 from airflow.timetables.trigger import CronTriggerTimetable
 from ruamel.yaml import YAML
 
@@ -13,12 +21,23 @@ HOME = {
     name: os.environ.get(name, str(ROOT / place))
     for name, place in [("NIGHTSHIFT_STATE", ".nightshift"), ("NIGHTSHIFT_HOME", "var"), ("NIGHTSHIFT_SOURCES", "")]
 }
-when = YAML(typ="safe").load(ROOT / "params.yaml")["night"]
+params = YAML(typ="safe").load(ROOT / "params.yaml")
+when = params["night"]
+clock = CronTriggerTimetable(when["schedule"], timezone=when["timezone"]) if when["schedule"] else None
+alert = [Asset("nightshift://alert")] if params["watch"]["retrain_on_alert"] else None
+
+
+def tell(context):
+    """Tell people now, not at the next look."""
+    around = os.environ | {"PYTHONPATH": str(ROOT / "include")}
+    subprocess.Popen([sys.executable, "-m", "nightshift.cli", "watch"], cwd=ROOT, env=around, start_new_session=True)
+
 
 nightly = DvcDag(
     "nightly",
     ROOT,
-    schedule=CronTriggerTimetable(when["schedule"], timezone=when["timezone"]) if when["schedule"] else None,
+    schedule=AssetOrTimeSchedule(timetable=clock, assets=alert) if clock and alert else clock or alert,
+    on_failure_callback=tell,
     branch="nightly",
     refs="refs/nightshift",
     env={**HOME, "PYTHONPATH": "{clone}/include"},

@@ -46,8 +46,8 @@ class Project:
     def counted(self, minute: int, release: str = SERVES, **of: tuple[int, int]) -> None:
         self.counts.add(MINUTE + minute, {(sli, release): pair for sli, pair in of.items()})
 
-    def look(self, minute: int = 0) -> dict[str, Any]:
-        return look.once(self.root, self.home, self.state, {}, NOW + 60 * minute, sleep=lambda _: None)
+    def look(self, minute: int = 0, take: bool = False) -> dict[str, Any]:
+        return look.once(self.root, self.home, self.state, {}, NOW + 60 * minute, take, sleep=lambda _: None)
 
     def told(self) -> list[str]:
         """Subjects of the mails; the webhook was told the same."""
@@ -65,7 +65,7 @@ def project(root: Path, tmp_path: Path) -> Any:
 def test_when_all_is_well_nobody_is_told(project: Project) -> None:
     project.counted(0, availability=(100, 100), correctness=(5, 5))
     found = project.look()
-    assert found == {"opened": [], "resolved": [], "open": {}, "retrain": [], "untold": {}}
+    assert found == {"opened": [], "resolved": [], "open": {}, "taken": [], "untold": {}}
     assert project.told() == []
 
 
@@ -73,7 +73,6 @@ def test_a_fault_of_health_is_told_once_and_its_end_once(project: Project) -> No
     project.counted(0, availability=(0, 4000), first_token=(0, 4000), overhead=(0, 4000))
     first = project.look()
     assert [(one["id"], one["severity"]) for one in first["opened"]] == [("health", "page")]
-    assert first["retrain"] == ["health"]
     for minute in (1, 2, 3):
         project.counted(minute, availability=(0, 10))
         again = project.look(minute)
@@ -120,7 +119,7 @@ def test_a_ticket_that_becomes_a_page_is_told_and_one_that_grows_milder_is_not(p
     assert [one["severity"] for one in project.look(1)["opened"]] == ["page"]
     project.counted(40, availability=(20_000, 20_000))
     assert project.look(40) == {
-        "opened": [], "resolved": [], "open": {"health": "page"}, "retrain": [], "untold": {},
+        "opened": [], "resolved": [], "open": {"health": "page"}, "taken": [], "untold": {},
     }  # fmt: skip
     assert project.told() == ["Nightshift: ticket: health", "Nightshift: page: health"]
 
@@ -130,9 +129,9 @@ def test_silence_a_broken_invariant_and_a_night_are_alerts_of_their_own_that_sta
     (project.state / "runs" / "one").mkdir(parents=True)
     broke = {"run": "one", "published": None, "stages": {"dedup": {"outcome": "failed", "sentence": "no room"}}}
     (project.state / "runs" / "one" / "night.json").write_text(json.dumps(broke | {"ended": NOW}))
-    found = project.look(11)
+    found = project.look(11, take=True)
     assert sorted(one["id"] for one in found["opened"]) == ["invariant canary", "night one", "silence"]
-    assert found["retrain"] == []
+    assert found["taken"] == []
     assert len(project.told()) == 3
     assert any("the night broke at dedup (failed): no room" in body["text"] for _, body in project.hook.calls)
 
@@ -163,6 +162,20 @@ def test_what_was_killed_before_it_sent_is_sent_by_the_next_look(
     monkeypatch.undo()
     assert project.look(1)["opened"] == []
     assert project.told() == ["Nightshift: page: health"]
+
+
+def test_the_scheduler_gets_an_alert_once_whoever_saw_it_first(project: Project) -> None:
+    project.counted(0, availability=(0, 4000))
+    assert project.look()["taken"] == []  # a person
+    assert project.look(1, take=True)["taken"] == ["health"]
+    assert project.look(2, take=True)["taken"] == []
+    over = 4 * 1440
+    project.counted(over, availability=(9000, 9000))
+    assert project.look(over)["resolved"] == ["health"]
+    project.counted(over + 30, availability=(0, 9000))
+    project.look(over + 30)
+    project.counted(over + 6 * 1440, availability=(9000, 9000))
+    assert project.look(over + 6 * 1440, take=True)["taken"] == []  # it is over before the scheduler looked
 
 
 def test_a_damaged_book_is_one_sentence(project: Project) -> None:

@@ -84,7 +84,7 @@ def test_records_are_read_newest_first_and_one_that_is_damaged_is_passed_over(tm
     four, three, two, one = nights.ended(tmp_path)
     assert (one.published, one.validated, one.wrong, one.at) == (True, True, None, NOON)
     assert (two.published, two.validated, two.at) == (False, False, NOON + 1)
-    assert two.wrong == "the night broke at dedup (failed): no room."
+    assert two.wrong == "the night broke at dedup (failed): no room"
     assert three.wrong == "deploy ended with 14"
     assert four.wrong == "it was published here, and could not be pushed: protected branch"
     assert four.frozen == "the budget is spent"

@@ -22,12 +22,17 @@ def report(as_json: Annotated[bool, typer.Option("--json", help="The report itse
     print(json.dumps(made, indent=2) if as_json else told.text(made))
 
 
-def watch(as_json: Annotated[bool, typer.Option("--json", help="What is new, as JSON")] = False) -> None:
+def watch(
+    as_json: Annotated[bool, typer.Option("--json", help="What is new, as JSON")] = False,
+    take: Annotated[
+        bool, typer.Option("--take", help="For the scheduler: take the alerts that may start a night")
+    ] = False,
+) -> None:
     """Look once: write the report, and tell people what is new (params.yaml: notify)."""
     from nightshift.watch import look
 
     place = Place.here()
-    found = look.once(place.root, place.home, place.state, os.environ, int(time.time()))
+    found = look.once(place.root, place.home, place.state, os.environ, int(time.time()), take)
     print(json.dumps(found) if as_json else _said(found))
     for channel, why in found["untold"].items():
         print(f"nightshift: {channel}: {why}; it is told at the next look.", file=sys.stderr)

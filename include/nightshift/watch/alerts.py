@@ -21,6 +21,7 @@ from nightshift.slo import Alert, Severity
 
 WORSE: dict[Severity, int] = {"ticket": 1, "page": 2}
 WAITS_S = 86_400
+RETRAINS = ("health", "accuracy", "privacy")  # what another night may mend; a night's own trouble starts none
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,20 @@ class Book:
         since: of the first look; a night that was due before it is not missed.
         open: alerts that go on, by id.
         waiting: messages, and the channels that have not taken them.
+        untaken: ids of alerts that may start a night and that the scheduler has not taken yet: another who looks, as a
+            person does, takes no alert away from it.
     """
 
     since: int
     open: dict[str, Open] = field(default_factory=dict)
     waiting: list[tuple[Message, list[Channel]]] = field(default_factory=list)
+    untaken: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """As the file holds it."""
         waiting = [{"message": asdict(message), "to": to} for message, to in self.waiting]
-        return {"since": self.since, "open": {key: asdict(one) for key, one in self.open.items()}, "waiting": waiting}
+        known = {key: asdict(one) for key, one in self.open.items()}
+        return {"since": self.since, "open": known, "waiting": waiting, "untaken": self.untaken}
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ def step(book: Book, found: Iterable[Alert], now: int, channels: Iterable[Channe
     current, to = merged(found), list(channels)
     opened = [one for one in current.values() if _is_news(book.open.get(one.id), one)]
     resolved = [key for key in book.open if key not in current]
+    book.untaken += [one.id for one in opened if one.id in RETRAINS and one.id not in book.open]
+    book.untaken = [key for key in dict.fromkeys(book.untaken) if key in current]
     for one in opened:
         since = book.open[one.id].since if one.id in book.open else now
         book.open[one.id] = Open(one.severity, one.sentence, since)
@@ -118,7 +125,8 @@ def _read(path: Path, now: int) -> Book:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         known = {key: Open(**one) for key, one in said["open"].items()}
-        return Book(said["since"], known, [(Message(**one["message"]), one["to"]) for one in said["waiting"]])
+        waiting = [(Message(**one["message"]), one["to"]) for one in said["waiting"]]
+        return Book(said["since"], known, waiting, said["untaken"])
     except (ValueError, TypeError, KeyError) as error:
         do = "remove it: what is open is then told again"
         raise StorageError(f"what is open cannot be read ({error})", str(path), do) from None

@@ -15,12 +15,9 @@ from typing import Any
 from nightshift import commit, notify, params
 from nightshift.notify import Channel, Credentials
 from nightshift.sections import Night
-from nightshift.slo import Alert
 from nightshift.watch import alerts, report
 from nightshift.watch.report import Looked
 from nightshift.watching import Notify
-
-RETRAINS = ("health", "accuracy", "privacy")  # what another night may mend; a night's own trouble starts none
 
 
 def reported(root: Path, home: Path, state: Path, since: float, now: int) -> tuple[Looked, dict[str, Any]]:
@@ -37,10 +34,12 @@ def once(
     state: Path,
     environ: Mapping[str, str],
     now: int,
+    take: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Look at minute now // 60; returns what is new, what is over, what goes on, and who could not be told.
 
+    `take` is the scheduler's: what it has not taken yet, and may start a night, is `taken`, and not given again.
     Raises ParamsError, AccessDenied, StorageError, DiskFull.
     """
     told = params.load(root / params.FILE, Notify)
@@ -48,6 +47,8 @@ def once(
     with alerts.kept(home, now) as book:
         seen, _ = reported(root, home, state, book.since, now)
         news = alerts.step(book, seen.alerts, now, notify.channels(told))
+        taken = book.untaken if take else []
+        book.untaken = [] if take else book.untaken
         alerts.save(home, book)
         untold: dict[Channel, str] = {}
         for place, (message, to) in enumerate(book.waiting):
@@ -60,10 +61,6 @@ def once(
         "opened": [asdict(one) for one in news.opened],
         "resolved": news.resolved,
         "open": {key: one.severity for key, one in book.open.items()},
-        "retrain": [one.id for one in news.opened if _retrains(one)],
+        "taken": taken,
         "untold": untold,
     }
-
-
-def _retrains(one: Alert) -> bool:
-    return one.id in RETRAINS

@@ -46,7 +46,7 @@ def _ended(record: dict[str, Any]) -> Ended:
     stage = record["stages"].get(VALIDATED) or {}
     wrong = record.get("sentence")
     if not record.get("published"):
-        wrong = str(night.broken(record))
+        wrong = str(night.broken(record)).rstrip(".")
     elif record.get("refused"):
         wrong = f"it was published here, and could not be pushed: {str(record['refused']).splitlines()[0]}"
     validated = stage.get("outcome") in WELL
