@@ -50,6 +50,20 @@ def rules() -> None:
 
 
 @app.command()
+def calibrate(
+    metrics: Annotated[Path, typer.Argument(help="/metrics of the admin listener, saved after a stretch of load")],
+    before: Annotated[Path | None, typer.Option(help="The same, saved before it")] = None,
+) -> None:
+    """Propose thresholds of speed for this machine: 1.2 times the 95th percentile of what it measured."""
+    from nightshift.watch.calibrate import proposed
+
+    earlier = before.read_text(encoding="utf-8") if before else ""
+    for one in proposed(metrics.read_text(encoding="utf-8"), earlier):
+        from_ = f"95 % of {one.events:,} within {one.percentile:.3g} s"
+        print(f'{one.objective.replace("_", "-")}.yaml: nightshift/threshold: "{one.threshold:.3g}"   # {from_}')
+
+
+@app.command()
 def lift(
     name: Annotated[str, typer.Argument(help="The broken invariant, as `slo show` names it")],
     postmortem: Annotated[str, typer.Option(help="Id of what was learned; kept in the audit")],
