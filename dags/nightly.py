@@ -7,6 +7,7 @@ the same command that watches, in a process of its own: it goes on where the Air
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import Asset
@@ -23,7 +24,9 @@ HOME = {
 }
 params = YAML(typ="safe").load(ROOT / "params.yaml")
 when = params["night"]
-clock = CronTriggerTimetable(when["schedule"], timezone=when["timezone"]) if when["schedule"] else None
+# not at once for a time that is past: `False`, the default, runs what was due in the last tenth of the interval
+later = {"run_immediately": timedelta()}
+clock = CronTriggerTimetable(when["schedule"], timezone=when["timezone"], **later) if when["schedule"] else None
 alert = [Asset("nightshift://alert")] if params["watch"]["retrain_on_alert"] else None
 
 
