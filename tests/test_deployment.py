@@ -10,7 +10,7 @@ from nightshift import deployment, params, registry
 from nightshift.deployment import Deployment, Environments
 from nightshift.errors import ParamsError
 
-PROD = "{name: prod, target: null, slo: slo.yaml, keys: local, approvals: 0}"
+PROD = "{name: prod, target: null, slo: slo, keys: local, approvals: 0}"
 REFUSED = {
     "busy hours that end before they begin": ("from_hour: 8", "from_hour: 19", "the busy hours end at 18, before"),
     "a day twice": ("[mon, tue,", "[mon, mon,", "a day stands twice"),

@@ -72,7 +72,7 @@ class Environment(Strict):
 
     name: Word = Field(description="Lower-case letters; part of the tag that assigns a release")
     target: str | None = Field(description="Folder or s3://bucket/prefix that its endpoint pulls from; null: this one")
-    slo: str = Field(pattern=r"^[\w-]+\.yaml$", description="Its objectives: a file of include/policies")
+    slo: str = Field(pattern=r"^[\w-]+$", description="Its objectives: a folder of include/policies")
     keys: Word = Field(description="The word in its keys: ns_WORD_…")
     approvals: int = Field(ge=0, le=5, description="People beside the proposer who have to agree")
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 # words that make a question and are of none of its matter; bm25s's stop words hold the others of them
 ASKING = frozenset({
     "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "does", "do", "did", "can", "could",
-    "should", "would", "may", "might", "must", "shall", "has", "have", "had", "am", "are", "was", "were", "been", "being",
-    "me", "my", "we", "our", "us", "you", "your", "please", "tell", "explain", "describe", "say", "give", "show",
+    "should", "would", "may", "might", "must", "shall", "has", "have", "had", "am", "are", "was", "were", "been",
+    "being", "me", "my", "we", "our", "us", "you", "your", "please", "tell", "explain", "describe", "say", "give", "show",
 })  # fmt: skip
 
 

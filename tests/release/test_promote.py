@@ -19,7 +19,7 @@ from tests.release.project import Released
 
 def environments(approvals: int, target: str | None = None) -> Environments:
     """Staging, and a production that asks for approvals."""
-    said: dict[str, Any] = {"target": None, "slo": "slo.yaml", "keys": "local", "approvals": 0}
+    said: dict[str, Any] = {"target": None, "slo": "slo", "keys": "local", "approvals": 0}
     items = [said | {"name": "staging"}, said | {"name": "prod", "approvals": approvals, "target": target}]
     return Environments.model_validate({"items": items})
 
@@ -189,6 +189,13 @@ def test_no_environment_is_skipped(project: Released) -> None:
         to(project, "prod", "ann")
     with pytest.raises(ParamsError, match=r"no environment 'moon'; environments\.items has staging, prod"):
         to(project, "moon", "ann")
+    assert events(project) == []
+
+
+def test_an_environment_without_objectives_is_refused(project: Released) -> None:
+    shutil.rmtree(project.folder / "include" / "policies" / "slo")
+    with pytest.raises(ParamsError, match="include/policies/slo: staging has no objectives"):
+        to(project, "staging", "ann")
     assert events(project) == []
 
 

@@ -25,7 +25,7 @@ GATE = {
     "releases": "plain",
     "entries": [{"candidate": "plain", "verdict": "GO", "reasons": ["Safe."]}],
 }
-PARAMS = "environments: {items: [{name: prod, target: null, slo: slo.yaml, keys: local, approvals: 0}]}\n"
+PARAMS = "environments: {items: [{name: prod, target: null, slo: slo, keys: local, approvals: 0}]}\n"
 FACTS = {"tables": {"unique": {"digest": "u" * 64, "rows": 1, "licences": {"CC0-1.0": 1}}}}
 
 
@@ -215,7 +215,7 @@ def test_what_was_released_and_not_deployed_is_said_again_and_deployed_once(
 
 def test_a_night_deploys_to_the_first_environment(released: Path, tmp_path: Path) -> None:
     (released / "params.yaml").write_text(
-        PARAMS.replace("[{", "[{name: staging, target: null, slo: slo.yaml, keys: local, approvals: 0}, {")
+        PARAMS.replace("[{", "[{name: staging, target: null, slo: slo, keys: local, approvals: 0}, {")
     )
     assert deployed(released, tmp_path / "var")["deployed"] == "staging"
     assert registry.current(released) is None

@@ -23,6 +23,7 @@ from nightshift.release import remote
 from nightshift.release.store import Store
 
 PROPOSED, APPROVED, PROMOTED = "propose", "approve-promotion", "promote"
+POLICIES = Path("include", "policies")
 # what is done → the scope of a key that may do it
 RIGHTS = {PROPOSED: "deploy:propose", PROMOTED: "deploy:propose", APPROVED: "deploy:approve"}
 
@@ -64,6 +65,8 @@ def promote(
     if not reason.strip():
         raise AccessDenied("a reason is needed", "--reason", "say why it may go there")
     place, before = _places(environments, to)
+    if not (store.repository / POLICIES / place.slo).is_dir():
+        raise ParamsError(f"{to} has no objectives", str(POLICIES / place.slo), "write them there, or name others")
     release = registry.find(store.repository, name)
     if before and not registry.assigned(store.repository, release.digest, before.name):
         do = f"promote it to {before.name} first"
