@@ -18,7 +18,8 @@ import numpy.typing as npt
 ASKING = frozenset({
     "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "does", "do", "did", "can", "could",
     "should", "would", "may", "might", "must", "shall", "has", "have", "had", "am", "are", "was", "were", "been",
-    "being", "me", "my", "we", "our", "us", "you", "your", "please", "tell", "explain", "describe", "say", "give", "show",
+    "being", "me", "my", "we", "our", "us", "you", "your", "please", "tell", "explain", "describe", "say", "give",
+    "show",
 })  # fmt: skip
 
 
