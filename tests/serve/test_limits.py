@@ -128,6 +128,23 @@ def test_a_full_queue_sheds_the_last_of_who_has_most_waiting() -> None:
     assert turns.shed == 2
 
 
+def test_who_would_be_shed_is_told_before_any_work_is_done() -> None:
+    async def run() -> None:
+        turns = Turns(1, 2, 60.0)
+        async with turns.turn("greedy", 1.0):
+            waiting = [asyncio.create_task(turns._take("greedy", 1.0)) for _ in range(2)]
+            await asyncio.sleep(0)
+            turns.room("modest")
+            with pytest.raises(Refused, match="More is asked"):
+                turns.room("greedy")
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            turns.room("greedy")
+
+    asyncio.run(run())
+
+
 def test_one_that_waited_too_long_is_told_when_to_come_again() -> None:
     async def run() -> Refused:
         turns = Turns(1, 4, 0.05)

@@ -209,6 +209,7 @@ class Gateway:
         if served is None:
             raise Refused("not_ready", NOT_READY.get(self.follower.phase, NOT_READY["loading"]))
         call.by(served)
+        served.turns.room(call.key.id)
         return served
 
     def _model(self, name: str) -> dict[str, Any]:

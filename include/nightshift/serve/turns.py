@@ -62,6 +62,15 @@ class Turns:
             self.running -= 1
             self._next()
 
+    def room(self, key: str) -> None:
+        """Raises Refused where a request of this key would be shed at once: before any work is done for it."""
+        if len(self._waiting) < self.queue:
+            return
+        counted = Counter(one.key for one in self._waiting)
+        if counted[key] >= max(counted.values()):
+            self.shed += 1
+            raise self._full()
+
     def resize(self, slots: int) -> None:
         """Engines came or went."""
         self.slots = slots
