@@ -140,7 +140,7 @@ def running(folder: Path, slots: int = 8, tokens: int = 10, token_s: float = 0.0
     children = [subprocess.Popen([*program, *map(str, one)], cwd=ROOT, env=env) for one in words]
     try:
         for at, path in ((beside, "/"), (first, "/healthz")):
-            _until_up(f"http://127.0.0.1:{at}{path}")
+            until_up(f"http://127.0.0.1:{at}{path}")
         url = f"http://127.0.0.1:{first}"
         yield Mocked(url, f"http://127.0.0.1:{first + 1}", f"http://127.0.0.1:{beside}", key, children[1].pid)
     finally:
@@ -150,7 +150,8 @@ def running(folder: Path, slots: int = 8, tokens: int = 10, token_s: float = 0.0
             child.wait(60)
 
 
-def _until_up(url: str) -> None:
+def until_up(url: str) -> None:
+    """Wait until something answers there. Raises TimeoutError."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:

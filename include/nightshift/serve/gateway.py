@@ -299,7 +299,7 @@ class Gateway:
                         yield piece
 
         def outgoing() -> Outgoing:
-            return Outgoing(self.rails.personal_out == "mask", links, self.harm)
+            return Outgoing(self.rails.personal_out == "mask", links, self.harm, at_once=not asked.stream)
 
         writing = Writing(said(), asked.stops, outgoing, self.clock, asked.n or 1)
         answer = Answer(call, served, writing, hits, read, step)

@@ -109,6 +109,7 @@ class Outgoing:
         personal: whether personal data and secrets are replaced by their kind.
         links: those that may stay; None for all.
         harm: phrases at which it ends.
+        at_once: nobody reads it before its end: it is cleaned then, once.
         found: how often each kind was replaced.
         harmful: the category at which it ended; None while it goes on.
     """
@@ -116,6 +117,7 @@ class Outgoing:
     personal: bool = True
     links: Collection[str] | None = ()
     harm: Harm = NO_HARM
+    at_once: bool = False
     found: Counter[str] = field(default_factory=Counter)
     harmful: str | None = None
     _text: str = ""
@@ -124,7 +126,7 @@ class Outgoing:
     def feed(self, piece: str) -> str:
         """What can be let out now."""
         self._text += piece
-        return self._let_out(self._safe())
+        return "" if self.at_once else self._let_out(self._safe())
 
     def end(self) -> str:
         """What is left, once no more comes."""
