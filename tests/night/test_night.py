@@ -16,7 +16,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from dvc_airflow import lease
+from nightshift import otlp, segments
 from nightshift.serve.keys import FORM
+from nightshift.spans import FOLDER, night_of
 from tests.night.project import Project, make
 
 # the first test that asks for a night waits for it
@@ -61,6 +63,16 @@ def test_a_night_ends_with_a_release_in_production(project: Project, first: Any)
     assert project.git("tag", "--points-at", project.tip()).split() == ["nightshift#prod#1", "nightshift@v0.1.0"]
     assert project.git("status", "--porcelain") == ""
     assert project.git("for-each-ref", "refs/nightshift") == ""
+
+
+def test_every_stage_that_ran_is_a_span_of_the_nights_one_trace(project: Project, first: Any) -> None:
+    run = first[1]["run"]
+    folder = project.folder / "var" / FOLDER
+    lines = [line for path in segments.files(folder, "stage") for line in segments.lines(path)]
+    spans = [one for line in lines for one in otlp.read(line) if one["attributes"].get("nightshift.run") == run]
+    assert {one["attributes"]["nightshift.stage"] for one in spans} == set(first[1]["stages"])
+    assert {one["attributes"]["nightshift.outcome"] for one in spans} == {"ran"}
+    assert {int(one["trace"], 16) for one in spans} == {night_of(run)[0]}
 
 
 def test_the_summary_is_one_that_a_person_understands(first: Any) -> None:
