@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp_pb2
 
-from nightshift import otlp_http, params, segments, spans, tracing
+from nightshift import attributes, otlp_http, params, segments, spans, tracing
 from nightshift.otlp_http import HttpSink
 from nightshift.spans import Tracer
 from tests.test_spans import asked
@@ -71,7 +71,7 @@ def test_an_export_is_one_message_with_the_spans_of_every_trace(collector: Colle
     found = [span for one in export.resource_spans for scope in one.scope_spans for span in scope.spans]
     assert {span.trace_id.hex() for span in found} == wanted
     assert len(found) == 15
-    assert {one.scope_spans[0].schema_url for one in export.resource_spans} == {spans.SCHEMA_URL}
+    assert {one.scope_spans[0].schema_url for one in export.resource_spans} == {attributes.SCHEMA_URL}
 
 
 def test_spans_that_a_collector_left_out_are_counted_and_said(
