@@ -33,8 +33,8 @@ def reader(system: System, sees: Callable[[str], str]) -> window.Ask:
 
     def ask(messages: Sequence[Message], limit: int) -> str:
         text = messages[-1]["content"]
-        place = re.findall(r"What is the code of the (\w+)\?", text)[-1]
-        found = re.search(rf"The code of the {place} is (\d+)\.", sees(text))
+        place = re.findall(r"What is the lucky number of the (\w+)\?", text)[-1]
+        found = re.search(rf"The lucky number of the {place} is (\d+)\.", sees(text))
         return f"It is {' '.join(found[1])}." if found else "I do not know."  # a token a digit, as some models write
 
     return ask
@@ -58,7 +58,7 @@ def test_one_who_forgets_what_stands_far_back_is_certified_for_less(system: Syst
 
 
 def test_one_who_finds_nothing_is_certified_for_nothing(system: System) -> None:
-    said = window.certify(system, lambda *_: "The code is 000000.", 60_000)
+    said = window.certify(system, lambda *_: "The number is 000000.", 60_000)
     assert (said.window, len(said.tried)) == (None, 1)
     assert said.tried[0].missed == window.DEPTHS
 

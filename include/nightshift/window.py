@@ -6,6 +6,9 @@ at every smaller one, nine in ten are found: RULER's effective length (Hsieh et 
 The texts are sections of the release's own index, in the order of their ids; facts and places follow from the release's
 digest alone, so that a certificate repeated is the same. It is bounded in tokens: a window that the budget does not
 reach is not certified. The certificate lies beside the signature, and never in the release.
+
+The wording matters: over numpy's documentation SmolLM2-135M-Instruct found a lucky number at 11, 11, 10 and 11 depths
+of 256 to 2,048 tokens, and 'the code of the mill', which it took for a program, at 8, 5, 8 and 8.
 """
 
 from __future__ import annotations
@@ -112,12 +115,12 @@ class Fact:
     @property
     def told(self) -> str:
         """The sentence that is planted."""
-        return f"The code of the {self.place} is {self.code}."
+        return f"The lucky number of the {self.place} is {self.code}."
 
     @property
     def asked(self) -> str:
         """The question about it."""
-        return f"What is the code of the {self.place}?"
+        return f"What is the lucky number of the {self.place}?"
 
 
 def planted(digest: str, window: int, depth: int) -> Fact:
