@@ -1,11 +1,12 @@
 """The real gateway in a process of its own, in front of an engine of fixed speed in another: for load, drills and
 benchmarks.
 
-    python -m tests.serve.mocked engine PORT SLOTS TOKENS TOKEN_S
+    python -m tests.serve.mocked engine PORT SLOTS TOKENS TOKEN_S [errors | garbage | dies]
     python -m tests.serve.mocked gateway PORT FOLDER ENGINE_PORT SLOTS [name=value …]
 
-The engine says TOKENS words, one every TOKEN_S seconds, to SLOTS at a time; that is all that it computes. The gateway
-serves a system without sections, so that what is measured is the gateway.
+The engine says TOKENS words, one every TOKEN_S seconds, to SLOTS at a time; that is all that it computes. A bad one
+answers 500, says other words, or dies in its tenth answer. The gateway serves a system without sections, so that what
+is measured is the gateway.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +62,27 @@ class Mocked:
     pid: int
 
 
-def engine(at: int, slots: int, tokens: int, token_s: float) -> None:
+def engine(at: int, slots: int, tokens: int, token_s: float, kind: str = "good") -> None:
     """Run the engine."""
-    free = asyncio.Semaphore(slots)
+    free, answers = asyncio.Semaphore(slots), count(1)
 
     async def words() -> Any:
+        last = kind == "dies" and next(answers) >= 10
         async with free:
             for number in range(tokens):
                 await asyncio.sleep(token_s)
-                yield _chunk({"content": f"w{number} "}, None)
+                if last and number == tokens // 2:
+                    os._exit(1)
+                word = "lorem " if kind == "garbage" else f"w{number} "
+                yield _chunk({"content": word}, None)
             yield _chunk({}, "stop")
             yield f"data: {json.dumps({'choices': [], 'usage': USAGE | {'completion_tokens': tokens}})}\n\n".encode()
             yield b"data: [DONE]\n\n"
 
     async def chat(request: Request) -> Any:
         body = await request.json()
+        if kind == "errors":
+            return JSONResponse({"error": "broken"}, 500)
         if body.get("stream"):
             return StreamingResponse(words(), media_type="text/event-stream")
         async with free:
@@ -150,23 +158,22 @@ def running(folder: Path, slots: int = 8, tokens: int = 10, token_s: float = 0.0
             child.wait(60)
 
 
-def until_up(url: str) -> None:
-    """Wait until something answers there. Raises TimeoutError."""
+def until_up(url: str, status: int | None = None) -> None:
+    """Wait until something answers there, or with this status. Raises TimeoutError."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        try:
-            httpx.get(url, timeout=5)
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
+        with suppress(httpx.TransportError):
+            said = httpx.get(url, timeout=5)
+            if status in (None, said.status_code):
+                return
+        time.sleep(0.05)
     raise TimeoutError(url)
 
 
 if __name__ == "__main__":
     kind, *rest = sys.argv[1:]
     if kind == "engine":
-        engine(int(rest[0]), int(rest[1]), int(rest[2]), float(rest[3]))
+        engine(int(rest[0]), int(rest[1]), int(rest[2]), float(rest[3]), *rest[4:])
     else:
         settings = {name: json.loads(value) for name, _, value in (one.partition("=") for one in rest[4:])}
         gateway(int(rest[0]), Path(rest[1]), int(rest[2]), int(rest[3]), settings)
