@@ -30,7 +30,7 @@ def test_more_good_than_valid_is_refused_and_nothing_of_it_is_kept(counts: Count
 
 def test_looking_where_nothing_was_counted_makes_no_file(counts: Counts) -> None:
     assert (counts.between(0, NOW), counts.heard(NOW), counts.since(NOW)) == ([], None, None)
-    assert (counts.sums(0, NOW), counts.seen(0, NOW)) == ({}, {})
+    assert (counts.sums(0, NOW), counts.totals(0, NOW), counts.seen(0, NOW)) == ({}, {}, {})
     assert not counts.path.parent.exists()
 
 
@@ -43,6 +43,8 @@ def test_adding_is_cumulative_also_from_a_gateway_that_started_anew(counts: Coun
         Row(NOW, "availability", "b", 1, 1),
     ]
     assert len(counts.between(NOW, NOW + 1)) == 3
+    assert counts.totals(NOW, NOW + 1) == {"availability": (12, 14, NOW)}
+    assert counts.totals(NOW + 1, NOW + 1) == {"availability": (1, 1, NOW + 1)}
     assert counts.sums(NOW, NOW + 1) == {("availability", DIGEST): (11, 13), ("availability", "b"): (1, 1)}
 
 

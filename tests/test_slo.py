@@ -63,14 +63,11 @@ def row(minute: int, good: int, valid: int, sli: str = "availability") -> Row:
     return Row(minute, sli, "a" * 64, good, valid)
 
 
-def test_while_it_is_silent_nothing_clears_and_no_budget_recovers(objectives: dict[str, Objective]) -> None:
+def test_while_it_is_silent_nothing_clears(objectives: dict[str, Objective]) -> None:
     known = Series([row(START + minute, 0, 400) for minute in range(60)])
-    one = objectives["availability"]
     for silent in (10, 100, 10_000):
-        now = START + 59 + silent
-        found = slo.alerts(objectives.values(), known, now, silent)
+        found = slo.alerts(objectives.values(), known, START + 59 + silent, silent)
         assert [(alert.id, alert.severity) for alert in found] == [("silence", "page"), ("health", "page")]
-        assert slo.remaining(one, known, now - silent) == slo.remaining(one, known, START + 59)
 
 
 @pytest.mark.parametrize(("silent", "pages"), [(None, False), (0, False), (9, False), (10, True)])
@@ -82,7 +79,7 @@ def test_silence_of_ten_minutes_is_a_page_where_an_endpoint_is_meant_to_run(
 
 @pytest.mark.parametrize("skew", [-2, 0, 2])
 def test_a_clock_that_is_off_by_ninety_seconds_neither_makes_nor_hides_budget(
-    skew: int, tmp_path: Path, objectives: dict[str, Objective]
+    skew: int, root: Path, tmp_path: Path
 ) -> None:
     """A writer whose clock is behind or ahead by up to two whole minutes."""
     counts = Counts(tmp_path)
@@ -90,11 +87,12 @@ def test_a_clock_that_is_off_by_ninety_seconds_neither_makes_nor_hides_budget(
     for minute in range(20):
         counts.add(START + minute + skew, {("availability", "a"): (399 if minute % 2 else 400, 400)})
     now = START + 19
-    left = slo.remaining(objectives["availability"], slo.series(counts, now, 28 * DAY), now)
+    found = slo.standing(tmp_path, root, now)
+    left = found.budgets["availability"]
     assert left is not None
     assert 1 - left == pytest.approx(10 / (0.005 * 400 * 28 * DAY), rel=0.15)  # two of twenty minutes
     assert slo.series(counts, now, DAY).within("availability", now, DAY) == (7990, 8000)
-    assert slo.silence(counts, now) == max(0, -skew)
+    assert found.silent == max(0, -skew)
 
 
 def test_a_gateway_that_starts_anew_loses_and_hides_nothing(tmp_path: Path, objectives: dict[str, Objective]) -> None:
@@ -107,20 +105,31 @@ def test_a_gateway_that_starts_anew_loses_and_hides_nothing(tmp_path: Path, obje
 
 
 @pytest.mark.parametrize(
-    ("rows", "left"),
+    ("bad", "valid", "minutes", "left"),
     [
-        ([], None),
-        ([row(START, 29, 29)], None),  # too few tell nothing
-        ([row(START, 100, 100)], 1.0),
-        ([row(START - 28 * DAY, 0, 500), row(START, 400, 400)], 1.0),  # what is older than the window counts no more
-        ([row(START - 28 * DAY + 1, 950, 1000), row(START, 1000, 1000)], 1 - 50 / 10),  # a whole window: bad / budget
-        ([row(START, 399, 400)], 1 - 1 / (0.005 * 400 * 28 * DAY)),  # a minute old: as if the rest had been good
-        ([row(START - minute, 0, 400) for minute in range(202)], 1 - 202 / (0.005 * 28 * DAY)),  # the whole budget
+        (0, 0, 1, None),
+        (0, 29, 1, None),  # too few tell nothing
+        (29, 29, 1, None),
+        (0, 30, 1, 1.0),
+        (10, 2000, 28 * DAY, 0.0),  # a whole window: bad / (budget x valid)
+        (50, 2000, 28 * DAY, -4.0),
+        (1, 400, 1, 1 - 1 / (0.005 * 400 * 28 * DAY)),  # a minute old: as if the rest had been good
+        (202 * 400, 202 * 400, 202, 1 - 202 / (0.005 * 28 * DAY)),  # a total outage spends it in 202 minutes
     ],
 )
-def test_what_is_left_of_a_budget(rows: list[Row], left: float | None, objectives: dict[str, Objective]) -> None:
-    found = slo.remaining(objectives["availability"], Series(rows), START)
+def test_what_is_left_of_a_budget(
+    bad: int, valid: int, minutes: int, left: float | None, objectives: dict[str, Objective]
+) -> None:
+    found = slo.remaining(objectives["availability"], valid - bad, valid, minutes)
     assert found == (left if left is None else pytest.approx(left))
+
+
+def test_what_is_older_than_the_window_spends_nothing(root: Path, tmp_path: Path) -> None:
+    counts = Counts(tmp_path)
+    counts.add(START - 28 * DAY, {("availability", "a"): (0, 500)})
+    counts.add(START, {("availability", "a"): (400, 400)})
+    assert slo.standing(tmp_path, root, START).budgets["availability"] == 1.0
+    assert (slo.standing(tmp_path, root, START - 1).budgets["availability"] or 0) < 0.8
 
 
 def standing(

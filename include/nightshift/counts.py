@@ -102,6 +102,15 @@ class Counts:
             rows = db.execute(asked, (first, last)) if db else []
             return {(sli, release): (good, valid) for sli, release, good, valid in rows}
 
+    def totals(self, first: int, last: int) -> dict[str, tuple[int, int, int]]:
+        """Objective → (good, valid, first minute with any) from minute `first` to `last`, both included."""
+        with self._reading() as db:
+            asked = (
+                "select sli, sum(good), sum(valid), min(minute) from counted where minute between ? and ? group by 1"
+            )
+            rows = db.execute(asked, (first, last)) if db else []
+            return {sli: (good, valid, begin) for sli, good, valid, begin in rows}
+
     def seen(self, first: int, last: int) -> dict[tuple[str, str, int], int]:
         """Histograms of the hours from that of minute `first` to that of `last`: (release, what, bucket) → count."""
         with self._reading() as db:

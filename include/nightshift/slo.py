@@ -77,10 +77,9 @@ class Series:
         good, valid = self._good[name], self._valid[name]
         return good[end] - good[begin], valid[end] - valid[begin]
 
-    def first(self, name: str, after: int) -> int | None:
-        """The first minute after `after` in which there was any event; None for none."""
-        place = bisect_right(self._minutes[name], after)
-        return self._minutes[name][place] if place < len(self._minutes[name]) else None
+    def any(self, name: str) -> bool:
+        """Whether there was any event."""
+        return bool(self._minutes[name])
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Alert:
 
 def burning(objective: Objective, series: Series, now: int) -> tuple[Burn, float] | None:
     """The first row of the table that holds, and the burn rate over its long window; None when all is well."""
-    for burn in BURNS if series.first(objective.name, 0) is not None else ():
+    for burn in BURNS if series.any(objective.name) else ():
         rates = []
         for minutes, fewest in ((burn.long, FEWEST), (burn.short, 1)):
             good, valid = series.within(objective.name, now, minutes)
@@ -124,18 +123,16 @@ def alerts(objectives: Iterable[Objective], series: Series, now: int, silent: in
     return found
 
 
-def remaining(objective: Objective, series: Series, now: int) -> float | None:
-    """Share of the error budget that is left at minute `now`; below 0 when overspent, None for too few events.
+def remaining(objective: Objective, good: int, valid: int, minutes: int) -> float | None:
+    """Share of the error budget that is left; below 0 when overspent, None for too few events.
 
-    1 - bad / (budget x valid). A history shorter than the window counts as if the rest of the window had been as busy
-    and without a fault: else the first error of the first hour would spend the budget of four weeks.
+    1 - bad / (budget x valid), of a window of which the last `minutes` are known. Where these are not all of it the
+    rest counts as if it had been as busy and without a fault: else the first error of the first hour would spend the
+    budget of four weeks.
     """
-    good, valid = series.within(objective.name, now, objective.window)
-    begin = series.first(objective.name, now - objective.window)
-    if valid < FEWEST or begin is None:
+    if valid < FEWEST:
         return None
-    expected = valid * objective.window / (now - begin + 1)
-    return 1 - (valid - good) / (objective.budget * expected)
+    return 1 - (valid - good) / (objective.budget * valid * objective.window / minutes)
 
 
 @dataclass(frozen=True)
@@ -247,9 +244,14 @@ def standing(home: Path, root: Path, now: int) -> Standing:
     """How things stand at minute `now`, by the counts of a home and the objectives of a project. Raises ParamsError."""
     counts = Counts(home)
     objectives = openslo.counted(openslo.read(root / openslo.FOLDER).values())
-    known = series(counts, now, max(one.window for one in objectives))
     silent = silence(counts, now)
-    left = {one.name: remaining(one, known, now - (silent or 0)) for one in objectives}
+    at = now - (silent or 0)
+    left: dict[str, float | None] = {}
+    for window in {one.window for one in objectives}:
+        totals = counts.totals(at - window + 1, at + AHEAD)
+        for one in (one for one in objectives if one.window == window):
+            good, valid, begin = totals.get(one.name, (0, 0, at))
+            left[one.name] = remaining(one, good, valid, max(1, at - begin + 1))
     quality = frozenset(one.name for one in objectives if one.category == "accuracy")
     return Standing(left, quality, silent, list(invariants.broken(home)))
 
