@@ -86,13 +86,9 @@ def _released(made: Released, version: str, rows: list[dict[str, Any]]) -> None:
         commit.file(parts / name, commit.dumps(said))
     with commit.folder(parts / "catalogue") as draft:
         (draft / "croissant.json").write_text("{}")
-    with commit.folder(parts / "judged"):
-        pass
-    out = made.folder / "release"
-    read = [parts / one for one in ("gate.json", "recipe.json", "plain", "none", "plain")]
-    read += [parts / one for one in ("judged", "catalogue", "facts.json")]
     with commit.folder(parts / "judged") as draft:
         (draft / f"{commit.digest(parts / 'plain')}.golden.json").write_text("[]")
+    out = made.folder / "release"
     names = ("gate.json", "recipe.json", "plain", "none", "plain", "judged", "catalogue", "facts.json")
     read = [parts / one for one in names]
     shutil.rmtree(out, ignore_errors=True)
