@@ -191,7 +191,7 @@ PARAMS = {
     "a profile that is none": (lambda place: _profiles(place, "{laptop: 5}"), r":\d+: profiles\.laptop holds no sec"),
     "in a profile": (
         _params("    sources: {max_files: null}", "    sources: {max_files: 0}"),
-        r":1\d\d: profiles\.laptop\.sources\.max_files: .*greater than or equal to 1, not 0",
+        r":\d+: profiles\.laptop\.sources\.max_files: .*greater than or equal to 1, not 0",
     ),
     "unknown profile": (_params("profile: laptop", "profile: lap"), r":3: no profile 'lap'; name one of laptop, tiny"),
     "not YAML": (_params("dedup:", "dedup: ["), r":\d+: not YAML: .*; mend the syntax"),
