@@ -166,19 +166,19 @@ def run(versions: list[str], busy: bool, by_hand: bool = True) -> dict[str, Any]
     """The drills; `broken` holds the bounds that did not hold."""
     report: dict[str, Any] = {"drills": {}}
     broken = []
-    with tempfile.TemporaryDirectory() as made, drilled.running(Path(made)) as one:
-        with training() if busy else nullcontext():
-            for version in versions:
-                said = asyncio.run(drill(one, version))
-                report["drills"][BAD[version]] = said
-                print(BAD[version], json.dumps(said), flush=True)
-                if said["seconds"] > BACK_S or said["cut_streams"] or said["users"] > len(one.keys) * 0.05 + 1:
-                    broken.append(f"{BAD[version]}: {said}")
-            if by_hand:
-                report["rollback"] = said = asyncio.run(rollback(one))
-                print("rollback", json.dumps(said), flush=True)
-                if said["seconds"] > ROLLBACK_S or said["cut_streams"]:
-                    broken.append(f"rollback: {said}")
+    beside = training() if busy else nullcontext()
+    with tempfile.TemporaryDirectory() as made, drilled.running(Path(made)) as one, beside:
+        for version in versions:
+            said = asyncio.run(drill(one, version))
+            report["drills"][BAD[version]] = said
+            print(BAD[version], json.dumps(said), flush=True)
+            if said["seconds"] > BACK_S or said["cut_streams"] or said["users"] > len(one.keys) * 0.05 + 1:
+                broken.append(f"{BAD[version]}: {said}")
+        if by_hand:
+            report["rollback"] = said = asyncio.run(rollback(one))
+            print("rollback", json.dumps(said), flush=True)
+            if said["seconds"] > ROLLBACK_S or said["cut_streams"]:
+                broken.append(f"rollback: {said}")
     return report | {"users": len(one.keys), "training_beside": busy, "broken": broken}
 
 
