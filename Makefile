@@ -1,5 +1,5 @@
 # What each target calls is on its line; `environment` does nothing when .venv already holds the lock.
-.PHONY: environment system nightly up down lint test test-long bench lock clean
+.PHONY: environment system nightly up down lint test test-long bench load drill lock clean
 bin := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE  # torch and transformers import in 4 s with their bytecode kept, in 12 s without
 include deploy/telemetry.env
@@ -34,6 +34,12 @@ test-long: environment ## what takes minutes
 
 bench: environment     ## three nights, timed by stage: bench/night.json
 	$(bin)/python bench/night.py
+
+load: environment      ## what the internet throws at a gateway: bench/load.json
+	$(bin)/python bench/load.py
+
+drill: environment     ## bad candidates and a rollback, under load: bench/drill.json
+	$(bin)/python bench/drill.py
 
 lock: environment      ## requirements.in → requirements.txt, versions.json
 	deploy/lock.sh

@@ -15,10 +15,16 @@ from typing import Any
 import httpx
 import pytest
 
+from nightshift import params
+from nightshift.registry import Release
 from nightshift.serve.admin import ADMIN
 from nightshift.serve.keys import SCOPES
 from nightshift.serve.refused import CODES
+from nightshift.serve.rollout import Rollout
 from nightshift.serve.routes import PUBLIC
+from nightshift.serve.served import Served
+from nightshift.serve.turns import Turns
+from nightshift.serving import KeyLimits, Rollouts
 from tests import models
 from tests.conftest import ROOT
 from tests.serve.scripted import ROWS, Endpoint, chat, endpoint
@@ -33,17 +39,10 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, system: Path) -> Iterator[Endpoint]:
-    wide = {"key": {"concurrency": 64, "requests_a_minute": 100_000, "tokens_a_minute": 100_000_000}}
-    with endpoint(
-        tmp_path_factory.mktemp("gateway"), system, slots=4, auth_failures_a_minute=100_000, **limits(wide)
-    ) as one:
+    wide = KeyLimits(concurrency=64, requests_a_minute=100_000, tokens_a_minute=100_000_000)
+    folder = tmp_path_factory.mktemp("gateway")
+    with endpoint(folder, system, slots=4, auth_failures_a_minute=100_000, key=wide) as one:
         yield one
-
-
-def limits(said: dict[str, Any]) -> dict[str, Any]:
-    from nightshift.serving import KeyLimits
-
-    return {"key": KeyLimits(**said["key"])}
 
 
 def code(said: httpx.Response) -> str:
@@ -476,8 +475,6 @@ def test_embeddings_are_vectors_of_the_indexs_encoder(running: Endpoint, monkeyp
 
 
 def test_a_keys_limits_are_told_and_hold(tmp_path: Path, system: Path) -> None:
-    from nightshift.serving import KeyLimits
-
     with endpoint(tmp_path, system, key=KeyLimits(concurrency=1, requests_a_minute=3, tokens_a_minute=100_000)) as one:
         first = one.ask("Hello")
         assert first.headers["x-ratelimit-limit-requests"] == "3"
@@ -510,6 +507,23 @@ def test_personal_data_can_be_refused_and_is_not_repeated(tmp_path: Path, system
         said = one.ask("Is ann@example.org in?")
         assert code(said) == "content_policy_violation"
         assert "ann" not in said.text
+
+
+def test_a_shadow_is_asked_what_clients_ask_and_answers_nobody(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system) as one:
+        release = Release("v0.2.0", "c" * 40, "e" * 64)
+        rules = params.load(ROOT / "params.yaml", Rollouts).model_copy(update={"strategy": "shadow"})
+        one.follower.candidate = Served(release, one.served.system, one.served.engines, Turns(1, 9, 9.0))
+        one.follower.rollout = Rollout(release, rules, 0.0)
+        said = [one.ask("When is the pump oiled?").json()["nightshift"]["version"] for _ in range(3)]
+        seen = one.follower.candidate.seen
+        deadline = time.monotonic() + 5
+        while seen.requests < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (said, seen.requests, seen.bad) == (["v0.1.0"] * 3, 3, 0)
+        assert (len(one.script.asked), one.follower.candidate.users) == (6, set())
+        one.follower.rollout.advance(1.0)  # and then it answers everybody
+        assert one.ask("When is the pump oiled?").json()["nightshift"]["version"] == "v0.2.0"
 
 
 def test_an_engine_that_is_slow_to_begin_is_given_up(tmp_path: Path, system: Path) -> None:

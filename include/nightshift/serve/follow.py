@@ -100,6 +100,12 @@ class Follower:
         return self.served if self.served is not None and self.served.alive else None
 
     @property
+    def mirror(self) -> Served | None:
+        """The candidate that is sent a copy of what clients ask; None where none is."""
+        at = self.rollout and self.candidate and self.candidate.alive and self.rollout.step.mirror
+        return self.candidate if at else None
+
+    @property
     def failed(self) -> str | None:
         """Digest of the release in production where that is bad."""
         stable = self.wanted.stable

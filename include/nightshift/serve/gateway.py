@@ -27,8 +27,10 @@ from nightshift.retrieve import Hit
 from nightshift.serve import request as asking
 from nightshift.serve.answering import Answer
 from nightshift.serve.call import Call, until_gone
+from nightshift.serve.fitting import fits, length
 from nightshift.serve.follow import Follower
 from nightshift.serve.front import Front
+from nightshift.serve.inside import Inside
 from nightshift.serve.outgoing import Harm, Outgoing, urls
 from nightshift.serve.pieces import Patience, Piece, pieces
 from nightshift.serve.refused import Refused
@@ -40,7 +42,7 @@ from nightshift.serving import Rails
 from nightshift.spans import Rating
 
 API_VERSION = "1"
-TURN_TOKENS = 8  # what a chat template puts around a turn, at most, of those that were looked at
+MIRRORS = 4  # requests that a candidate is sent a copy of at a time; the others are not mirrored
 # fields whose answers hold text in places that are not cleaned
 UNCLEAN = frozenset(
     {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "logprobs", "top_logprobs"}
@@ -73,7 +75,9 @@ class Gateway:
     def __post_init__(self) -> None:
         self.limits, self.clock = self.front.limits, self.front.clock
         self.patience = Patience(self.limits.first_token_s, self.limits.total_s)
+        self.inside = Inside(lambda: self.session, self.patience, self.clock)
         self._session: aiohttp.ClientSession | None = None
+        self._mirrors: set[asyncio.Task[None]] = set()
         self._encoding = asyncio.Lock()  # the encoder computes for one at a time
 
     @property
@@ -108,12 +112,16 @@ class Gateway:
             return await self._abstention(call, served)
         with call.trace.step("prompt") as step:
             messages = served.system.messages(question, hits, turns[:-1])
-            limit = _limit(asked, served)
-            read = _fits(served, [turn["content"] for turn in messages], limit)
+            limit = length(asked, served)
+            read = fits(served, [turn["content"] for turn in messages], limit)
             step.set(prompt=served.prompt, prompt_name=served.system.settings.get("name"))
         links = urls([*(hit.body for hit in hits), question]) if self.rails.links == "sources" else None
         body = {"messages": messages, "max_tokens": limit, "temperature": 0} | passed
         call.reserve(read + limit * (asked.n or 1))
+        if (candidate := self.follower.mirror) is not None and len(self._mirrors) < MIRRORS:
+            task = asyncio.create_task(self._mirror(candidate, question, turns[:-1], call.key.groups))
+            self._mirrors.add(task)
+            task.add_done_callback(self._mirrors.discard)
         return await self._answer(call, served, "/v1/chat/completions", body, hits, links, read)
 
     async def completions(self, call: Call[Completion]) -> Response:
@@ -124,8 +132,8 @@ class Gateway:
         passed = asked.passed(self._accepted(served))
         prompt = self._incoming(asked.text, call)
         call.trace.content(question=prompt)
-        limit = _limit(asked, served)
-        read = _fits(served, [prompt], limit)
+        limit = length(asked, served)
+        read = fits(served, [prompt], limit)
         links = urls([prompt]) if self.rails.links == "sources" else None
         body = {"prompt": prompt, "max_tokens": limit, "temperature": 0} | passed
         call.reserve(read + limit * (asked.n or 1))
@@ -211,6 +219,18 @@ class Gateway:
         call.by(served)
         served.turns.room(call.key.id)
         return served
+
+    async def _mirror(
+        self, candidate: Served, question: str, earlier: list[dict[str, str]], groups: tuple[str, ...]
+    ) -> None:
+        """Ask a candidate what a client asked the stable release; nobody reads the answer."""
+        seen = candidate.seen
+        try:
+            said = await self.inside.ask(candidate, "mirror", question, earlier, groups)
+        except Refused:
+            seen.request(False, None)
+        else:
+            seen.request(True, said.first_s)
 
     def _model(self, name: str) -> dict[str, Any]:
         """What may be known of a model: its name, and how much it reads."""
@@ -307,28 +327,6 @@ class Gateway:
             await answer.begin()
             return answer.stream()
         return await until_gone(call.request, answer.whole())
-
-
-def _limit(asked: Sampled, served: Served) -> int:
-    """Tokens of the answer, at most."""
-    settings = served.system.settings
-    return min(asked.limit or settings["max_new_tokens"], settings["context"])
-
-
-def _fits(served: Served, texts: list[str], limit: int) -> int:
-    """Tokens that the model reads. Raises Refused for what it could not read whole."""
-    context = served.system.settings["context"]
-    if sum(map(len, texts)) > 32 * context:  # no token is that long on average: not even counted
-        raise _too_long(context, "far more", limit)
-    read = sum(len(served.system.tokens.encode(one).ids) + TURN_TOKENS for one in texts)
-    if read + limit > context:
-        raise _too_long(context, str(read), limit)
-    return read
-
-
-def _too_long(context: int, read: str, limit: int) -> Refused:
-    message = f"The model reads {context} tokens; this asks for {read} and an answer of {limit}."
-    return Refused("context_length_exceeded", message, "messages")
 
 
 def _vector(one: Any, form: str) -> str | list[float]:

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from nightshift.golden import Golden
 from nightshift.serve.follow import Follower
+from nightshift.serve.inside import Inside
 from nightshift.serve.meters import Meters
-from nightshift.serve.pieces import Patience, pieces
 from nightshift.serve.refused import Refused
 from nightshift.serve.served import Served
 
@@ -30,29 +27,19 @@ BETWEEN_S = 0.2  # two of a rollout
 KEY = "questions"  # whose turn they take
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a release answered: text, ids of its sections, seconds to the first token."""
-
-    text: str
-    sections: list[str]
-    first_s: float
-
-
 @dataclass
 class Probing:
     """Asks the releases of one follower.
 
     Args:
-        session: makes the session that engines are asked by.
+        inside: asks them.
         read: the questions of a release's folder.
         grade: whether text and sections answer a question rightly.
     """
 
     follower: Follower
     meters: Meters
-    patience: Patience
-    session: Callable[[], aiohttp.ClientSession]
+    inside: Inside
     read: Callable[[Path], Sequence[Golden]]
     grade: Callable[[Golden, str, Sequence[str]], bool]
     clock: Callable[[], float]
@@ -102,25 +89,7 @@ class Probing:
     async def _asked(self, served: Served, known: Golden) -> tuple[bool | None, float | None]:
         """Whether it was answered rightly, None where it was not answered; and seconds to the first token."""
         try:
-            said = await self.ask(served, known.question)
+            said = await self.inside.ask(served, KEY, known.question)
         except Refused:
             return None, None
         return self.grade(known, said.text, said.sections), said.first_s
-
-    async def ask(self, served: Served, question: str) -> Said:
-        """Ask a release, as anybody of the group `public` would. Raises Refused."""
-        system, begun = served.system, self.clock()
-        hits = await asyncio.to_thread(system.sections, question) if system.settings["sections"] else []
-        limit = system.settings["max_new_tokens"]
-        body = {"messages": system.messages(question, hits), "max_tokens": limit, "temperature": 0}
-        text, first = "", None
-        async with (
-            served.turn(KEY, limit) as engine,
-            aclosing(pieces(self.session(), engine, "/v1/chat/completions", body, self.patience)) as said,
-        ):
-            asked = self.clock()
-            async for piece in said:
-                first = self.clock() if first is None else first
-                text += piece.text
-        waited = asked - begun  # for a turn: the machine's, not the release's
-        return Said(text, [hit.id for hit in hits], (first or self.clock()) - begun - waited)

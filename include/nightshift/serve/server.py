@@ -150,9 +150,7 @@ class Service:
         front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds)
         front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"))
         gateway = Gateway(front, follower, home, settings.rails, Harm.read(root / HARM))
-        probing = Probing(
-            follower, front.meters, gateway.patience, lambda: gateway.session, golden.read, golden.grade, front.clock
-        )
+        probing = Probing(follower, front.meters, gateway.inside, golden.read, golden.grade, front.clock)
         public = front.application(PUBLIC, gateway)
         return cls(
             gateway, public, front.application(ADMIN, Admin(follower, keys, front.meters)), front.counting, probing

@@ -1,0 +1,31 @@
+"""Whether a model can read a request whole, before it waits for its turn."""
+
+from __future__ import annotations
+
+from nightshift.serve.refused import Refused
+from nightshift.serve.request import Sampled
+from nightshift.serve.served import Served
+
+TURN_TOKENS = 8  # what a chat template puts around a turn, at most, of those that were looked at
+
+
+def length(asked: Sampled, served: Served) -> int:
+    """Tokens of the answer, at most."""
+    settings = served.system.settings
+    return min(asked.limit or settings["max_new_tokens"], settings["context"])
+
+
+def fits(served: Served, texts: list[str], limit: int) -> int:
+    """Tokens that the model reads. Raises Refused for what it could not read whole."""
+    context = served.system.settings["context"]
+    if sum(map(len, texts)) > 32 * context:  # no token is that long on average: not even counted
+        raise _too_long(context, "far more", limit)
+    read = sum(len(served.system.tokens.encode(one).ids) + TURN_TOKENS for one in texts)
+    if read + limit > context:
+        raise _too_long(context, str(read), limit)
+    return read
+
+
+def _too_long(context: int, read: str, limit: int) -> Refused:
+    message = f"The model reads {context} tokens; this asks for {read} and an answer of {limit}."
+    return Refused("context_length_exceeded", message, "messages")

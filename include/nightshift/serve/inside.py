@@ -1,0 +1,59 @@
+"""Ask a release from inside, on nobody's behalf: a question with a known answer, or a copy of what a client asked.
+
+It goes the way of a client's, through retrieval, prompt, queue and engine, and nobody reads what comes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import aiohttp
+
+from nightshift.answer import Message
+from nightshift.serve.pieces import Patience, pieces
+from nightshift.serve.served import Served
+
+PUBLIC = ("public",)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a release answered: text, ids of its sections, seconds to the first token, the wait for its turn aside."""
+
+    text: str
+    sections: list[str]
+    first_s: float
+
+
+@dataclass(frozen=True)
+class Inside:
+    """How it asks: `session` makes the session that engines are asked by."""
+
+    session: Callable[[], aiohttp.ClientSession]
+    patience: Patience
+    clock: Callable[[], float]
+
+    async def ask(
+        self,
+        served: Served,
+        key: str,
+        question: str,
+        earlier: Sequence[Message] = (),
+        groups: Sequence[str] = PUBLIC,
+    ) -> Said:
+        """The greedy answer; `key` is whose turn it takes. Raises Refused."""
+        system, begun = served.system, self.clock()
+        hits = await asyncio.to_thread(system.sections, question, groups) if system.settings["sections"] else []
+        limit = system.settings["max_new_tokens"]
+        body = {"messages": system.messages(question, hits, earlier), "max_tokens": limit, "temperature": 0}
+        text, first, came = "", None, self.clock()
+        async with served.turn(key, limit) as engine:
+            waited = self.clock() - came
+            async with aclosing(pieces(self.session(), engine, "/v1/chat/completions", body, self.patience)) as said:
+                async for piece in said:
+                    first = self.clock() if first is None else first
+                    text += piece.text
+        return Said(text, [hit.id for hit in hits], (first or self.clock()) - begun - waited)
