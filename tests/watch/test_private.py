@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nightshift import segments, tracing
-from nightshift.cli import watching
+from nightshift.cli import traces
 from nightshift.integrations.langfuse import PUBLIC, SECRET, TRACES
 from nightshift.place import Place
 from nightshift.spans import FOLDER, Tracer
@@ -58,7 +58,7 @@ def watched(served: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         named = f"  langfuse: {{url: '{held.url}', environment: staging}}\n"
         text = (ROOT / "params.yaml").read_text().replace("  langfuse: null\n", named)
         (tmp_path / "params.yaml").write_text(text)
-        tracer = watching.tracer(Place(tmp_path, tmp_path, tmp_path, tmp_path))
+        tracer = traces.tracer(Place(tmp_path, tmp_path, tmp_path, tmp_path))
         before, served.front.tracer = served.front.tracer, tracer
         yield Watched(served, tracer, held, tmp_path)
         served.front.tracer = before

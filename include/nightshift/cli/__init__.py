@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli import asking, deployment, endpoint, keys, langfuse, nights, releases, slo, values, watch, watching
+from nightshift.cli import asking, deployment, endpoint, keys, langfuse, nights, releases, slo, traces, values, watch
 from nightshift.errors import UsageError, known, tell
 
 app = typer.Typer(
@@ -31,8 +31,8 @@ app.command()(values.profile)
 app.command()(values.side)
 app.command()(nights.pull)
 app.command()(nights.approve)
-app.command()(watching.trace)
-app.command()(watching.replay)
+app.command()(traces.trace)
+app.command()(traces.replay)
 app.command()(asking.ask)
 app.command()(releases.promote)
 app.command()(deployment.pattern)

@@ -58,7 +58,7 @@ def serve(
     port_: Annotated[int, typer.Option("--port", min=1, max=65_534, help="Port; the admin listens on the next")] = 8000,
 ) -> None:
     """Serve the release in production, until stopped."""
-    from nightshift.cli.watching import tracer
+    from nightshift.cli.traces import tracer
     from nightshift.serve.server import serve as run
 
     place = Place.here()
