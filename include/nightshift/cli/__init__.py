@@ -11,7 +11,20 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli import asking, deployment, endpoint, keys, langfuse, nights, releases, slo, traces, values, watch
+from nightshift.cli import (
+    asking,
+    audit,
+    deployment,
+    endpoint,
+    keys,
+    langfuse,
+    nights,
+    releases,
+    slo,
+    traces,
+    values,
+    watch,
+)
 from nightshift.errors import UsageError, known, tell
 
 app = typer.Typer(
@@ -43,6 +56,7 @@ app.command()(watch.report)
 app.command()(watch.watch)
 app.command()(watch.notify)
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.add_typer(langfuse.app, name="langfuse")
 app.add_typer(slo.app, name="slo")
 

@@ -21,7 +21,7 @@ import aiohttp
 import numpy as np
 from starlette.responses import JSONResponse, Response
 
-from nightshift import commit, mask
+from nightshift import commit, mask, window
 from nightshift.encode import BUCKETS
 from nightshift.retrieve import Hit
 from nightshift.serve import request as asking
@@ -237,7 +237,8 @@ class Gateway:
         said = {"id": name, "object": "model", "created": 0, "owned_by": MODEL}
         served = self.follower.served
         if served is not None and name == MODEL:
-            said["context_window"] = served.system.settings["context"]
+            context = served.system.settings["context"]
+            said["context_window"] = window.effective(self.home, served.release.digest, context)
         elif name == EMBEDDINGS:
             said["context_window"] = BUCKETS[-1]
         return said

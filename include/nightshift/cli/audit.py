@@ -1,0 +1,43 @@
+"""Commands about the audit: whether it is whole, and what stands in it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated
+
+import typer
+
+from nightshift.place import Place
+
+app = typer.Typer(help="Who did what that a machine may not do by itself.", no_args_is_help=True)
+
+
+@app.command()
+def verify() -> None:
+    """Check that no event was changed, taken out or put in; ends with its own exit code at the first that was."""
+    from nightshift import audit
+
+    number = audit.verify(Place.here().home)
+    print(f"{number} events, and none was changed.")
+
+
+@app.command()
+def show(
+    last: Annotated[int, typer.Option(min=1, help="How many, from the end")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="The events themselves")] = False,
+) -> None:
+    """Show the last events."""
+    from nightshift import audit
+
+    path = Place.here().home / audit.FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line in lines[-last:]:
+        print(line if as_json else _told(json.loads(line)))
+
+
+def _told(event: dict[str, object]) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(float(str(event.get("time", 0)))))
+    target, reason = str(event.get("target", ""))[:12], event.get("reason")
+    said = f"{when}  {event.get('actor')}  {event.get('action')}  {target}"
+    return f"{said}  {reason}" if reason else said
