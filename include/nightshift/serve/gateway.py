@@ -42,6 +42,9 @@ from nightshift.serving import Rails
 from nightshift.spans import Rating
 
 API_VERSION = "1"
+# words of a question that the bound of abstention is for, which was measured on single questions: a longer text brings
+# matter of its own, which no section need hold
+LONGEST_QUESTION = 40
 MIRRORS = 4  # requests that a candidate is sent a copy of at a time; the others are not mirrored
 # fields whose answers hold text in places that are not cleaned
 UNCLEAN = frozenset(
@@ -103,12 +106,12 @@ class Gateway:
         turns = [turn | {"content": self._incoming(turn["content"], call)} for turn in asked.turns()]
         question = turns[-1]["content"]
         with call.trace.step("retrieve") as step:
-            hits = await self._sections(served, question, call)
+            hits = await self._sections(served, question, call) if asked.nightshift.sections else []
             step.set(sections=[hit.id for hit in hits], scores=[hit.score for hit in hits])
         call.trace.content(question=question)
         call.question, call.sections = question, [hit.body for hit in hits]
         call.about(asked.user, (asked.metadata or {}).get("session_id"))
-        if self._abstains(served, question, hits):
+        if asked.nightshift.sections and self._abstains(served, question, hits):
             return await self._abstention(call, served)
         with call.trace.step("prompt") as step:
             messages = served.system.messages(question, hits, turns[:-1])
@@ -276,6 +279,8 @@ class Gateway:
     def _abstains(self, served: Served, question: str, hits: list[Hit]) -> bool:
         """Whether the sections bear too little on the question."""
         if self.rails.abstain_below is None or not served.system.settings["sections"]:
+            return False
+        if len(question.split()) > LONGEST_QUESTION:
             return False
         return served.system.index.coverage(question, hits) < self.rails.abstain_below
 

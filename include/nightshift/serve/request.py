@@ -95,7 +95,7 @@ class Sampled(Body):
     user: str | None = Field(default=None, max_length=256)
 
     OURS: ClassVar[frozenset[str]] = frozenset(
-        {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "stop", "user"}
+        {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "stop", "user", "nightshift"}
     )
     LABELS: ClassVar[frozenset[str]] = frozenset({"metadata", "safety_identifier", "prompt_cache_key"})
 
@@ -145,6 +145,12 @@ class Sampled(Body):
         return {"prompt"}
 
 
+class Own(Body):
+    """What only this endpoint knows."""
+
+    sections: bool = Field(default=True, description="Whether it is answered from sections; false brings its own")
+
+
 class Chat(Sampled):
     """POST /v1/chat/completions."""
 
@@ -169,6 +175,7 @@ class Chat(Sampled):
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = Field(default=None, max_length=256)
     prompt_cache_key: str | None = Field(default=None, max_length=256)
+    nightshift: Own = Field(default_factory=Own)
 
     @field_validator("messages")
     @classmethod
