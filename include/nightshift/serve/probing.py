@@ -3,17 +3,18 @@
 A question with a known answer goes the way of a client's, through retrieval, prompt, queue and engine, under a key of
 its own, so that it waits its fair turn behind clients. While a candidate is tried it and the stable release are asked
 the same one after the other, so that a busy machine slows both; else the stable release is asked one every fifteen
-seconds. Questions come from the release itself, which was released with the answers that it gave.
+seconds. Questions come from the release itself, which was released with the answers that it gave. One that has none
+(it answered too little to the judge) is asked about titles of its index: then health alone is judged, by whether and
+how fast an answer comes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from nightshift.golden import Golden
 from nightshift.serve.follow import Follower
@@ -25,6 +26,8 @@ from nightshift.serve.served import Served
 EVERY_S = 15.0  # a question to the stable release
 BETWEEN_S = 0.2  # two of a rollout
 KEY = "questions"  # whose turn they take
+UNKNOWN = ""  # the wanted answer of a question whose right answer nobody knows
+TITLES = 20
 
 
 @dataclass
@@ -43,7 +46,8 @@ class Probing:
     read: Callable[[Path], Sequence[Golden]]
     grade: Callable[[Golden, str, Sequence[str]], bool]
     clock: Callable[[], float]
-    _questions: dict[str, Any] = field(default_factory=dict)
+    _questions: dict[str, Iterator[Golden]] = field(default_factory=dict)
+    _unknown: set[str] = field(default_factory=set)  # digests whose right answers nobody knows
 
     async def probe(self) -> None:
         """Ask, for ever."""
@@ -53,9 +57,9 @@ class Probing:
                 await self._both(candidate, stable)
                 await asyncio.sleep(BETWEEN_S)
                 continue
-            if stable and stable.alive and (known := self._next(stable)):
-                right, _ = await self._asked(stable, known)
-                if right is not None:
+            if stable and stable.alive:
+                right, _ = await self._asked(stable, self._next(stable))
+                if right is not None and stable.release.digest not in self._unknown:
                     self.meters.event("correctness", stable.release.digest, right)
             await self._pause()
 
@@ -68,23 +72,20 @@ class Probing:
     async def _both(self, candidate: Served, stable: Served) -> None:
         """One question of the candidate's to both; what the step saw is noted where it still is that step."""
         known = self._next(candidate)
-        if known is None:
-            await asyncio.sleep(1.0)
-            return
         ours, theirs = candidate.seen, stable.seen
         right, first_s = await self._asked(candidate, known)
         ours.question(right, first_s)
         right, first_s = await self._asked(stable, known)
         theirs.question(right, first_s)
 
-    def _next(self, served: Served) -> Golden | None:
-        """The release's next question; None where it has none."""
+    def _next(self, served: Served) -> Golden:
+        """The release's next question."""
         digest = served.release.digest
         if digest not in self._questions:
             known = list(self.read(served.system.folder.parent))
-            self._questions[digest] = cycle(known) if known else None
-        found = self._questions[digest]
-        return next(found) if found is not None else None
+            self._unknown |= set() if known else {digest}
+            self._questions[digest] = cycle(known or _titles(served))
+        return next(self._questions[digest])
 
     async def _asked(self, served: Served, known: Golden) -> tuple[bool | None, float | None]:
         """Whether it was answered rightly, None where it was not answered; and seconds to the first token."""
@@ -92,4 +93,12 @@ class Probing:
             said = await self.inside.ask(served, KEY, known.question)
         except Refused:
             return None, None
-        return self.grade(known, said.text, said.sections), said.first_s
+        right = known.wanted == UNKNOWN or self.grade(known, said.text, said.sections)
+        return right, said.first_s
+
+
+def _titles(served: Served) -> list[Golden]:
+    """Questions about the first titles of a release's index, in the order of ids, whose answers are not known."""
+    titles = served.system.index.sections["title"].head(TITLES).to_list() if served.system.settings["sections"] else []
+    asked = [f"What is {title.rpartition(' > ')[2]}?" for title in titles] or ["What can you tell me?"]
+    return [Golden(str(number), question, "", UNKNOWN, "", False) for number, question in enumerate(asked)]

@@ -1,0 +1,89 @@
+"""What is known is asked of what serves and of what is tried, side by side; what nobody knows tells health alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nightshift import golden, params
+from nightshift.golden import Golden
+from nightshift.registry import Release
+from nightshift.serve.probing import Probing
+from nightshift.serve.rollout import Rollout
+from nightshift.serve.served import Served
+from nightshift.serve.turns import Turns
+from nightshift.serving import Rollouts
+from tests import models
+from tests.conftest import ROOT
+from tests.serve.scripted import ROWS, Endpoint, endpoint
+
+RELEASE = Release("v0.2.0", "c" * 40, "e" * 64)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Endpoint]:
+    system = models.system(tmp_path / "release" / "plain", ROOT, ROWS)
+    with endpoint(tmp_path / "served", system, slots=2) as one:
+        one.follower.candidate = Served(RELEASE, one.served.system, one.served.engines, Turns(2, 9, 9.0))
+        one.follower.rollout = Rollout(RELEASE, params.load(ROOT / "params.yaml", Rollouts), 0.0)
+        yield one
+
+
+def probed(one: Endpoint, questions: int) -> Rollout:
+    """Probe until the candidate was asked so many."""
+    rollout, candidate = one.follower.rollout, one.follower.candidate
+    assert rollout and candidate
+    candidate.seen, one.served.seen = rollout.candidate, rollout.stable
+    gateway = one.gateway
+    probing = Probing(one.follower, one.front.meters, gateway.inside, golden.read, golden.grade, time.monotonic)
+
+    async def run() -> None:
+        task = asyncio.create_task(probing.probe())
+        while rollout.stable.asked < questions and not task.done():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await gateway.close()
+
+    asyncio.run(run())
+    return rollout
+
+
+def known(one: Endpoint, said: str) -> None:
+    """The release knows one answer."""
+    asked = Golden("g", "When is the pump oiled?", "x", said, said, False)
+    (one.served.system.folder.parent / golden.FILE).write_text(json.dumps([asked.as_json()]))
+
+
+def test_an_answer_that_is_known_is_right_and_another_is_wrong(running: Endpoint) -> None:
+    hits = running.served.system.sections("When is the pump oiled?")
+    echoed = running.served.system.messages("When is the pump oiled?", hits)[-1]["content"]
+    known(running, echoed)
+    seen = probed(running, 2)
+    assert seen.candidate.right == seen.candidate.asked >= 2
+    assert seen.candidate.failed == 0 and len(seen.candidate.first_s) == len(seen.stable.first_s) >= 2
+
+
+def test_garbage_is_wrong(running: Endpoint) -> None:
+    known(running, "Every Tuesday, by nobody.")
+    seen = probed(running, 2)
+    assert (seen.candidate.right, seen.candidate.failed) == (0, 0)
+
+
+def test_an_engine_that_gives_no_answer_has_failed(running: Endpoint) -> None:
+    asked = Golden("g", "REFUSE", "x", "a", "a", False)
+    (running.served.system.folder.parent / golden.FILE).write_text(json.dumps([asked.as_json()]))
+    seen = probed(running, 2)
+    assert seen.candidate.failed == seen.candidate.asked >= 2
+
+
+def test_a_release_that_knows_nothing_is_asked_about_its_titles(running: Endpoint) -> None:
+    seen = probed(running, 4)
+    assert seen.candidate.right == seen.candidate.asked >= 4
+    asked = [one["messages"][-1]["content"] for one in running.script.asked]
+    assert any("What is Maintenance?" in one for one in asked)
