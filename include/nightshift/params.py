@@ -81,7 +81,7 @@ def check(path: Path) -> None:
     for name in _profiles(path, document):
         overlaid = _overlay(document, document["profiles"][name], path, ["profiles", name])
         for section in known.values():
-            _typed(path, overlaid, section, profile=name)
+            _typed(path, overlaid, section, name, document)
     if document.get("profile") not in _profiles(path, document):
         do = f"name one of {', '.join(_profiles(path, document))}"
         raise ParamsError(f"no profile {document.get('profile')!r}", _at(path, document, ["profile"]), do)
@@ -185,16 +185,18 @@ def _maps(document: CommentedMap) -> Iterator[list[str]]:
             yield from ([key, inner] for inner in value)
 
 
-def _typed(path: Path, document: CommentedMap, section: type[S], profile: str | None = None) -> S:
-    """A section of a document; `profile` is the one whose values stand in it, to say where a wrong one is."""
+def _typed(
+    path: Path, document: CommentedMap, section: type[S], profile: str | None = None, lines: CommentedMap | None = None
+) -> S:
+    """A section of a document; `profile` is the one whose values stand in it, and `lines` the file that it is of."""
     spine = section.name.split(".")
     found: Any = document
     for key in spine:
         if not isinstance(found, Mapping) or key not in found:
             raise ParamsError(f"section {section.name!r} is missing", str(path), "restore it from Git")
         found = found[key]
-    above, lines = (["profiles", profile], parse(path)) if profile else ([], document)
-    return _valid(path, found, section, lines, [*above, *spine])
+    above = ["profiles", profile] if profile else []
+    return _valid(path, found, section, document if lines is None else lines, [*above, *spine])
 
 
 def _valid(path: Path, found: Any, model: type[M], lines: Any, spine: list[Any]) -> M:

@@ -62,7 +62,7 @@ def serve(
     from nightshift.serve.server import serve as run
 
     place = Place.here()
-    run(place.root, place.home, place.state, port_, tracer(place))
+    run(place.root, place.home, place.state, port_, lambda: tracer(place))
 
 
 def rollback(

@@ -113,8 +113,10 @@ class Limiter:
         taken.tokens += tokens
 
     def _forget(self) -> None:
+        if len(self.accounts) <= REMEMBERED:
+            return
         idle = [key for key, one in self.accounts.items() if not one.running]
-        for key in idle[: max(0, len(self.accounts) - REMEMBERED)]:
+        for key in idle[: len(self.accounts) - REMEMBERED]:
             del self.accounts[key]
 
 

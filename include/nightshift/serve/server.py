@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(repository: Path, home: Path, state: Path, port: int, tracer: Tracer) -> None:
+def serve(repository: Path, home: Path, state: Path, port: int, traced: Callable[[], Tracer]) -> None:
     """Serve what is in production. Raises PortInUse; ends on SIGTERM or SIGINT, with the engine and the tracer."""
     logs.set_up("serve")
     settings = Settings.read(repository)
@@ -97,6 +97,7 @@ def serve(repository: Path, home: Path, state: Path, port: int, tracer: Tracer) 
         wait_s=limits.queue_s,
         permits=permits,
     )
+    tracer = traced()
     service = Service.of(follower, home, repository, settings, tracer)
     scheme = "https" if settings.listen.tls else "http"
     to_log(f"{scheme}://{settings.listen.host}:{port}/v1, and its admin at http://{HOST}:{port + 1}")
