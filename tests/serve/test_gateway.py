@@ -502,7 +502,7 @@ def test_a_question_that_the_sections_do_not_bear_on_is_not_answered(tmp_path: P
         own = one.ask("Who won the football championship?", nightshift={"sections": False}).json()["nightshift"]
         assert (own["abstained"], own["sections"]) == (False, [])
         long = one.ask("Who won the football championship in Argentina? " * 8).json()["nightshift"]
-        assert (long["abstained"], len(long["sections"]) > 0) == (False, True)
+        assert long["abstained"] is False
         assert one.ask("When is the pump oiled?").json()["nightshift"]["abstained"] is False
 
 
