@@ -102,7 +102,7 @@ class Endpoint:
         while True:
             state = self._deployed(key).get("state", "loading")
             if state == "loading" and time.monotonic() < deadline:
-                time.sleep(0.2)
+                time.sleep(1.0)  # a key may ask once a second
                 continue
             return _UNSETTLED.get(state)
 
@@ -112,7 +112,7 @@ class Endpoint:
         while time.monotonic() < deadline:
             if ((self._deployed(key).get("served") or {}).get("version")) == version:
                 return True
-            time.sleep(0.1)
+            time.sleep(0.5)
         return False
 
     def _deployed(self, key: str) -> dict[str, Any]:
