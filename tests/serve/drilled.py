@@ -92,7 +92,8 @@ def gateway(at: int, folder: Path) -> None:
         factor = 3 if kind == "slow" else 1
         words = ["engine", beside, SLOTS, TOKENS, TOKEN_S * factor, kind]
         env = os.environ | {"PYTHONPATH": f"{ROOT / 'include'}{os.pathsep}{ROOT}"}
-        child = subprocess.Popen([sys.executable, "-m", "tests.serve.mocked", *map(str, words)], env=env, cwd=ROOT)
+        program = [sys.executable, "-m", "tests.serve.mocked", *map(str, words)]
+        child = subprocess.Popen(program, env=env, cwd=ROOT, start_new_session=True)
         until_up(f"http://127.0.0.1:{beside}/")
         made = Engine(child, f"http://127.0.0.1:{beside}", "m", folder / "scratch" / release.version, {}, SLOTS)  # type: ignore[arg-type]
         made.accepts = ACCEPTS
