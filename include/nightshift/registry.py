@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,21 +44,23 @@ class Assignment:
     release: Release
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What serves, what is to be tried beside it, and what a rollback goes to."""
+
+    stable: Release | None = None
+    candidate: Release | None = None
+    before: Release | None = None
+
+
 def releases(repository: Path) -> list[Release]:
     """Every version, oldest first."""
-    found = [_release(tag) for tag in _tags(repository) if tag.name.startswith(f"{NAME}@")]
-    return sorted(found, key=lambda one: numbers(one.version))
+    return _released(_tags(repository))
 
 
 def assignments(repository: Path, environment: str = PROD) -> list[Assignment]:
     """Every assignment to an environment, oldest first."""
-    prefix = f"{NAME}#{environment}#"
-    known = {one.digest: one for one in releases(repository)}
-    found = []
-    for tag in _tags(repository):
-        if tag.name.startswith(prefix) and tag.digest in known:
-            found.append(Assignment(environment, int(tag.name.removeprefix(prefix)), known[tag.digest]))
-    return sorted(found, key=lambda one: one.number)
+    return _assignments(_tags(repository), environment)
 
 
 def current(repository: Path, environment: str = PROD) -> Release | None:
@@ -67,22 +69,18 @@ def current(repository: Path, environment: str = PROD) -> Release | None:
     return found[-1].release if found else None
 
 
-def candidate(repository: Path, refused: Collection[str] = ()) -> Release | None:
-    """The release that was assigned `canary` last, unless it was in production already, or is one of `refused`."""
-    tried = assignments(repository, CANARY)
-    if not tried or tried[-1].release.digest in refused:
-        return None
-    served = {one.release.digest for one in assignments(repository)}
-    return None if tried[-1].release.digest in served else tried[-1].release
+def standing(repository: Path, refused: Collection[str] = ()) -> Standing:
+    """What the register says of production, of one look at it; digests of `refused` are neither tried nor gone back to.
 
-
-def before(repository: Path, refused: Collection[str] = ()) -> Release | None:
-    """What a rollback goes to: the release in production before this one, but for those of `refused`."""
-    known = [one.release for one in assignments(repository)]
-    if not known:
-        return None
-    left = [one for one in known if one.digest != known[-1].digest and one.digest not in refused]
-    return left[-1] if left else None
+    The candidate is the release that was assigned `canary` last, unless it was in production already.
+    """
+    tags = _tags(repository)
+    served = [one.release for one in _assignments(tags, PROD)]
+    tried = [one.release for one in _assignments(tags, CANARY)][-1:]
+    digests = {one.digest for one in served} | set(refused)
+    left = [one for one in served if one.digest != served[-1].digest and one.digest not in refused]
+    candidate = next((one for one in tried if one.digest not in digests), None)
+    return Standing(served[-1] if served else None, candidate, left[-1] if left else None)
 
 
 def by_digest(repository: Path, digest: str) -> Release | None:
@@ -215,6 +213,22 @@ def _annotate(repository: Path, name: str, release: Release, **more: str) -> Non
     done = _git(repository, *words, "--message", message(release.digest, **more), release.commit)
     if done.returncode != 0:
         raise RepositoryError(f"{name} could not be made ({done.stderr.strip()})", str(repository), "try again")
+
+
+def _released(tags: Sequence[_Tag]) -> list[Release]:
+    found = [_release(tag) for tag in tags if tag.name.startswith(f"{NAME}@")]
+    return sorted(found, key=lambda one: numbers(one.version))
+
+
+def _assignments(tags: Sequence[_Tag], environment: str) -> list[Assignment]:
+    prefix = f"{NAME}#{environment}#"
+    known = {one.digest: one for one in _released(tags)}
+    found = [
+        Assignment(environment, int(tag.name.removeprefix(prefix)), known[tag.digest])
+        for tag in tags
+        if tag.name.startswith(prefix) and tag.digest in known
+    ]
+    return sorted(found, key=lambda one: one.number)
 
 
 def _release(tag: _Tag) -> Release:

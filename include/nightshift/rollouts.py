@@ -82,7 +82,8 @@ def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> r
     Weights, prompt, index and settings are one release, so that all of them go back at once. Raises ReleaseInvalid
     where there is none to go back to, RepositoryError when another assignment came first.
     """
-    current, target = registry.current(repository), registry.before(repository, bad(home))
+    stands = registry.standing(repository, bad(home))
+    current, target = stands.stable, stands.before
     if current is None or target is None:
         do = "`nightshift release list` shows what there is"
         raise ReleaseInvalid("no release was in production before this one", "prod", do)

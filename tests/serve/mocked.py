@@ -34,8 +34,9 @@ from starlette.routing import Route
 from nightshift import port
 from nightshift.answer import System
 from nightshift.engine import Engine
+from nightshift.registry import Standing
 from nightshift.serve import server
-from nightshift.serve.follow import Follower, Wanted
+from nightshift.serve.follow import Follower
 from nightshift.serve.keys import Keys
 from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
@@ -121,7 +122,7 @@ def gateway(at: int, folder: Path, engine_at: int, slots: int, changed: dict[str
     system.settings["sections"] = 0
     turns = Turns(slots, settings.limits.queue, settings.limits.queue_s)
     follower.served = Served(RELEASE, system, [made], turns)
-    follower.wanted, follower.looked = Wanted(RELEASE), True
+    follower.wanted, follower.looked = Standing(RELEASE), True
 
     async def stay() -> None:
         await asyncio.sleep(10**6)

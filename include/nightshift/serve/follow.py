@@ -14,14 +14,13 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from nightshift import audit, engine, registry, rollouts, signature
 from nightshift.answer import System
 from nightshift.errors import known
-from nightshift.registry import Release
+from nightshift.registry import Release, Standing
 from nightshift.rollouts import Entry, Outcome
 from nightshift.serve.loaded import LOOK_EVERY_S, Loaded
 from nightshift.serve.rollout import Rollout
@@ -30,15 +29,6 @@ from nightshift.serving import Rollouts
 from nightshift.slo import Decision
 
 Phase = Literal["serving", "loading", "refused", "none"]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the registry says."""
-
-    stable: Release | None = None
-    candidate: Release | None = None
-    before: Release | None = None  # what a rollback would go to
 
 
 class Follower:
@@ -76,7 +66,7 @@ class Follower:
         self.served: Served | None = None
         self.candidate: Served | None = None
         self.rollout: Rollout | None = None
-        self.wanted = Wanted()
+        self.wanted = Standing()
         self.looked = False  # whether the registry was asked yet
         self.loaded = Loaded(lambda release: self.bring_up(release), lambda text: self.say(text), lambda: self.clock())
         self._began = 0.0
@@ -143,14 +133,11 @@ class Follower:
         if self.served:
             self.served.stop()
 
-    def _asked(self) -> Wanted:
+    def _asked(self) -> Standing:
         """What is assigned where."""
-        stable = registry.current(self.repository)
-        if stable is None or self.rules is None:
-            return Wanted(stable)
-        refused = rollouts.bad(self.home)
-        candidate = registry.candidate(self.repository, refused)
-        return Wanted(stable, candidate, registry.before(self.repository, refused))
+        if self.rules is None:
+            return Standing(registry.current(self.repository))
+        return registry.standing(self.repository, rollouts.bad(self.home))
 
     async def _follow_stable(self) -> None:
         """Serve the release in production, once it is up; until then what serves goes on."""
@@ -218,7 +205,7 @@ class Follower:
             audit.write(self.home, self.wall(), actor="gateway", action="promote", target=digest)
             await asyncio.to_thread(registry.assign, self.repository, rollout.release)
             self._note("promoted")
-            self.wanted = Wanted(rollout.release, None, self.served.release if self.served else None)
+            self.wanted = Standing(rollout.release, None, self.served.release if self.served else None)
             await self._follow_stable()
 
     def _held(self, why: str) -> None:
