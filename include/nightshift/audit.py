@@ -53,6 +53,13 @@ def verify(home: Path) -> int:
     return len(lines)
 
 
+def events(home: Path, last: int) -> list[dict[str, Any]]:
+    """The last so many events, oldest first; whether they are what they were says `verify`."""
+    path = home / FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines[-last:]]
+
+
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     """An event with its hash. Raises AccessDenied for a line that is none."""
     with suppress(ValueError):

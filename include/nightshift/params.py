@@ -58,7 +58,18 @@ def sections() -> dict[str, type[Section]]:
 
 def load(path: Path, section: type[S]) -> S:
     """Read one section. Raises ParamsError with file, line and what is allowed."""
-    return _typed(path, parse(path), section)
+    return Document(path).load(section)
+
+
+class Document:
+    """params.yaml read once, for who needs several of its sections. Raises ParamsError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._read = path, parse(path)
+
+    def load(self, section: type[S]) -> S:
+        """One section. Raises ParamsError with file, line and what is allowed."""
+        return _typed(self.path, self._read, section)
 
 
 def whole(path: Path, model: type[M]) -> M:

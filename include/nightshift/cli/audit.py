@@ -30,10 +30,8 @@ def show(
     """Show the last events."""
     from nightshift import audit
 
-    path = Place.here().home / audit.FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines[-last:]:
-        print(line if as_json else _told(json.loads(line)))
+    for event in audit.events(Place.here().home, last):
+        print(json.dumps(event, sort_keys=True, ensure_ascii=False) if as_json else _told(event))
 
 
 def _told(event: dict[str, object]) -> str:

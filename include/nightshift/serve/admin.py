@@ -7,7 +7,6 @@ line, by who may write NIGHTSHIFT_HOME. What is ordered stands in the audit befo
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,9 +150,7 @@ class Admin:
         repository, home, asked = self.follower.repository, self.store.home, call.asked
 
         def assign() -> dict[str, Any]:
-            found = next((one for one in registry.releases(repository) if one.version == asked.version), None)
-            if found is None:
-                raise AccessDenied(f"there is no release {asked.version}")
+            found = registry.find(repository, asked.version)
             rollouts.proposed(repository, home, found, call.key.id, asked.reason, call.wall)
             return {"version": found.version, "digest": found.digest}
 
@@ -179,9 +176,7 @@ class Admin:
                 whole: bool | str = audit.verify(self.store.home) >= 0
             except AccessDenied as error:
                 whole = error.what
-            path = self.store.home / audit.FILE
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-            return {"whole": whole, "data": [json.loads(line) for line in lines[-LAST_EVENTS:]]}
+            return {"whole": whole, "data": audit.events(self.store.home, LAST_EVENTS)}
 
         return JSONResponse(await asyncio.to_thread(read))
 

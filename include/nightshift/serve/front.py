@@ -151,6 +151,7 @@ class Front:
         except Refused as refused:
             refused.headers.setdefault("x-trace-id", trace.trace_id)
             trace.fail(refused.code)
+            self.meters.shed.inc(refused.code == "server_overloaded")
             response = refusal(refused)
         except (Gone, ClientDisconnect):
             pass  # nobody reads a response

@@ -48,7 +48,7 @@ class Loaded:
         say: is told in a sentence what goes wrong.
         clock: seconds that only grow.
         bad: digests that are not tried again, with the reason.
-        restarts: how often an engine that died was brought up again.
+        restarted: is told of an engine that died and was brought up again.
     """
 
     bring_up: Callable[[Release], Served]
@@ -56,7 +56,7 @@ class Loaded:
     clock: Callable[[], float]
     up: dict[str, Served] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
-    restarts: int = 0
+    restarted: Callable[[], None] = lambda: None
     _coming: dict[str, asyncio.Task[Served]] = field(default_factory=dict)
     _trouble: dict[str, Trouble] = field(default_factory=dict)
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
@@ -106,7 +106,7 @@ class Loaded:
             self._met(error, release)
             return None
         if (before := self.up.get(release.digest)) is not None:
-            self.restarts += 1
+            self.restarted()
             self._end(before)
         self.up[release.digest] = made
         self._trouble.pop(release.digest, None)

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from nightshift.engine import Engine
+from nightshift.engine import Engine, deltas
 from nightshift.serve.refused import Refused
 
 FINISHED = ("stop", "length", "content_filter", "tool_calls")
@@ -94,12 +94,12 @@ async def pieces(
 
 def _read(line: bytes) -> list[Piece]:
     """The pieces in one line of a server-sent stream. Raises ValueError and its like for one that makes no sense."""
-    if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
-        return []
-    chunk = json.loads(line[6:])
-    usage = chunk.get("usage") or None
-    found = [_piece(one) for one in chunk.get("choices") or []]
-    return [*found, Piece(usage=usage)] if usage else found
+    made = []
+    for chunk in deltas(line.decode().strip()):
+        made += [_piece(one) for one in chunk.get("choices") or []]
+        if usage := chunk.get("usage"):
+            made.append(Piece(usage=usage))
+    return made
 
 
 def _joined(found: list[Piece]) -> list[Piece]:

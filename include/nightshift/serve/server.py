@@ -56,14 +56,8 @@ class Settings:
     @classmethod
     def read(cls, root: Path) -> Settings:
         """Read them. Raises ParamsError."""
-        file = root / params.FILE
-        return cls(
-            params.load(file, Listen),
-            params.load(file, Limits),
-            params.load(file, Rails),
-            params.load(file, Rollouts),
-            params.load(file, Compute).threads,
-        )
+        read = params.Document(root / params.FILE).load
+        return cls(read(Listen), read(Limits), read(Rails), read(Rollouts), read(Compute).threads)
 
 
 class _Server(uvicorn.Server):
@@ -150,6 +144,7 @@ class Service:
         keys, proxies = Keys(home), frozenset(settings.listen.behind_proxy)
         front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds)
         front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"))
+        follower.loaded.restarted = front.meters.restarts.inc
         gateway = Gateway(front, follower, home, settings.rails, Harm.read(root / HARM))
         probing = Probing(follower, front.meters, gateway.inside, golden.read, golden.grade, front.clock)
         public = front.application(PUBLIC, gateway)
