@@ -12,8 +12,8 @@ from typing import Any
 
 from nightshift import commit, registry, signature
 from nightshift.release import release
-from nightshift.release.store import Store
 from nightshift.stage import Work
+from nightshift.store import Store
 from tests import models
 from tests.conftest import ROOT
 from tests.data.conftest import section

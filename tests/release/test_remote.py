@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from nightshift import commit, signature, storage
 from nightshift.errors import ReleaseInvalid, SourceError, StorageError
 from nightshift.release import remote
-from nightshift.release.store import Store
+from nightshift.store import Store
 from tests.release.project import Released
 
 

@@ -13,7 +13,7 @@ from nightshift.place import Place
 if TYPE_CHECKING:
     from nightshift.capacity import Need
     from nightshift.registry import Release
-    from nightshift.release.store import Store
+    from nightshift.store import Store
 
 GIB = 1 << 30
 
@@ -106,7 +106,7 @@ def certify(
 def _engines_that_fit(place: Place, window: int) -> int | None:
     """How many engines of the release in production fit here; None while there is none."""
     from nightshift import capacity, registry
-    from nightshift.release.store import Store
+    from nightshift.store import Store
 
     found = registry.current(place.root)
     if found is None:
@@ -130,7 +130,7 @@ def _release(name: str | None) -> tuple[Store, Release]:
     """A release by name, or the one in production. Raises ReleaseInvalid."""
     from nightshift import registry
     from nightshift.errors import ReleaseInvalid
-    from nightshift.release.store import Store
+    from nightshift.store import Store
 
     place = Place.here()
     found = registry.find(place.root, name) if name else registry.current(place.root)

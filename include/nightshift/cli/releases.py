@@ -15,7 +15,7 @@ from nightshift.place import Place
 
 if TYPE_CHECKING:
     from nightshift.release.promote import Person
-    from nightshift.release.store import Store
+    from nightshift.store import Store
 
 Name = Annotated[str, typer.Argument(help="Version, or the first 8 or more digits of the digest")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit")]
@@ -198,7 +198,7 @@ def _signer(home: Path, key: Path | None) -> str:
 
 
 def _store() -> Store:
-    from nightshift.release.store import Store
+    from nightshift.store import Store
 
     place = Place.here()
     return Store(place.root, place.home, place.state)

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nightshift import answer, commit, encode, registry, signature
+from nightshift import answer, commit, encode, registry
 from nightshift.answer import System
 from nightshift.errors import ReleaseInvalid, UsageError
 from nightshift.integrations.endpoint import Endpoint
 from nightshift.registry import PROD, Release
 from nightshift.retrieve import EVERY, PUBLIC, Filter, Hit, Index
+from nightshift.store import Store
 
 SECTIONS = 3  # that are searched for where the release itself answers without any
 
@@ -161,9 +162,7 @@ def _search_by_meaning(system: System, endpoint: Endpoint | None) -> None:
 def _verified(root: Path, release: Release, state: Path, home: Path) -> Path:
     """The release's folder, fetched if need be, with its signature checked."""
     try:
-        folder = registry.fetch(root, release, state / "releases" / release.digest)
-        signature.verify(folder, home / "releases" / release.digest / "model.sig", home, root / "keys")
+        return Store(root, home, state).trusted(release)[0]
     except ModuleNotFoundError as error:
         do = "install it, start the endpoint once (it fetches the release), or open the release's folder"
         raise UsageError(f"{error.name} is not installed here", release.version, do) from None
-    return folder

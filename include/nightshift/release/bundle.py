@@ -16,8 +16,8 @@ from nightshift import commit, signature
 from nightshift.errors import SourceError
 from nightshift.registry import Release
 from nightshift.release import unpack
-from nightshift.release.store import Store
 from nightshift.release.unpack import Contents
+from nightshift.store import Store
 
 FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # that a zip archive can hold
 RUN = 0o755

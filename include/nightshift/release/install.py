@@ -21,8 +21,8 @@ from pathlib import Path
 from nightshift import audit, commit, registry, signature
 from nightshift.errors import NightshiftError, ReleaseInvalid, RepositoryError, SourceError, known, tell
 from nightshift.registry import Release
-from nightshift.release.store import Store
 from nightshift.release.unpack import FILES, SIGNATURE, START
+from nightshift.store import Store
 
 
 def install(

@@ -20,7 +20,7 @@ from nightshift.deployment import Environment, Environments
 from nightshift.errors import AccessDenied, ParamsError
 from nightshift.registry import Assignment, Release
 from nightshift.release import remote
-from nightshift.release.store import Store
+from nightshift.store import Store
 
 PROPOSED, APPROVED, PROMOTED = "propose", "approve-promotion", "promote"
 POLICIES = Path("include", "policies")

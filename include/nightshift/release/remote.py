@@ -15,8 +15,8 @@ from pathlib import Path
 from nightshift import commit, registry, signature, storage
 from nightshift.errors import ReleaseInvalid, SourceError, StorageError
 from nightshift.registry import Release
-from nightshift.release.store import Store
 from nightshift.release.unpack import safe
+from nightshift.store import Store
 
 SIGNATURE = "model.sig"
 

@@ -12,7 +12,7 @@ from typing import Literal
 from nightshift import commit, window
 from nightshift.registry import Release
 from nightshift.release import card
-from nightshift.release.store import Store
+from nightshift.store import Store
 
 
 def paper(store: Store, release: Release, name: Literal["card.md", "bom.json"], private: bool) -> str:

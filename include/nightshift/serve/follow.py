@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from nightshift import audit, engine, registry, rollouts, signature
+from nightshift import audit, engine, registry, rollouts
 from nightshift.answer import System
 from nightshift.errors import known
 from nightshift.registry import Release, Standing
@@ -27,6 +27,7 @@ from nightshift.serve.rollout import Rollout
 from nightshift.serve.served import Served, opened
 from nightshift.serving import Rollouts
 from nightshift.slo import Decision
+from nightshift.store import Store
 
 Phase = Literal["serving", "loading", "refused", "none"]
 
@@ -74,9 +75,7 @@ class Follower:
 
     def bring_up(self, release: Release) -> Served:
         """Fetch, verify, start and ask one release. Raises ReleaseInvalid when it is bad, else what may pass."""
-        folder = registry.fetch(self.repository, release, self.state / "releases" / release.digest)
-        kept = self.home / "releases" / release.digest / "model.sig"
-        signature.verify(folder, kept, self.home, self.repository / "keys")
+        folder, _ = Store(self.repository, self.home, self.state).trusted(release)
         system = System.open(folder / "system")
         if system.settings["sections"]:
             system.sections("ready?")  # opens the index and its encoder before the first question does

@@ -14,11 +14,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from nightshift import content, engine, registry, signature
+from nightshift import content, engine, registry
 from nightshift.answer import System
 from nightshift.errors import NotKept, UsageError
 from nightshift.registry import Release
 from nightshift.retrieve import Hit
+from nightshift.store import Store
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ def ask(
     repository: Path, home: Path, state: Path, release: Release, asked: str, groups: Collection[str], threads: int
 ) -> Answer:
     """What a release answers to somebody of these groups. Raises ReleaseInvalid, StorageError."""
-    folder = registry.fetch(repository, release, state / "releases" / release.digest)
-    signature.verify(folder, home / "releases" / release.digest / "model.sig", home, repository / "keys")
+    folder, _ = Store(repository, home, state).trusted(release)
     system = System.open(folder / "system")
     hits = system.sections(asked, tuple(groups)) if system.settings["sections"] else []
     with engine.start(folder / "system", threads) as running:

@@ -1,7 +1,7 @@
 """A release's folder, but only when it is what was released and one of our keys signed it.
 
-Everything that hands a release on (promotion, a push, a bundle, a certificate of its window) begins here, so that an
-altered, unsigned or superseded one goes nowhere.
+Everything that serves, asks or hands on a release begins here, so that an altered, unsigned or superseded one goes
+nowhere.
 """
 
 from __future__ import annotations
