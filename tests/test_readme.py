@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
-from tests.night.project import make
+import pytest
+
+from tests.documented import blocks_run
 
 
 def test_every_make_command_is_a_target(root: Path) -> None:
@@ -33,16 +34,9 @@ def test_every_file_that_it_links_to_exists(root: Path) -> None:
     assert [name for name in linked if not (root / name).exists()] == []
 
 
-def test_every_block_that_is_marked_runs(root: Path, tmp_path: Path) -> None:
-    blocks = re.findall(r"```sh run\n(.*?)```", (root / "README.md").read_text(), flags=re.S)
-    assert blocks
-    project = make(tmp_path / "project", tmp_path / "home")
-    for block in blocks:
-        words = ["bash", "-euo", "pipefail", "-c", block]
-        ended = subprocess.run(
-            words, cwd=project.folder, env=project.environ, capture_output=True, text=True, check=False
-        )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+@pytest.mark.parametrize("page", ["README.md", "docs/endpoint.md"])
+def test_every_block_that_is_marked_runs(page: str, root: Path, tmp_path: Path) -> None:
+    blocks_run((root / page).read_text(), tmp_path)
 
 
 def test_the_night_that_it_shows_is_the_benchmarks(root: Path) -> None:

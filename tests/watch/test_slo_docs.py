@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from nightshift import openslo, slo
-from tests.night.project import make
+from tests.documented import blocks_run
 
 
 @pytest.fixture
@@ -53,12 +52,4 @@ def test_the_levels_are_the_policys(page: str, root: Path) -> None:
 
 
 def test_its_commands_run(page: str, tmp_path: Path) -> None:
-    blocks = re.findall(r"```sh run\n(.*?)```", page, flags=re.S)
-    assert blocks
-    project = make(tmp_path / "project", tmp_path / "home")
-    for block in blocks:
-        words = ["bash", "-euo", "pipefail", "-c", block]
-        ended = subprocess.run(
-            words, cwd=project.folder, env=project.environ, capture_output=True, text=True, check=False
-        )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+    blocks_run(page, tmp_path)
