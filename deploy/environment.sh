@@ -13,7 +13,7 @@ python=$(command -v python3.11 || command -v python3)
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/uv --version >/dev/null 2>&1 || "$python" -m pip --python .venv/bin/python install --quiet "uv==0.13.9"
 . deploy/torch.sh
-echo "environment: installing $(grep -c == requirements.txt) packages into .venv (770 MB to download the first time)" >&2
+echo "environment: installing $(grep -c == requirements.txt) packages into .venv (840 MB to download the first time)" >&2
 export VIRTUAL_ENV=$PWD/.venv
 .venv/bin/uv pip sync --quiet requirements.txt "${torch_from[@]}"
 .venv/bin/uv pip install --quiet torch==2.13.0 "${torch_from[@]}"   # the CUDA libraries that its build names, where it does

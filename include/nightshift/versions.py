@@ -46,6 +46,8 @@ LIBRARIES = {
         "safetensors",
         "peft",
         "evaluate",
+        "openvino",
+        "openvino-genai",
         "bm25s",
         "scipy",
         "schwifty",
