@@ -1,14 +1,16 @@
 """Start a system's model as a server of its own, ask it, and stop it.
 
-An engine is a child process on loopback, on a leash (child.py) and behind a secret of its own (guard.py).
-`transformers` is the server of that library: it answers one request after another. `vllm` is a program of another
-environment, found on PATH, and answers many at a time on a GPU. Both stop writing when the asker of a stream leaves;
-transformers' does not when the answer was asked for in one piece, so what may have to be cancelled is asked for as a
-stream.
+An engine is a child process on loopback, on a leash (child.py) and behind a secret of its own (guard.py). There are
+three kinds:
 
-`accepts` is what an engine does as OpenAI's reference says it, of what a request may hold beside messages (or prompt),
-max_tokens and stream. transformers' server takes more and does something else: `stop` stays in the text,
-`frequency_penalty` multiplies what the prompt holds too, `n` and `presence_penalty` are ignored.
+    openvino      a server of ours around OpenVINO's pipeline (completions.py): many answers at a time on a CPU
+    transformers  the server of that library: one answer after another, of any model that it can load
+    vllm          a program of another environment, found on PATH: many answers at a time on a GPU
+
+All stop writing when the asker of a stream leaves; transformers' does not when the answer was asked for in one piece,
+so what may have to be cancelled is asked for as a stream. `accepts` is what an engine does as OpenAI's reference says
+it. transformers' server takes more and does something else: `stop` stays in the text, `frequency_penalty` multiplies
+what the prompt holds too, `n` and `presence_penalty` are ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from nightshift.guard import SECRET
 from nightshift.port import unused
 from nightshift.stage import WAITING
 
-Kind = Literal["transformers", "vllm"]
+Kind = Literal["openvino", "transformers", "vllm"]
 NAME = "release"  # of the model, to an engine that takes a name
 ANSWER_WITHIN_S = 120.0
 STOPPED_WITHIN_S = 5.0
@@ -53,19 +55,22 @@ class Traits:
         slots: answers at a time.
         accepts: fields of a request, beside messages or prompt, max_tokens and stream, that it honours.
         ready_within_s: from its start to its first answer.
+        dtype: that it computes in; None is the system's own.
     """
 
     slots: int
     accepts: frozenset[str]
     ready_within_s: float
+    dtype: Literal["float32"] | None = None
 
 
 SAMPLED = frozenset({"temperature", "top_p", "seed"})
-_PENALTIES = {"frequency_penalty", "presence_penalty", "logit_bias"}
+_CONTENT = {"stop", "frequency_penalty", "presence_penalty"}
 TRAITS: Mapping[Kind, Traits] = {
+    "openvino": Traits(16, SAMPLED | _CONTENT, 300.0, "float32"),
     "transformers": Traits(1, SAMPLED, 180.0),
     # vllm/entrypoints/openai/{chat_completion,completion}/protocol.py, 0.33; tools would need a parser for each model
-    "vllm": Traits(64, SAMPLED | _PENALTIES | {"stop", "n", "logprobs", "top_logprobs", "response_format"}, 900.0),
+    "vllm": Traits(64, SAMPLED | _CONTENT | {"logit_bias", "n", "logprobs", "top_logprobs", "response_format"}, 900.0),
 }
 
 
@@ -130,19 +135,33 @@ class Engine:
 
 
 def start(
-    system: Path, threads: int, device: str = "cpu", log: Path | None = None, kind: Kind = "transformers"
+    system: Path,
+    threads: int,
+    device: str = "cpu",
+    kind: Kind = "openvino",
+    cache: Path | None = None,
+    log: Path | None = None,
 ) -> Engine:
     """Serve the model of a system folder, and wait until it answered once.
 
-    Raises StorageError when it does not, ParamsError when the kind's program is not there.
+    Args:
+        device: of transformers' server; the other kinds have one each.
+        cache: where graphs are kept for the next start; None makes one for this start alone.
+
+    Raises StorageError when it does not answer, ParamsError when the kind's program is not there.
     """
-    settings = json.loads((system / "system.json").read_text(encoding="utf-8"))
     if kind == "vllm" and shutil.which("vllm") is None:
         do = "install vLLM in an environment of its own and put its bin folder on PATH, or choose another kind"
         raise ParamsError("the program vllm is not on PATH", "serve.engine.kind", do)
     scratch = Path(tempfile.mkdtemp(prefix="nightshift-engine-"))
     port, secret = unused(), secrets.token_urlsafe(32)
-    model, words = _command(kind, system, settings, scratch, ["--host", "127.0.0.1", "--port", str(port)], device)
+    if kind == "openvino":
+        model, words = NAME, _openvino(system, cache or scratch / "graphs", port, threads)
+    elif kind == "vllm":
+        model, words = NAME, _vllm(system, scratch, port)
+    else:
+        model = str(_folder(system, scratch))
+        words = _transformers(system, model, port, device)
     out = log.open("ab") if log else (scratch / "engine.log").open("wb")
     child = subprocess.Popen(
         [sys.executable, "-m", "nightshift.child", *words],
@@ -169,32 +188,38 @@ def deltas(line: str) -> Iterator[dict[str, Any]]:
         yield json.loads(line.removeprefix("data: "))
 
 
-def _command(
-    kind: Kind, system: Path, settings: Mapping[str, Any], scratch: Path, listen: list[str], device: str
-) -> tuple[str, list[str]]:
-    """The name of the model, and the words after `nightshift.child`."""
-    if kind == "vllm":
-        return _vllm(system, settings, scratch, listen)
-    model = str(_folder(system, scratch))
-    words = ["transformers", "serve", model, *listen, "--device", device, "--dtype", settings["dtype"]]
-    return model, [*words, "--default-seed", "0"]
+def _openvino(system: Path, cache: Path, port: int, threads: int) -> list[str]:
+    """The words after `nightshift.child` for a server of ours."""
+    sizes = [port, _settings(system)["context"], threads, TRAITS["openvino"].slots]
+    return ["openvino", str(system.resolve()), str(cache), NAME, *map(str, sizes)]
 
 
-def _vllm(system: Path, settings: Mapping[str, Any], scratch: Path, listen: list[str]) -> tuple[str, list[str]]:
-    """vLLM's command; the adapter is a model of its own beside the base. The secret is in the environment."""
-    base, adapter = (system / "base").resolve(), system / "adapter"
+def _transformers(system: Path, model: str, port: int, device: str) -> list[str]:
+    """The words for transformers' server."""
+    words = ["transformers", "serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", device]
+    return [*words, "--dtype", _settings(system)["dtype"], "--default-seed", "0"]
+
+
+def _vllm(system: Path, scratch: Path, port: int) -> list[str]:
+    """The words for vLLM; an adapter is a model of its own beside the base. The secret is in the environment."""
+    base, adapter, settings = (system / "base").resolve(), system / "adapter", _settings(system)
     _generation(base, scratch)
-    words = ["run", "vllm", "serve", str(base), *listen, "--dtype", settings["dtype"], "--seed", "0"]
-    words += ["--max-model-len", str(settings["context"]), "--max-num-seqs", str(TRAITS["vllm"].slots)]
-    words += ["--generation-config", str(scratch), "--middleware", "nightshift.guard.Guard"]
+    words = ["run", "vllm", "serve", str(base), "--host", "127.0.0.1", "--port", str(port), "--seed", "0"]
+    words += ["--dtype", settings["dtype"], "--max-model-len", str(settings["context"])]
+    words += ["--max-num-seqs", str(TRAITS["vllm"].slots), "--generation-config", str(scratch)]
+    words += ["--middleware", "nightshift.guard.Guard"]
     words += ["--enable-force-include-usage", "--disable-uvicorn-access-log"]
     if not adapter.is_dir():
-        return NAME, [*words, "--served-model-name", NAME]
+        return [*words, "--served-model-name", NAME]
     rank = int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
     room = next((one for one in LORA_RANKS if one >= rank), rank)
     named = json.dumps({"name": NAME, "path": str(adapter.resolve())})
     words += ["--served-model-name", "base", "--enable-lora", "--max-loras", "1", "--max-lora-rank", str(room)]
-    return NAME, [*words, "--lora-modules", named]
+    return [*words, "--lora-modules", named]
+
+
+def _settings(system: Path) -> dict[str, Any]:
+    return dict(json.loads((system / "system.json").read_text(encoding="utf-8")))
 
 
 def _around(threads: int, secret: str) -> dict[str, str]:

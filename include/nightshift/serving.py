@@ -1,7 +1,7 @@
-"""What params.yaml may hold about the endpoint: where it listens, what it lets in, what it lets out.
+"""What params.yaml may hold about the endpoint: where it listens, what runs the model, what it lets in and out.
 
-No stage reads these: a release answers the same whoever asks it. The defaults are those of a gateway for one team; a
-key may have narrower limits of its own, and never wider ones.
+No stage reads these but `judge`, which asks the engine that would serve: a release answers the same whoever asks it.
+The defaults are those of a gateway for one team; a key may have narrower limits of its own, and never wider ones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class Engines(Section):
     """What runs the model."""
 
     name: ClassVar[str] = "serve.engine"
-    kind: Literal["transformers", "vllm"] = Field(description="transformers' own server, or vLLM on a GPU")
+    kind: Literal["openvino", "transformers", "vllm"] = Field(
+        description="OpenVINO on a CPU, vLLM on a GPU, or transformers' own server, one answer after another"
+    )
 
 
 class KeyLimits(Strict):

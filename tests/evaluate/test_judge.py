@@ -10,6 +10,7 @@ import pytest
 from nightshift.data.items import ITEM
 from nightshift.evaluate import judge
 from nightshift.evaluate.ask import Request
+from nightshift.serving import Engines
 from nightshift.stage import Work
 from tests import models
 from tests.evaluate.test_ask import PARAMS, ROWS, item
@@ -36,7 +37,7 @@ def said(folder: Path, work: Work, monkeypatch: pytest.MonkeyPatch, engine_items
     texts = [{"text": "answer 0"}, {"text": ""}, {"text": "answer 2"}]
     monkeypatch.setattr(judge, "answers", lambda *_: (texts, 0))
     monkeypatch.setattr(judge, "_engine", engine)
-    found = judge.spoken(folder, table, params, models.COMPUTE, work)
+    found = judge.spoken(folder, table, params, models.COMPUTE, Engines(kind="openvino"), work)
     assert len(asked) == min(engine_items, 1)  # what was not answered cannot be compared
     return found
 

@@ -3,8 +3,10 @@
 Reads the winner, the refresh, plain and the incumbent; writes a table of rows for each system that was asked and
 `judged.json`, which says which system plays which role, by digest. No system is asked twice: roles with equal digests
 share their rows. With something in production plain is not asked. What could be released is also answered by the engine
-that would serve it, as far as evaluate.engine_items goes, and the share of equal answers is a metric of the gate. What
-it said to questions that everyone may ask is kept as `<digest>.golden.json`: a release is asked them again by day.
+that would serve it, as far as evaluate.engine_items goes, and the share of equal answers is a metric of the gate. Both
+then compute in the engine's dtype: of greedy answers in bfloat16 every fifth parts from the same in float32, though
+nothing is wrong. What it said to questions that everyone may ask is kept as `<digest>.golden.json`: a release is asked them
+again by day.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from nightshift.evaluate.evaluate import means
 from nightshift.evaluate.metrics import loaded
 from nightshift.golden import Golden
 from nightshift.sections import Compute, Evaluate
+from nightshift.serving import Engines
 from nightshift.stage import Metrics, Work, libraries
 
 ENGINE_TOKENS = 16  # of each answer that are compared: greedy answers that part do so early
@@ -47,29 +50,32 @@ class Spoken:
     theirs: str | None
 
 
-def spoken(folder: Path, items: pl.DataFrame, params: Evaluate, compute: Compute, work: Work) -> list[Spoken]:
+def spoken(
+    folder: Path, items: pl.DataFrame, params: Evaluate, compute: Compute, engines: Engines, work: Work
+) -> list[Spoken]:
     """What one system says in words to the items of the budget that are generated."""
     system = System.open(folder)
     asked = generated(within(items, params)[0], params)
     found = [system.sections(row["question"], row["groups"]) for row in asked]
     requests = [written(system, row["question"], hits) for row, hits in zip(asked, found, strict=True)]
-    ours = [one["text"] for one in answers(system, requests, compute, work)[0]]
+    as_engine = compute.model_copy(update={"dtype": engine.TRAITS[engines.kind].dtype or compute.dtype})
+    ours = [one["text"] for one in answers(system, requests, as_engine, work)[0]]
     read = [place for place, text in enumerate(ours[: params.engine_items]) if text]
-    said = dict(zip(read, _engine(folder, [requests[place] for place in read], compute, work), strict=True))
+    said = dict(zip(read, _engine(folder, [requests[place] for place in read], compute, engines, work), strict=True))
     return [
         Spoken(row, frozenset(hit.id for hit in hits), text, said.get(place))
         for place, (row, hits, text) in enumerate(zip(asked, found, ours, strict=True))
     ]
 
 
-def _engine(folder: Path, requests: list[Request], compute: Compute, work: Work) -> list[str]:
+def _engine(folder: Path, requests: list[Request], compute: Compute, engines: Engines, work: Work) -> list[str]:
     """What the serving engine says to these requests, remembered by system and request."""
-    known = work.memo(
-        "judge.agreement", [commit.digest(folder), compute.model_dump(), libraries("evaluate")], engine.__file__
-    )
+    asked = [commit.digest(folder), compute.model_dump(), engines.model_dump(), libraries("evaluate")]
+    known = work.memo("judge.agreement", asked, engine.__file__)
 
     def ask_engine(todo: list[int]) -> list[str]:
-        with engine.start(folder, compute.threads, compute.device) as served:
+        cache = work.state / "graphs" if work.state else None
+        with engine.start(folder, compute.threads, compute.device, engines.kind, cache) as served:
             return [
                 served.chat([dict(zip(("role", "content"), turn, strict=True)) for turn in one.messages], one.limit)
                 for one in work.progress([requests[place] for place in todo], "answers of the engine")
@@ -119,7 +125,7 @@ def _begin(system: System, text: str) -> list[int]:
 
 def run(
     winner: Path, refresh: Path, plain: Path, incumbent: Path, items: Path, probes: Path, out: Path,
-    metrics: list[Path], params: Evaluate, compute: Compute, work: Work,
+    metrics: list[Path], params: Evaluate, compute: Compute, engines: Engines, work: Work,
 ) -> Metrics:  # fmt: skip
     """Judge tonight's candidates."""
     folders = {"winner": winner, "refresh": refresh, "plain": plain, "incumbent": incumbent}
@@ -136,7 +142,7 @@ def run(
                 continue
             rows, counted = ask(folders[role], table, load_probes(probes), known, params, compute, work)
             if role != "incumbent":
-                said = spoken(folders[role], table, params, compute, work)
+                said = spoken(folders[role], table, params, compute, engines, work)
                 rows, again[digest] = pl.concat([rows, agreement(folders[role], said)]), kept(said)
             tables[digest] = rows.sort("item", "book", "metric")
             left_out = max(left_out, counted["left_out"])

@@ -22,7 +22,7 @@ from nightshift.stage import Metrics, Work
 
 NONE = "there is no release to be judged against"  # in the first night and in its repetitions: the same bytes
 DEFINITION = ("include", "dvc.yaml", "versions.json")
-# of params.yaml: no stage reads these
+# of params.yaml: no stage reads these, but `judge` which engine it is, and that makes no other system
 BESIDE = ("night", "serve", "traces", "deployment", "environments", "watch", "notify")
 
 

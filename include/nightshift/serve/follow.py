@@ -19,6 +19,7 @@ from typing import Literal
 
 from nightshift import audit, engine, registry, rollouts
 from nightshift.answer import System
+from nightshift.engine import Kind
 from nightshift.errors import known
 from nightshift.registry import Release, Standing
 from nightshift.rollouts import Entry, Outcome
@@ -39,7 +40,7 @@ class Follower:
         repository: whose tags are the register.
         home: NIGHTSHIFT_HOME, with signatures, the public key, and what became of rollouts.
         state: NIGHTSHIFT_STATE, where fetched releases lie.
-        threads: of an engine.
+        threads: of an engine, and `kind`, which one.
         say: is told in a sentence what changed.
         clock: seconds that only grow; `wall`, seconds since 1970.
         rules: of rollouts; None serves `prod` alone and keeps nothing warm.
@@ -60,8 +61,9 @@ class Follower:
         queue: int = 32,
         wait_s: float = 10.0,
         permits: Callable[[], Decision] = lambda: Decision(True),
+        kind: Kind = "openvino",
     ) -> None:
-        self.repository, self.home, self.state, self.threads = repository, home, state, threads
+        self.repository, self.home, self.state, self.threads, self.kind = repository, home, state, threads, kind
         self.say, self.clock, self.wall, self.rules = say, clock, wall, rules
         self.queue, self.wait_s, self.permits = queue, wait_s, permits
         self.served: Served | None = None
@@ -79,7 +81,7 @@ class Follower:
         system = System.open(folder / "system")
         if system.settings["sections"]:
             system.sections("ready?")  # opens the index and its encoder before the first question does
-        started = engine.start(folder / "system", self.threads)
+        started = engine.start(folder / "system", self.threads, kind=self.kind, cache=self.state / "graphs")
         return opened(release, folder, [started], self.queue, self.wait_s, system)
 
     def serving(self, key: str) -> Served | None:

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from nightshift import golden, logs, openslo, params, slo
 from nightshift import port as ports
 from nightshift.counts import Counts
+from nightshift.engine import Kind
 from nightshift.errors import AccessDenied
 from nightshift.sections import Compute
 from nightshift.serve.admin import ADMIN, Admin
@@ -35,7 +36,7 @@ from nightshift.serve.listener import protocol
 from nightshift.serve.outgoing import Harm
 from nightshift.serve.probing import Probing
 from nightshift.serve.routes import PUBLIC
-from nightshift.serving import Limits, Listen, Rails, Rollouts
+from nightshift.serving import Engines, Limits, Listen, Rails, Rollouts
 from nightshift.spans import Tracer
 
 HOST = "127.0.0.1"
@@ -52,12 +53,14 @@ class Settings:
     rails: Rails
     rollouts: Rollouts
     threads: int
+    kind: Kind = "openvino"
 
     @classmethod
     def read(cls, root: Path) -> Settings:
         """Read them. Raises ParamsError."""
         read = params.Document(root / params.FILE).load
-        return cls(read(Listen), read(Limits), read(Rails), read(Rollouts), read(Compute).threads)
+        kind = read(Engines).kind
+        return cls(read(Listen), read(Limits), read(Rails), read(Rollouts), read(Compute).threads, kind)
 
 
 class _Server(uvicorn.Server):
@@ -90,6 +93,7 @@ def serve(repository: Path, home: Path, state: Path, port: int, traced: Callable
         queue=limits.queue,
         wait_s=limits.queue_s,
         permits=permits,
+        kind=settings.kind,
     )
     tracer = traced()
     service = Service.of(follower, home, repository, settings, tracer)
