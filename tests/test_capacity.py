@@ -10,6 +10,7 @@ import pytest
 
 from nightshift import capacity, engine
 from nightshift.capacity import Shape
+from nightshift.engine import Kind
 from nightshift.errors import DataRefused
 from tests import models
 from tests.conftest import ROOT
@@ -58,9 +59,10 @@ def test_more_takes_more() -> None:
 
 def test_a_system_says_its_shape(tmp_path: Path) -> None:
     folder = models.system(tmp_path / "plain", ROOT, ROWS)
-    shape = Shape.of(folder)
+    shape = Shape.of(folder, "transformers")
     assert (shape.layers, shape.head, shape.hidden, shape.number, shape.context) == (1, 16, 32, 4, 1024)
     assert shape.weights == shape.parameters * 4
+    assert Shape.of(folder, "openvino").weights == 2 * shape.weights
     assert shape.index > 0
     config = folder / "base" / "config.json"
     config.write_text(config.read_text().replace("num_hidden_layers", "n_layer"))
@@ -73,12 +75,15 @@ def test_this_machine_has_memory() -> None:
 
 
 @pytest.mark.long
-def test_a_running_engine_takes_no_more_than_is_planned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["openvino", "transformers"])
+def test_a_running_engine_takes_no_more_than_is_planned(kind: Kind, tmp_path: Path) -> None:
     folder = models.system(tmp_path / "plain", ROOT, ROWS)
-    need = capacity.need(Shape.of(folder), 1, 1024)
-    with engine.start(folder, 1) as running:
+    need = capacity.need(Shape.of(folder, kind), 1, 1024)
+    with engine.start(folder, 1, kind=kind) as running:
         asked = running.body([{"role": "user", "content": "a" * 900}], 8)
-        assert httpx.post(f"{running.url}/v1/chat/completions", json=asked, timeout=60).is_success
+        assert httpx.post(
+            f"{running.url}/v1/chat/completions", json=asked, headers=running.headers, timeout=60
+        ).is_success
         status = Path(f"/proc/{running.child.pid}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
     assert peak <= need.total - capacity.GATEWAY - need.index

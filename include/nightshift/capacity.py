@@ -14,7 +14,9 @@ the gateway take with nothing to do; and the index. The last three were measured
     h 1024, i 2048, 4 layers, 16 kv heads of 64                411 MB                          492 MB
     SmolLM2-135M, at 8,000 tokens                              624 MB                          639 MB
 
-idle: 479 MB with a model of 0.1 MB, 779 MB with SmolLM2 of 269 MB; the gateway 172 MB with two sections.
+idle: 479 MB with a model of 0.1 MB, 779 MB with SmolLM2 of 269 MB; the gateway 172 MB with two sections. OpenVINO's
+engine computes in float32 and holds its weights twice, as the graph's file, mapped, and as it multiplies by them; idle
+it has 175 MB with a model of 0.1 MB, 1,260 MB with SmolLM2 of 538 MB in float32.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightshift import commit
+from nightshift.engine import TRAITS, Kind
 from nightshift.errors import DataRefused
 
 NUMBER = {"bfloat16": 2, "float16": 2, "float32": 4}  # bytes
 MEGABYTE = 1_000_000
 ENGINE, GATEWAY = 520 * MEGABYTE, 180 * MEGABYTE  # with nothing to do, beside weights and index
+OPENVINO = 200 * MEGABYTE  # the same of that engine
 ACTIVATIONS = 8  # numbers a token for each of hidden and feed-forward size, while a prompt is read
 INDEX = 3  # an opened index over its files: vectors stand in half precision, and in single too
 
@@ -45,6 +49,8 @@ class Shape:
         number: bytes of a weight, a key or a value.
         context: tokens that the system reads and writes, at most.
         index: bytes of the index's files.
+        copies: of the weights that an engine holds.
+        idle: bytes of an engine with nothing to do, beside its weights.
     """
 
     parameters: int
@@ -56,10 +62,15 @@ class Shape:
     number: int
     context: int
     index: int
+    copies: int = 1
+    idle: int = ENGINE
 
     @classmethod
-    def of(cls, system: Path) -> Shape:
-        """The shape of a system folder. Raises DataRefused for a configuration that does not say it."""
+    def of(cls, system: Path, kind: Kind = "openvino") -> Shape:
+        """The shape of a system folder under such an engine.
+
+        Raises DataRefused for a configuration that does not say it.
+        """
         config = json.loads((system / "base" / "config.json").read_text(encoding="utf-8"))
         settings = json.loads((system / "system.json").read_text(encoding="utf-8"))
         facts = json.loads((system / "base" / "facts.json").read_text(encoding="utf-8"))
@@ -72,9 +83,11 @@ class Shape:
                 head=config.get("head_dim") or config["hidden_size"] // heads,
                 hidden=config["hidden_size"],
                 feed_forward=config["intermediate_size"],
-                number=NUMBER[settings["dtype"]],
+                number=NUMBER[TRAITS[kind].dtype or settings["dtype"]],
                 context=settings["context"],
                 index=sum((system / "index" / name).stat().st_size for name in commit.names(system / "index")),
+                copies=2 if kind == "openvino" else 1,
+                idle=OPENVINO if kind == "openvino" else ENGINE,
             )
         except KeyError as error:
             where = str(system / "base" / "config.json")
@@ -83,7 +96,7 @@ class Shape:
     @property
     def weights(self) -> int:
         """Bytes of the weights in memory."""
-        return self.parameters * self.number
+        return self.parameters * self.number * self.copies
 
     @property
     def cache_a_token(self) -> int:
@@ -126,7 +139,7 @@ def need(shape: Shape, users: int, window: int, slots: int = 1) -> Need:
         weights=engines * shape.weights,
         cache=users * window * shape.cache_a_token,
         reading=engines * work,
-        overhead=engines * ENGINE + GATEWAY,
+        overhead=engines * shape.idle + GATEWAY,
         index=INDEX * shape.index,
     )
 

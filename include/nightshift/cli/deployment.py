@@ -11,7 +11,10 @@ import typer
 from nightshift.place import Place
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nightshift.capacity import Need
+    from nightshift.engine import Kind
     from nightshift.registry import Release
     from nightshift.store import Store
 
@@ -56,15 +59,17 @@ def plan(
     window: Annotated[
         int | None, typer.Option(min=1, help="Tokens of each; the release's context unless given")
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Answers that one engine gives at a time")] = 1,
+    slots: Annotated[int | None, typer.Option(min=1, help="Answers that one engine gives at a time")] = None,
     memory: Annotated[float | None, typer.Option(min=0.1, help="GiB to plan for; this machine's unless given")] = None,
 ) -> None:
     """Say how much memory users × window take, of what, and how many fit."""
-    from nightshift import capacity
+    from nightshift import capacity, engine
     from nightshift.errors import DataRefused
 
     store, release = _release(name)
-    shape = capacity.Shape.of(store.trusted(release)[0] / "system")
+    kind = _kind(store.repository)
+    slots = slots or engine.TRAITS[kind].slots
+    shape = capacity.Shape.of(store.trusted(release)[0] / "system", kind)
     tokens = window or shape.context
     if tokens > shape.context:
         raise DataRefused(f"it reads {shape.context} tokens, not {tokens}", release.version, "plan a smaller window")
@@ -91,7 +96,8 @@ def certify(
     store, release = _release(name)
     system = System.open(store.trusted(release)[0] / "system")
     compute = params.load(store.repository / params.FILE, Compute)
-    with engine.start(system.folder, compute.threads, compute.device) as running:
+    kind = _kind(store.repository)
+    with engine.start(system.folder, compute.threads, compute.device, kind, store.state / "graphs") as running:
         said = needle.certify(system, running.chat, tokens)
     needle.store(store.home, release.digest, said)
     for one in said.tried:
@@ -112,7 +118,15 @@ def _engines_that_fit(place: Place, window: int) -> int | None:
     if found is None:
         return None
     folder, _ = Store(place.root, place.home, place.state).trusted(found)
-    return capacity.fit(capacity.Shape.of(folder / "system"), capacity.memory(), window)
+    return capacity.fit(capacity.Shape.of(folder / "system", _kind(place.root)), capacity.memory(), window)
+
+
+def _kind(repository: Path) -> Kind:
+    """Which engine params.yaml names."""
+    from nightshift import params
+    from nightshift.serving import Engines
+
+    return params.load(repository / params.FILE, Engines).kind
 
 
 def _parts(needed: Need, users: int, window: int, cache: int) -> list[tuple[str, int]]:

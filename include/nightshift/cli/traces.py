@@ -49,6 +49,7 @@ def replay(
 
     from nightshift import params
     from nightshift.sections import Compute
+    from nightshift.serving import Engines
     from nightshift.spans import FOLDER
     from nightshift.watch import replay as watch
     from nightshift.watch.trace import find
@@ -58,8 +59,9 @@ def replay(
     asked = watch.question(place.home / FOLDER, traced.trace, question)
     releases = watch.pair(place.root, str(traced.said.get("release", "")), against)
     threads = params.load(place.root / params.FILE, Compute).threads
+    kind = params.load(place.root / params.FILE, Engines).kind
     groups = _groups(place, str(traced.said.get("key", "")))
-    one, other = (watch.ask(place.root, place.home, place.state, of, asked, groups, threads) for of in releases)
+    one, other = (watch.ask(place.root, place.home, place.state, of, asked, groups, threads, kind) for of in releases)
     if as_json:
         print(
             json.dumps({"question": asked, "answers": [one.as_json(), other.as_json()]}, ensure_ascii=False, indent=2)

@@ -5,8 +5,8 @@ Reads the winner, the refresh, plain and the incumbent; writes a table of rows f
 share their rows. With something in production plain is not asked. What could be released is also answered by the engine
 that would serve it, as far as evaluate.engine_items goes, and the share of equal answers is a metric of the gate. Both
 then compute in the engine's dtype: of greedy answers in bfloat16 every fifth parts from the same in float32, though
-nothing is wrong. What it said to questions that everyone may ask is kept as `<digest>.golden.json`: a release is asked them
-again by day.
+nothing is wrong. What it said to questions that everyone may ask is kept as `<digest>.golden.json`: a release is asked
+them again by day.
 """
 
 from __future__ import annotations

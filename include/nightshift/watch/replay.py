@@ -69,13 +69,20 @@ def pair(repository: Path, digest: str, against: str | None) -> tuple[Release, R
 
 
 def ask(
-    repository: Path, home: Path, state: Path, release: Release, asked: str, groups: Collection[str], threads: int
+    repository: Path,
+    home: Path,
+    state: Path,
+    release: Release,
+    asked: str,
+    groups: Collection[str],
+    threads: int,
+    kind: engine.Kind = "openvino",
 ) -> Answer:
     """What a release answers to somebody of these groups. Raises ReleaseInvalid, StorageError."""
     folder, _ = Store(repository, home, state).trusted(release)
     system = System.open(folder / "system")
     hits = system.sections(asked, tuple(groups)) if system.settings["sections"] else []
-    with engine.start(folder / "system", threads) as running:
+    with engine.start(folder / "system", threads, kind=kind, cache=state / "graphs") as running:
         said = running.chat(system.messages(asked, hits), system.settings["max_new_tokens"])
     return Answer(release, said, hits)
 
