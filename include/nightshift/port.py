@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
+import secrets
 import socket
 from contextlib import suppress
 
@@ -39,7 +39,7 @@ def unused(count: int = 1) -> int:
     by one, between this look and the server's start. Raises PortInUse when a hundred tries found none.
     """
     for _ in range(TRIES):
-        first = random.randrange(LOWEST, HIGHEST - count)
+        first = LOWEST + secrets.randbelow(HIGHEST - count - LOWEST)  # a seed of random would give all the same
         with suppress(PortInUse):
             for one in range(first, first + count):
                 free(one, "")
