@@ -20,12 +20,13 @@ new.unlink()
 PY
 PYTHONPATH=include .venv/bin/python -m nightshift.versions requirements.txt versions.json
 # what the tests of each framework run in: the lock's versions wherever they fit, its own where pins collide
-for name in langchain llamaindex griptape airflow; do
-    extra=$name; [ "$name" = airflow ] && extra=llamaindex
-    folder=tests/integrations/requirements
-    grep -v "^torch==" requirements.txt > $folder/$name.new
-    .venv/bin/uv pip compile pyproject.toml --extra "$extra" "$folder/$name.in" --python-version 3.11 --generate-hashes \
+folder=tests/integrations/requirements
+for of in langchain:--extra=langchain llamaindex:--extra=llamaindex griptape:--extra=griptape airflow:--extra=llamaindex langfuse:; do
+    name=${of%%:*} extra=${of#*:} from=("$folder/${of%%:*}.in")
+    [ -z "$extra" ] || from+=(pyproject.toml "$extra")
+    grep -v "^torch==" requirements.txt > "$folder/$name.new"
+    .venv/bin/uv pip compile "${from[@]}" --python-version 3.11 --generate-hashes \
         --no-header --no-annotate "$@" --output-file "$folder/$name.new" --quiet
-    { echo "# Made by \`make lock\` from pyproject.toml and $name.in; do not edit."; cat "$folder/$name.new"; } > "$folder/$name.txt"
+    { echo "# Made by \`make lock\` from ${from[*]##*/}; do not edit."; cat "$folder/$name.new"; } > "$folder/$name.txt"
     rm "$folder/$name.new"
 done
