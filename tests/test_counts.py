@@ -122,3 +122,14 @@ def test_a_damaged_file_is_one_sentence(counts: Counts) -> None:
 def test_it_is_for_its_owner_alone(counts: Counts) -> None:
     counts.add(NOW, {})
     assert counts.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_quarters_of_an_hour_hold_what_was_asked_and_how_long_it_could_be(counts: Counts) -> None:
+    begin = NOW // 15 * 15
+    for minute, valid in ((begin, 3), (begin + 14, 4), (begin + 15, 0)):
+        counts.add(minute, {("availability", DIGEST): (valid, valid), ("speed", DIGEST): (1, 1)} if valid else {})
+    counts.add(begin + 14, {("availability", "b"): (0, 2)})
+    quarter = begin // 15
+    assert counts.quarters("availability", 0, NOW + 60) == {quarter: (9, 2), quarter + 1: (0, 1)}
+    assert counts.quarters("availability", begin + 15, NOW + 60) == {quarter + 1: (0, 1)}
+    assert Counts(counts.path.parent / "elsewhere").quarters("availability", 0, NOW) == {}

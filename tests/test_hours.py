@@ -1,4 +1,4 @@
-"""Engines are warm for what is expected of an hour, and no question of a day is forgotten."""
+"""What is expected of the hours of a week holds every question of a day, and says how many engines answer them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ def test_engines_are_busy_for_seven_tenths_at_most(questions: float, seconds: fl
 
 
 def test_a_week_has_its_busy_hours() -> None:
-    week = hours.week(Deployment.model_validate(BASE))
-    assert (len(week), week.count(2)) == (168, 5 * 10)
-    assert (week[7], week[8], week[17], week[18]) == (1, 2, 2, 1)
-    assert set(week[5 * 24 :]) == {1}
+    week = hours.week(Deployment.model_validate(BASE).traffic)
+    assert (len(week), week.count(720.0)) == (168, 5 * 10)
+    assert [round(week[hour]) for hour in (7, 8, 17, 18)] == [129, 720, 720, 129]
+    assert {round(one) for one in week[5 * 24 :]} == {129}
+
+
+def test_the_bounds_are_those_of_quiet_and_busy_hours_and_one_for_a_batch() -> None:
+    much = {"traffic": TRAFFIC | {"requests_a_day": 90_000}}
+    assert hours.warm(Deployment.model_validate(BASE | much)) == (3, 12)
+    assert hours.warm(Deployment.model_validate(BASE | much | {"waits": False})) == (1, 1)

@@ -111,6 +111,22 @@ class Counts:
             rows = db.execute(asked, (first, last)) if db else []
             return {sli: (good, valid, begin) for sli, good, valid, begin in rows}
 
+    def quarters(self, sli: str, first: int, last: int) -> dict[int, tuple[int, int]]:
+        """What was asked, by quarters of an hour from minute `first` to `last`, both included.
+
+        Quarter (minute // 15) → (valid events of an objective, minutes in which the gateway was alive): a quarter in
+        which nothing was asked is there, one in which nobody could ask is not.
+        """
+        with self._reading() as db:
+            asked = (
+                "select h.quarter, coalesce(c.valid, 0), h.minutes from "
+                "(select minute / 15 as quarter, count(*) as minutes from heard where minute between ?1 and ?2 "
+                "group by 1) h left join (select minute / 15 as quarter, sum(valid) as valid from counted "
+                "where sli = ?3 and minute between ?1 and ?2 group by 1) c on c.quarter = h.quarter"
+            )
+            rows = db.execute(asked, (first, last, sli)) if db else []
+            return {quarter: (valid, minutes) for quarter, valid, minutes in rows}
+
     def seen(self, first: int, last: int) -> dict[tuple[str, str, int], int]:
         """Histograms of the hours from that of minute `first` to that of `last`: (release, what, bucket) → count."""
         with self._reading() as db:

@@ -1,10 +1,10 @@
-"""How many engines are warm in which hour of the week, as far as it can be said before anybody asked.
+"""How much is asked in which hour of the week, as far as it can be said before anybody asked.
 
     questions of an hour = a day's × share / busy hours, and the rest over the others
     engines              = ceil(questions an hour / 3600 × seconds an answer / 0.7), at least one
 
 At 0.7 a question waits for 2.3 answers on the average of a single engine with Poisson arrivals (M/M/1: ρ / (1 - ρ)),
-and for fewer with several. What the gateway counts is better than these answers, once there is some.
+and for fewer with several. What the gateway counts is better than these answers, once there is some (scaling.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from nightshift.deployment import DAYS, Deployment, Traffic
 
 BUSY_ENGINE = 0.7  # utilisation that is planned for
+HOURS = 7 * 24  # of a week
 
 
 def hourly(traffic: Traffic) -> tuple[float, float]:
@@ -30,19 +31,23 @@ def engines(questions_an_hour: float, seconds_an_answer: float) -> int:
 
 
 def warm(answers: Deployment) -> tuple[int, int]:
-    """Engines that are warm in busy hours and in quiet ones; a batch leaves the busy hours to others."""
-    busy, quiet = hourly(answers.traffic)
+    """The fewest engines and the most that are warm: those of the quiet hours and those of the busy ones.
+
+    A batch has one: nobody waits for it.
+    """
     if not answers.waits:
-        return (0 if answers.traffic.busy else 1), 1
-    return engines(busy, answers.traffic.seconds_an_answer), engines(quiet, answers.traffic.seconds_an_answer)
+        return 1, 1
+    traffic = answers.traffic
+    found = [engines(one, traffic.seconds_an_answer) for one in hourly(traffic)]
+    return min(found), max(found)
 
 
-def week(answers: Deployment) -> list[int]:
-    """Warm engines of every hour of a week, from Monday at midnight in night.timezone: 168 numbers."""
-    at_busy, at_quiet = warm(answers)
-    busy = answers.traffic.busy
+def week(traffic: Traffic) -> list[float]:
+    """Questions of every hour of a week, from Monday at midnight in night.timezone: 168 numbers."""
+    in_busy, in_quiet = hourly(traffic)
+    busy = traffic.busy
 
     def busy_at(day: str, hour: int) -> bool:
         return busy is not None and day in busy.days and busy.from_hour <= hour < busy.to_hour
 
-    return [at_busy if busy_at(day, hour) else at_quiet for day in DAYS for hour in range(24)]
+    return [in_busy if busy_at(day, hour) else in_quiet for day in DAYS for hour in range(24)]

@@ -15,6 +15,7 @@ from nightshift.sections import Share
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]
+Few = Annotated[int, Field(ge=1, le=64)]
 
 
 class Tls(Strict):
@@ -42,6 +43,23 @@ class Engines(Section):
     kind: Literal["openvino", "transformers", "vllm"] = Field(
         description="OpenVINO on a CPU, vLLM on a GPU, or transformers' own server, one answer after another"
     )
+
+
+class Warm(Section):
+    """How many engines of the release in production are warm. Not of `serve.engine`: `judge` reads that."""
+
+    name: ClassVar[str] = "serve.warm"
+    least: Few = Field(description="Engines at all times")
+    most: Few = Field(description="Engines in the busiest hour; fewer where memory holds fewer")
+    quiet_s: Seconds = Field(description="How long nothing asked for an engine before it goes")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Warm:
+        if self.least > self.most:
+            raise ValueError(
+                f"least is {self.least} and most {self.most}; the fewest engines are no more than the most"
+            )
+        return self
 
 
 class KeyLimits(Strict):

@@ -45,7 +45,8 @@ INTERNAL = {
     "serve.listen.tls": TLS,
     "serve.listen.behind_proxy": [],
     "serve.engine.kind": "transformers",
-    "serve.engine.warm": {"busy": 2, "quiet": 1},
+    "serve.warm.least": 1,
+    "serve.warm.most": 2,
     "serve.rollout.strategy": "canary",
     "serve.rails.personal_in": "mask",
     "serve.limits.auth_failures_a_minute": 10,
@@ -84,6 +85,7 @@ GOLDEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"asked_from": "device", "access": "shared", "fit": 0},
         INTERNAL | LOCAL | {
             "pattern": "edge", "delivery": "bundle", "quantisation": "int8", "keys.owner": "program", "keys.days": 90,
+            "serve.warm.most": 1,
             "serve.limits.key.concurrency": 50, "serve.limits.key.requests_a_minute": 120,
             "serve.limits.key.tokens_a_minute": 120 * 2048,
         },
@@ -91,7 +93,7 @@ GOLDEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "batch": (
         {"waits": False},
         INTERNAL | LOCAL | {
-            "pattern": "batch", "serve.rollout.strategy": "immediate", "serve.engine.warm": {"busy": 0, "quiet": 1},
+            "pattern": "batch", "serve.rollout.strategy": "immediate", "serve.warm.most": 1,
             "serve.limits.queue": 4, "batch.starts": "0 18 * * *",
         },
     ),
@@ -117,12 +119,12 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"serve.limits.part_bytes": 65_536, "serve.limits.first_token_s": 41.0, "serve.limits.total_s": 164.0},
     ),
     "users": ({"traffic": {"users": 2}}, {"serve.limits.key.requests_a_minute": 60}),
-    "requests": ({"traffic": {"requests_a_day": 90_000}}, {"serve.engine.warm": {"busy": 12, "quiet": 3}}),
+    "requests": ({"traffic": {"requests_a_day": 90_000}}, {"serve.warm.least": 3, "serve.warm.most": 12}),
     "seconds": ({"traffic": {"seconds_an_answer": 1.0}}, {"serve.limits.queue": 10}),
-    "no busy hours": ({"traffic": {"busy": None}}, {"serve.engine.warm": {"busy": 1, "quiet": 1}}),
-    "busier hours": ({"traffic": {"busy": BUSY | {"share": 1.0}}}, {"serve.engine.warm": {"busy": 2, "quiet": 1}}),
-    "shorter hours": ({"traffic": {"busy": BUSY | {"from_hour": 16}}}, {"serve.engine.warm": {"busy": 6, "quiet": 1}}),
-    "device": ({"device": "cuda"}, {"serve.engine.kind": "vllm"}),
+    "no busy hours": ({"traffic": {"busy": None}}, {"serve.warm.least": 1, "serve.warm.most": 1}),
+    "busier hours": ({"traffic": {"busy": BUSY | {"share": 1.0}}}, {"serve.warm.least": 1, "serve.warm.most": 2}),
+    "shorter hours": ({"traffic": {"busy": BUSY | {"from_hour": 16}}}, {"serve.warm.least": 1, "serve.warm.most": 6}),
+    "device": ({"device": "cuda"}, {"serve.engine.kind": "vllm", "serve.warm.most": 1}),
 }
 
 

@@ -27,6 +27,7 @@ BURST = 10  # a key may ask this many times as often as in the busiest hour's me
 QUEUE_S = 10  # seconds that a question may wait for an engine
 BYTES_A_TOKEN = 16  # of text, at most, in a part: prose has about 4
 READ_A_SECOND = 100  # tokens of a prompt: 145 were measured beside other work, for SmolLM2 on two cores
+BOUNDS, HOURS = ("least", "most"), ("a quiet hour", "the busiest hour")  # of warm engines
 Fits = Literal["yes", "no", "unknown"]
 When = dict[str, str | bool | list[str]]
 
@@ -95,7 +96,7 @@ def derive(table: Table, answers: Deployment, device: str, context: int, engines
         if _holds(one.when, facts):
             raise ParamsError(one.because, "deployment", one.do)
     rest = [_decided(table, key, facts) for key in table.lines if key != "pattern"]
-    return [pattern, *rest, *numbers(answers, pattern.value, device)]
+    return [pattern, *rest, *numbers(answers, pattern.value, device, engines_that_fit)]
 
 
 def known(answers: Deployment, device: str, fits: Fits) -> dict[str, str | bool]:
@@ -112,19 +113,16 @@ def known(answers: Deployment, device: str, fits: Fits) -> dict[str, str | bool]
     }
 
 
-def numbers(answers: Deployment, pattern: str, device: str) -> Iterator[Line]:
+def numbers(answers: Deployment, pattern: str, device: str, engines_that_fit: int | None = None) -> Iterator[Line]:
     """The lines that are computed."""
     traffic, context = answers.traffic, answers.context
     busiest = max(hourly(traffic))
-    at_busy, at_quiet = warm(answers)
     yield Line("serve.listen.behind_proxy", list(answers.proxies), "these and no others say for whom they ask")
-    said = f"{busiest:.0f} questions in the busiest hour, {traffic.seconds_an_answer:g} s each, {BUSY_ENGINE:.0%} busy"
-    said = said if answers.waits else "nobody waits; the busy hours are others'"
-    yield Line("serve.engine.warm", {"busy": at_busy, "quiet": at_quiet}, said)
+    yield from _warm(answers, device, engines_that_fit)
     if pattern == "batch":
         at = traffic.busy.to_hour % 24 if traffic.busy else 0
         yield Line("batch.starts", f"0 {at} * * *", "when the busy hours end" if traffic.busy else "no hour is busy")
-    waiting = math.ceil(QUEUE_S / traffic.seconds_an_answer * max(at_busy, at_quiet))
+    waiting = math.ceil(QUEUE_S / traffic.seconds_an_answer * warm(answers)[1])
     yield Line("serve.limits.queue", min(256, max(4, waiting)), f"as many as are answered in {QUEUE_S} s")
     yield from _key(answers, busiest)
     part = max(1 << 14, BYTES_A_TOKEN * context)
@@ -136,6 +134,20 @@ def numbers(answers: Deployment, pattern: str, device: str) -> Iterator[Line]:
     )
     yield Line("serve.limits.first_token_s", first, f"{said}, or faster")
     yield Line("serve.limits.total_s", 4 * first, "an answer is shorter than its prompt")
+
+
+def _warm(answers: Deployment, device: str, engines_that_fit: int | None) -> Iterator[Line]:
+    """How many engines are warm."""
+    (least, most), room = warm(answers), 1 if device == "cuda" else engines_that_fit
+    if not answers.waits:
+        yield from (Line(f"serve.warm.{name}", 1, "nobody waits, and one works through the files") for name in BOUNDS)
+        return
+    said = f"{answers.traffic.seconds_an_answer:g} s each, an engine {BUSY_ENGINE:.0%} busy"
+    if room is not None and room < most:
+        said += "; one takes the GPU whole" if device == "cuda" else f"; memory holds {room}"
+        least, most = (max(1, min(one, room)) for one in (least, most))
+    for name, number, asked, when in zip(BOUNDS, (least, most), sorted(hourly(answers.traffic)), HOURS, strict=True):
+        yield Line(f"serve.warm.{name}", number, f"{asked:.0f} questions in {when}, {said}")
 
 
 def _key(answers: Deployment, busiest: float) -> Iterator[Line]:
