@@ -28,6 +28,8 @@ from zoneinfo import ZoneInfo
 
 from nightshift.deployment import DAYS
 from nightshift.hours import BUSY_ENGINE, HOURS
+from nightshift.openslo import Objective
+from nightshift.serving import Warm
 
 WINDOW_S = 60.0  # what the reaction looks at, and within how long it works off what waits
 QUARTER = 15  # minutes
@@ -68,6 +70,16 @@ class Rules:
     quiet_s: float
     wait_s: float
     late: float
+
+    @classmethod
+    def of(cls, warm: Warm, promised: Mapping[str, Objective]) -> Rules:
+        """serve.warm, and the objective of the first token: half of its time is for waiting, half for the engine.
+
+        Without that objective one in twenty may wait for longer than a second.
+        """
+        first = promised.get("first_token")
+        wait_s, late = (first.threshold / 2, first.budget) if first and first.threshold else (1.0, 0.05)
+        return cls(warm.least, warm.most, warm.quiet_s, wait_s, late)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 benchmarks.
 
     python -m tests.serve.mocked engine PORT SLOTS TOKENS TOKEN_S [errors | garbage | dies]
-    python -m tests.serve.mocked gateway PORT FOLDER ENGINE_PORT SLOTS [name=value …]
+    python -m tests.serve.mocked gateway PORT FOLDER ENGINE_PORT SLOTS TOKENS TOKEN_S [name=value …]
 
 The engine says TOKENS words, one every TOKEN_S seconds, to SLOTS at a time; that is all that it computes. A bad one
 answers 500, says other words, or dies in its tenth answer. The gateway serves a system without sections, so that what
-is measured is the gateway.
+is measured is the gateway. It starts more such engines where `warm` (serve.warm) lets it; `faster` is how many times as
+fast as the machine's its clock goes, so that a quiet while is over soon.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -110,18 +111,32 @@ def _chunk(delta: dict[str, str], finish: str | None) -> bytes:
     )
 
 
-def gateway(at: int, folder: Path, engine_at: int, slots: int, changed: dict[str, Any]) -> None:
+def gateway(
+    at: int, folder: Path, engine_at: int, slots: int, tokens: int, token_s: float, changed: dict[str, Any]
+) -> None:
     """Run the gateway in front of the engine."""
+    faster, warm = changed.pop("faster", 1), changed.pop("warm", {})
     settings = _changed(server.Settings.read(ROOT), {"key": WIDE} | changed)
+    settings = replace(settings, warm=settings.warm.model_copy(update=warm))
     home = folder / "home"
-    follower = Follower(folder, home, folder / "state", 1, lambda _: None)
-    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    follower = Follower(folder, home, folder / "state", 1, server.to_log, clock=lambda: faster * time.monotonic())
+    idle = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    child = subprocess.Popen(idle, stdin=subprocess.PIPE, start_new_session=True)
     made = Engine(child, f"http://127.0.0.1:{engine_at}", "m", folder / "scratch", {}, slots)
     made.accepts = ACCEPTS
+
+    def another() -> Engine:
+        beside = port.unused()
+        words = [sys.executable, "-m", "tests.serve.mocked", "engine", *map(str, (beside, slots, tokens, token_s))]
+        child = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
+        until_up(f"http://127.0.0.1:{beside}/")
+        scratch = folder / "scratch" / str(beside)
+        return Engine(child, f"http://127.0.0.1:{beside}", "m", scratch, {}, slots, ACCEPTS)
+
     system = System.open(folder / "plain")
     system.settings["sections"] = 0
     turns = Turns(slots, settings.limits.queue, settings.limits.queue_s)
-    follower.served = Served(RELEASE, system, [made], turns)
+    follower.served = Served(RELEASE, system, [made], turns, another=another)
     follower.wanted, follower.looked = Standing(RELEASE), True
 
     async def stay() -> None:
@@ -129,8 +144,11 @@ def gateway(at: int, folder: Path, engine_at: int, slots: int, changed: dict[str
 
     follower.follow = stay  # type: ignore[method-assign]
     service = server.Service.of(follower, home, ROOT, settings, TRACER)
-    with asyncio.Runner(loop_factory=server.loop) as runner:
-        runner.run(server.run(service, follower, at, settings))
+    try:
+        with asyncio.Runner(loop_factory=server.loop) as runner:
+            runner.run(server.run(service, follower, at, settings))
+    finally:
+        follower.close()
 
 
 @contextmanager
@@ -142,7 +160,7 @@ def running(folder: Path, slots: int = 8, tokens: int = 10, token_s: float = 0.0
     told = [f"{name}={json.dumps(value)}" for name, value in changed.items()]
     words: list[list[Any]] = [
         ["engine", beside, slots, tokens, token_s],
-        ["gateway", first, folder, beside, slots, *told],
+        ["gateway", first, folder, beside, slots, tokens, token_s, *told],
     ]
     env = os.environ | {"PYTHONPATH": f"{ROOT / 'include'}{os.pathsep}{ROOT}"}
     program = [sys.executable, "-m", "tests.serve.mocked"]
@@ -176,5 +194,6 @@ if __name__ == "__main__":
     if kind == "engine":
         engine(int(rest[0]), int(rest[1]), int(rest[2]), float(rest[3]), *rest[4:])
     else:
-        settings = {name: json.loads(value) for name, _, value in (one.partition("=") for one in rest[4:])}
-        gateway(int(rest[0]), Path(rest[1]), int(rest[2]), int(rest[3]), settings)
+        settings = {name: json.loads(value) for name, _, value in (one.partition("=") for one in rest[6:])}
+        engine_at, slots, tokens = map(int, rest[2:5])
+        gateway(int(rest[0]), Path(rest[1]), engine_at, slots, tokens, float(rest[5]), settings)

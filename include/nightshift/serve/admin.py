@@ -184,7 +184,9 @@ class Admin:
         """GET /metrics."""
         served = self.follower.served
         self.meters.queue.set(served.turns.waiting if served else 0)
-        self.meters.engines.labels("up").set(int(bool(served and served.alive)))
+        self.meters.engines.labels("warm").set(served.warm if served else 0)
+        self.meters.engines.labels("starting").set(served.starting if served else 0)
+        self.meters.engines.labels("leaving").set(len(served.leaving) if served else 0)
         return Response(self.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def healthy(self, call: Call[Any]) -> Response:
@@ -216,7 +218,12 @@ def _named(served: Served | None) -> dict[str, Any] | None:
     """A release that is up."""
     if served is None:
         return None
-    return {"version": served.release.version, "digest": served.release.digest, "busy": served.busy}
+    return {
+        "version": served.release.version,
+        "digest": served.release.digest,
+        "busy": served.busy,
+        "engines": served.warm,
+    }
 
 
 def told(key: Key) -> dict[str, Any]:

@@ -81,8 +81,14 @@ class Follower:
         system = System.open(folder / "system")
         if system.settings["sections"]:
             system.sections("ready?")  # opens the index and its encoder before the first question does
-        started = engine.start(folder / "system", self.threads, kind=self.kind, cache=self.state / "graphs")
-        return opened(release, folder, [started], self.queue, self.wait_s, system)
+
+        def start() -> engine.Engine:
+            return engine.start(folder / "system", self.threads, kind=self.kind, cache=self.state / "graphs")
+
+        began = self.clock()
+        made = opened(release, folder, [start()], self.queue, self.wait_s, system)
+        made.another, made.lead_s = start, self.clock() - began
+        return made
 
     def serving(self, key: str) -> Served | None:
         """The release that answers this key; None while none does."""

@@ -113,7 +113,8 @@ class Front:
         meters.event("availability", digest, good)
         if call.served is not None:
             first = call.writing.first if call.writing else None
-            call.served.answered(call.key.id, good, first - call.begun if first else None)
+            took = now - call.asked_at if call.asked_at is not None else None
+            call.served.answered(call.key.id, good, first - call.begun if first else None, took)
         if good and call.writing is not None:
             self._timed(call, call.writing, digest, side, now)
 

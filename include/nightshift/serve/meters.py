@@ -47,7 +47,9 @@ class Meters:
         self.restarts = counter("engine_restarts", "Engines that were started again")
         self.queue = gauge("queue", "Requests that wait for an engine")
         self.in_flight = gauge("in_flight", "Requests under way")
-        self.engines = gauge("engines", "Engines by state", "state")
+        self.engines = gauge(
+            "engines", "Engines of the release that serves, by state: warm, starting, leaving", "state"
+        )
         self.first_token = histogram("first_token_seconds", "Until the first token left", SECONDS, "side")
         self.seconds = histogram("request_seconds", "Until the last byte left", SECONDS, "route", "side")
         self.gap = histogram("token_gap_seconds", "Mean time between two tokens of an answer", GAPS, "side")

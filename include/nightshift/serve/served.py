@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ from nightshift.serve.rollout import Seen
 from nightshift.serve.turns import Turns
 
 MOST_USERS = 100_000  # keys that are remembered as answered by a candidate
+TIMED = 200  # answers whose times are remembered
+SURE = 8  # answers that count as much as what is expected of them
 
 
 @dataclass(eq=False)
@@ -32,6 +34,11 @@ class Served:
         corpus: digest of the documents in its index; None where its facts do not say.
         busy: requests that wait for it or are answered by it.
         users: keys that it answered while it was a candidate.
+        another: starts one more engine; None where there can be no other.
+        lead_s: how long that took last, seconds.
+        starting: engines that are on their way.
+        leaving: engines that get no more requests, until their answers are out.
+        took: seconds of answers, from their turn to their end.
     """
 
     release: Release
@@ -44,12 +51,22 @@ class Served:
     busy: int = 0
     seen: Seen = field(default_factory=Seen)
     users: set[str] = field(default_factory=set)
+    another: Callable[[], Engine] | None = None
+    lead_s: float = 0.0
+    starting: int = 0
+    leaving: list[Engine] = field(default_factory=list)
+    took: deque[float] = field(default_factory=lambda: deque(maxlen=TIMED))
     _running: Counter[int] = field(default_factory=Counter)
 
     @property
     def alive(self) -> bool:
         """Whether any engine runs."""
         return any(one.alive for one in self.engines)
+
+    @property
+    def warm(self) -> int:
+        """Engines that answer."""
+        return sum(one.alive for one in self.engines)
 
     @property
     def accepts(self) -> frozenset[str]:
@@ -71,15 +88,51 @@ class Served:
         finally:
             self.busy -= 1
 
-    def answered(self, key: str, good: bool, first_s: float | None) -> None:
-        """A client's request ended."""
+    def answered(self, key: str, good: bool, first_s: float | None, took_s: float | None = None) -> None:
+        """A client's request ended; `took_s` after its turn came."""
         self.seen.request(good, first_s)
+        if good and took_s is not None:
+            self.took.append(took_s)
         if self.side == "canary" and len(self.users) < MOST_USERS:
             self.users.add(key)
 
+    def service_s(self, expected_s: float) -> float:
+        """Seconds an answer, of the last ones; what is expected of them counts as much as some more."""
+        return (sum(self.took) + SURE * expected_s) / (len(self.took) + SURE)
+
+    def add(self, engine: Engine) -> None:
+        """One more engine answers."""
+        self.engines.append(engine)
+        self._resize()
+
+    def bury(self) -> int:
+        """Forget engines that died while others live; how many."""
+        dead = [one for one in self.engines if not one.alive]
+        if not dead or not self.alive:
+            return 0
+        self.engines = [one for one in self.engines if one.alive]
+        self.leaving += dead
+        self._resize()
+        return len(dead)
+
+    def drop(self) -> None:
+        """Give the engine that answers fewest no more requests."""
+        one = self._least()
+        self.engines.remove(one)
+        self.leaving.append(one)
+        self._resize()
+
+    def left(self) -> list[Engine]:
+        """Of the engines that leave, those whose answers are out: nobody asks them again."""
+        done = [one for one in self.leaving if not self._running[id(one)]]
+        self.leaving = [one for one in self.leaving if one not in done]
+        for one in done:
+            del self._running[id(one)]
+        return done
+
     def stop(self) -> None:
         """Stop its engines."""
-        for one in self.engines:
+        for one in [*self.engines, *self.leaving]:
             one.stop()
 
     def _least(self) -> Engine:
@@ -87,6 +140,9 @@ class Served:
         if not alive:
             raise Refused("engine_error", "The engine gave no whole answer; ask again.")
         return min(alive, key=lambda one: self._running[id(one)])
+
+    def _resize(self) -> None:
+        self.turns.resize(sum(one.slots for one in self.engines if one.alive))
 
 
 def opened(release: Release, folder: Path, engines: list[Engine], queue: int, wait_s: float, system: System) -> Served:

@@ -16,16 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from nightshift import golden, logs, openslo, params, slo
+from nightshift import golden, hours, logs, openslo, params, slo
 from nightshift import port as ports
 from nightshift.counts import Counts
+from nightshift.deployment import Deployment, Traffic
 from nightshift.engine import Kind
 from nightshift.errors import AccessDenied
-from nightshift.sections import Compute
+from nightshift.scaling import Rules
+from nightshift.sections import Compute, Night
 from nightshift.serve.admin import ADMIN, Admin
 from nightshift.serve.counting import Counting
 from nightshift.serve.follow import Follower, to_log
@@ -34,9 +37,10 @@ from nightshift.serve.gateway import Gateway
 from nightshift.serve.keys import Keys
 from nightshift.serve.listener import protocol
 from nightshift.serve.outgoing import Harm
+from nightshift.serve.pool import Pool, room
 from nightshift.serve.probing import Probing
 from nightshift.serve.routes import PUBLIC
-from nightshift.serving import Engines, Limits, Listen, Rails, Rollouts
+from nightshift.serving import Engines, Limits, Listen, Rails, Rollouts, Warm
 from nightshift.spans import Tracer
 
 HOST = "127.0.0.1"
@@ -52,15 +56,19 @@ class Settings:
     limits: Limits
     rails: Rails
     rollouts: Rollouts
+    warm: Warm
+    traffic: Traffic
+    zone: ZoneInfo
     threads: int
-    kind: Kind = "openvino"
+    kind: Kind
 
     @classmethod
     def read(cls, root: Path) -> Settings:
         """Read them. Raises ParamsError."""
         read = params.Document(root / params.FILE).load
-        kind = read(Engines).kind
-        return cls(read(Listen), read(Limits), read(Rails), read(Rollouts), read(Compute).threads, kind)
+        traffic, zone = read(Deployment).traffic, ZoneInfo(read(Night).timezone)
+        threads, kind = read(Compute).threads, read(Engines).kind
+        return cls(read(Listen), read(Limits), read(Rails), read(Rollouts), read(Warm), traffic, zone, threads, kind)
 
 
 class _Server(uvicorn.Server):
@@ -139,6 +147,7 @@ class Service:
     admin: Any
     counting: Counting
     probing: Probing
+    pool: Pool
 
     @classmethod
     def of(cls, follower: Follower, home: Path, root: Path, settings: Settings, tracer: Tracer) -> Service:
@@ -151,10 +160,18 @@ class Service:
         follower.loaded.restarted = front.meters.restarts.inc
         gateway = Gateway(front, follower, home, settings.rails, Harm.read(root / HARM))
         probing = Probing(follower, front.meters, gateway.inside, golden.read, golden.grade, front.clock)
-        public = front.application(PUBLIC, gateway)
-        return cls(
-            gateway, public, front.application(ADMIN, Admin(follower, keys, front.meters)), front.counting, probing
+        pool = Pool(
+            follower,
+            Rules.of(settings.warm, promised),
+            Counts(home),
+            hours.week(settings.traffic),
+            settings.zone,
+            settings.traffic.seconds_an_answer,
+            lambda served: room(served, settings.kind),
+            front.meters.restarts.inc,
         )
+        public, admin = front.application(PUBLIC, gateway), Admin(follower, keys, front.meters)
+        return cls(gateway, public, front.application(ADMIN, admin), front.counting, probing, pool)
 
 
 async def run(service: Service, follower: Follower, port: int, settings: Settings) -> None:
@@ -174,9 +191,8 @@ async def run(service: Service, follower: Follower, port: int, settings: Setting
 
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, end)
-    beside = [
-        asyncio.create_task(one) for one in (follower.follow(), service.counting.count(), service.probing.probe())
-    ]
+    forever = (follower.follow(), service.counting.count(), service.probing.probe(), service.pool.scale())
+    beside = [asyncio.create_task(one) for one in forever]
     serving = [asyncio.create_task(server.serve()) for server in servers]
     await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
     end()

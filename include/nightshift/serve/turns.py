@@ -35,6 +35,7 @@ class Turns:
         slots: requests that are answered at a time.
         queue: requests that wait, at most.
         wait_s: how long one waits, seconds.
+        asked: how many asked for a turn, or were told that there is no room.
     """
 
     slots: int
@@ -42,6 +43,7 @@ class Turns:
     wait_s: float
     running: int = 0
     shed: int = 0
+    asked: int = 0
     _waiting: list[_Waiting] = field(default_factory=list)
     _tags: OrderedDict[str, float] = field(default_factory=OrderedDict)
     _virtual: float = 0.0
@@ -68,15 +70,17 @@ class Turns:
             return
         counted = Counter(one.key for one in self._waiting)
         if counted[key] >= max(counted.values()):
+            self.asked += 1
             self.shed += 1
             raise self._full()
 
     def resize(self, slots: int) -> None:
-        """Engines came or went."""
+        """Engines came or went; who has a turn keeps it."""
         self.slots = slots
         self._next()
 
     async def _take(self, key: str, cost: float) -> None:
+        self.asked += 1
         tag = self._tag(key, cost)
         if self.running < self.slots and not self._waiting:
             self.running += 1
