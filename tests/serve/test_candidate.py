@@ -171,6 +171,16 @@ def test_a_bad_candidate_goes_back_within_thirty_seconds_and_is_not_tried_again(
     assert restarted._asked().candidate is None
 
 
+def test_one_whose_second_engine_dies_goes_back_too(world: World) -> None:
+    def dies_beside() -> None:
+        if world.follower.candidate and len(world.follower.candidate.engines) == 1:
+            world.follower.candidate.add(SimpleNamespace(alive=False, slots=1, stop=lambda: None))  # type: ignore[arg-type]
+
+    world.run(*[dies_beside] * 3, until=lambda: bool(rollouts.bad(world.follower.home)))
+    last = rollouts.last(world.follower.home, "2" * 64)
+    assert last and (last.outcome, last.reason) == ("back", "its engine died")
+
+
 @pytest.mark.parametrize("error", [ReleaseInvalid("it has no signature"), StorageError("its engine did not start")])
 def test_one_that_is_never_ready_goes_back(error: Exception, world: World) -> None:
     world.fails["2" * 64] = error

@@ -256,6 +256,29 @@ def test_a_candidate_has_its_share_of_the_next_step_and_the_release_before_one(m
     asyncio.run(went())
 
 
+def test_what_a_candidate_is_asked_counts_too_and_its_mirror_does_not(make: Callable[..., World]) -> None:
+    world, candidate = make(), serves(SECOND)
+    world.follower.candidate = candidate
+    found = []
+
+    async def went() -> None:
+        for strategy, place in (("shadow", 0), ("canary", 2)):
+            rules = CANARY.model_copy(update={"strategy": strategy})
+            world.follower.rollout = Rollout(SECOND, rules, 0.0, place=place)
+            await world.look()
+            candidate.turns.asked += 60
+            await world.look(3)
+            found.append((world.served.warm, candidate.warm))
+            [engine] = candidate.engines
+            vars(engine)["alive"] = False
+            await world.look()
+            assert candidate.engines == [engine]  # its rollout sends it back; it is not mended here
+            vars(engine)["alive"] = True
+
+    asyncio.run(went())
+    assert found == [(1, 1), (3, 1)]
+
+
 def test_an_engine_that_came_too_late_for_its_release_is_ended(make: Callable[..., World]) -> None:
     world = make(Rules(2, 2, 10.0, 1.0, 0.05))
     begun = asyncio.Event()

@@ -106,6 +106,17 @@ def test_the_same_seed_says_the_same(real: Real) -> None:
     assert said(1) == said(1)
 
 
+def test_a_second_engine_of_the_release_says_the_same(real: Real) -> None:
+    served = real.served
+    assert served.another is not None and served.lead_s > 0
+    second = served.another()
+    try:
+        assert second.chat(QUESTION, 8) == served.engines[0].chat(QUESTION, 8)
+        assert second.slots == served.engines[0].slots and second.headers != served.engines[0].headers
+    finally:
+        second.stop()
+
+
 def test_an_unsigned_release_is_never_served(tmp_path: Path) -> None:
     folder = tmp_path / "state" / "releases" / "x"
     with commit.folder(folder) as draft:

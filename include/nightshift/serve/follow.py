@@ -174,7 +174,7 @@ class Follower:
             self._note("begun")
         if self.candidate is None:
             await self._ready(self.rollout)
-        elif why := self.rollout.wrong(self.candidate.alive):
+        elif why := self.rollout.wrong(self.candidate.whole):
             self._back(why)
         else:
             await self._go_on(self.rollout)

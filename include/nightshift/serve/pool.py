@@ -20,7 +20,7 @@ from nightshift import capacity
 from nightshift.counts import KEEP, Counts
 from nightshift.engine import Engine, Kind
 from nightshift.errors import DataRefused, known
-from nightshift.scaling import QUARTER, Decision, Engines, Lately, Profile, Rules, Scaling
+from nightshift.scaling import QUARTER, Decision, Engines, Lately, Load, Profile, Rules, Scaling
 from nightshift.serve.follow import Follower
 from nightshift.serve.loaded import LONGEST_PAUSE_S, LOOK_EVERY_S
 from nightshift.serve.served import Served
@@ -72,7 +72,7 @@ class Pool:
     _told: set[str] = field(default_factory=set)
     _quarter: int = 0  # whose profile it is, minutes since 1970 // 15
     _room: int | None = None  # engines that memory holds
-    _of: Served | None = None  # whose `_lately` and `_room` it is
+    _of: tuple[Served, ...] = ()  # whose `_lately` it is
     _last: Decision | None = None
 
     def __post_init__(self) -> None:
@@ -109,16 +109,25 @@ class Pool:
 
     async def _wanted(self, served: Served, now: float) -> int:
         """How many engines of the release that serves should be warm; said where that changed."""
-        if served is not self._of:
-            self._of, self._lately = served, Lately()
+        if not self._of or served is not self._of[0]:
             self._room = await asyncio.to_thread(self.fits, served)
         await self._profiled()
-        turns = served.turns
-        load = self._lately.note(now, turns.asked, turns.running, turns.waiting)
+        load = self._load(served, now)
         kind = Engines(served.engines[0].slots, served.service_s(self.service_s), served.lead_s)
         said = self._scaling.decide(now, self.follower.wall(), load, kind)
         self._said(said)
         return max(self.rules.least, min(said.engines, self._most()))
+
+    def _load(self, served: Served, now: float) -> Load:
+        """What clients asked in the last minute, of the release that serves and of a candidate that answers some."""
+        rollout, candidate = self.follower.rollout, self.follower.candidate
+        asked = (served, candidate) if candidate and rollout and rollout.step.share else (served,)
+        if asked != self._of:
+            self._of, self._lately = asked, Lately()
+        turns = [one.turns for one in asked]
+        return self._lately.note(
+            now, sum(one.asked for one in turns), sum(one.running for one in turns), sum(one.waiting for one in turns)
+        )
 
     def _most(self) -> int:
         """The most engines that may be warm: what memory holds, less one of the release before and of a candidate."""
@@ -146,7 +155,7 @@ class Pool:
             except Exception as error:  # what keeps an engine from starting may pass, and a bug too is said
                 growth.failed(now)
                 self._say_once(error)
-        for _ in range(one.bury()):
+        for _ in range(one.bury() if one is not self.follower.candidate else 0):  # such a candidate goes back
             growth.failed(now)
             self.replaced()
             self.follower.say(f"an engine of {one.release.version} died, {one.warm} more answer")

@@ -64,6 +64,11 @@ class Served:
         return any(one.alive for one in self.engines)
 
     @property
+    def whole(self) -> bool:
+        """Whether all of its engines run."""
+        return all(one.alive for one in self.engines)
+
+    @property
     def warm(self) -> int:
         """Engines that answer."""
         return sum(one.alive for one in self.engines)
