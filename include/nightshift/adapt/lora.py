@@ -181,9 +181,8 @@ class Trainer:
         with torch.no_grad():
             for name, one in self.trained.items():
                 one.copy_(saved.tensors[f"weight/{name}"])
-                self.optimizer.state[one] = {
-                    kind: saved.tensors[f"{kind}/{name}"].clone() for kind in ("exp_avg", "exp_avg_sq", "step")
-                }
+                moments = {kind: saved.tensors[f"{kind}/{name}"].to(one.device) for kind in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[one] = {"step": saved.tensors[f"step/{name}"], **moments}
         self.step = saved.step
 
 

@@ -102,8 +102,8 @@ class TorchEngine:
         with torch.no_grad():
             for name, one in self._named().items():
                 one.copy_(saved.tensors[f"weight/{name}"])
-                kinds = ("step", "exp_avg", "exp_avg_sq")
-                self.optimizer.state[one] = {kind: saved.tensors[f"{kind}/{name}"].clone() for kind in kinds}
+                moments = {kind: saved.tensors[f"{kind}/{name}"].to(one.device) for kind in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[one] = {"step": saved.tensors[f"step/{name}"], **moments}
         return saved.step, list(saved.state["losses"])
 
     def weights(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class TorchEngine:
 class DeepSpeedEngine:
     """DeepSpeed in one process: bit for bit the same on a resume, ZeRO 0 to 3 (measured on the CPU)."""
 
-    def __init__(self, model: Any, params: Pretrain, compute: Compute, scratch: Path) -> None:
+    def __init__(self, model: Any, params: Pretrain, compute: Compute) -> None:
         import torch
 
         os.environ |= {"DS_ACCELERATOR": "cpu" if compute.device == "cpu" else "cuda", "LOCAL_RANK": "0"}
@@ -126,9 +126,9 @@ class DeepSpeedEngine:
         # one process has nobody to share memory with; building that operator takes a compiler and a minute
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         if not torch.distributed.is_initialized():
-            meeting = scratch / "meeting"  # a file, so that no port is taken
             backend = "gloo" if compute.device == "cpu" else "nccl"
-            torch.distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=0, world_size=1)
+            meeting = torch.distributed.HashStore()  # in this process: no port is taken, and NCCL comes back to it
+            torch.distributed.init_process_group(backend, store=meeting, rank=0, world_size=1)
         config = {
             "train_micro_batch_size_per_gpu": params.sequences_per_step,
             "gradient_accumulation_steps": 1,

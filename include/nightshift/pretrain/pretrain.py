@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,10 +153,7 @@ def card(facts: dict[str, Any], params: Pretrain) -> str:
 
 def _engine(vocabulary: int, params: Pretrain, compute: Compute, work: Work) -> Engine:
     fresh = model(params, vocabulary, 0)
-    if params.engine == "torch":
-        return TorchEngine(fresh, params, compute)
-    with tempfile.TemporaryDirectory() as meeting:
-        return DeepSpeedEngine(fresh, params, compute, Path(meeting))
+    return (TorchEngine if params.engine == "torch" else DeepSpeedEngine)(fresh, params, compute)
 
 
 def _train(engine: Engine, tokens: Tokens, total: int, params: Pretrain, work: Work) -> list[float]:
