@@ -34,20 +34,25 @@ LORA = Lora(
     rank=8, alpha=16.0, dropout=0.0, lr=2e-3, tokens=8000, max_epochs=4.0, batch=4, max_tokens=256, min_pairs=100,
     save_every=1000, seed=1,
 )  # fmt: skip
+COMPUTE = Compute(device="cpu", threads=THREADS, workers=1, dtype="bfloat16")
 FILES = 90  # of the standard library
 WARM = 1  # question that is asked of each engine before its time is taken
 
 
-def systems(folder: Path) -> dict[str, Path]:
-    """The system, plain and adapted."""
-    lock, base = ROOT / "requirements.txt", folder / "base"
-    candidate.run("smollm2", lock, base, Candidate(models={"smollm2": BASE}), Work("candidate"))
+def sections(files: int | None) -> pl.DataFrame:
+    """The docstrings of so many files of the standard library, or of all, as a night's rows."""
     packages = PackagesSource(name="packages", kind="packages", packages=["python"])
-    items = list(source.items(packages, 0, ROOT, lock.read_text(encoding="utf-8")))[:FILES]
+    items = list(source.items(packages, 0, ROOT, (ROOT / "requirements.txt").read_text(encoding="utf-8")))[:files]
     rows: list[Any] = []
     for one in items:
         rows += ingest.rows(one, ingest.parts(source.read(one, packages, ROOT), one.path, 8_000_000)[0])
-    table = pl.DataFrame(rows, schema=documents.SECTION).filter(pl.col("body").str.len_chars() > 80)
+    return pl.DataFrame(rows, schema=documents.SECTION).filter(pl.col("body").str.len_chars() > 80)
+
+
+def systems(folder: Path) -> dict[str, Path]:
+    """The system, plain and adapted."""
+    base, table = folder / "base", sections(FILES)
+    candidate.run("smollm2", ROOT / "requirements.txt", base, Candidate(models={"smollm2": BASE}), Work("candidate"))
     models.index(folder / "index", table.to_dicts())
     params = Augment(max_pairs=600, per_document=20, rank=10, max_answer_characters=400)
     pairs, _ = augment.found(augment.proposed(table, dict.fromkeys(table["id"], 1.0), params), table, params)
@@ -56,9 +61,8 @@ def systems(folder: Path) -> dict[str, Path]:
     (folder / "questions.json").write_text(json.dumps([one["question"] for one in pairs[: QUESTIONS + WARM]]))
     with commit.folder(folder / "adapted" / "plain") as draft:
         (draft / "adapted.json").write_text(commit.dumps({"kind": "plain"}), encoding="utf-8")
-    compute = Compute(device="cpu", threads=THREADS, workers=1, dtype="bfloat16")
     lora.run(
-        base, folder / "pairs", base, folder / "adapted" / "lora", folder / "curve.csv", LORA, compute, Work("lora")
+        base, folder / "pairs", base, folder / "adapted" / "lora", folder / "curve.csv", LORA, COMPUTE, Work("lora")
     )
     for name in ("plain", "lora"):
         prompt, adapted = ROOT / "include" / "prompts" / f"{name}.yaml", folder / "adapted" / name
@@ -80,7 +84,7 @@ def prompts(folder: Path, system: Path) -> list[str]:
 def judged(folder: Path, system: Path, dtype: Any, count: int) -> list[str]:
     """What the judged model answers."""
     opened = System.open(system)
-    model = Model.load(opened.base, opened.adapter, Compute(device="cpu", threads=THREADS, workers=1, dtype=dtype))
+    model = Model.load(opened.base, opened.adapter, COMPUTE.model_copy(update={"dtype": dtype}))
     asked = json.loads((folder / "questions.json").read_text())[:count]
     return [model.generate(opened.messages(one, opened.sections(one)), COMPARED + 2) for one in asked]
 
