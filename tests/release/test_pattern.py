@@ -44,7 +44,7 @@ INTERNAL = {
     "serve.listen.host": "0.0.0.0",
     "serve.listen.tls": TLS,
     "serve.listen.behind_proxy": [],
-    "serve.engine.kind": "transformers",
+    "serve.engine.kind": "openvino",
     "serve.warm.least": 1,
     "serve.warm.most": 2,
     "serve.rollout.strategy": "canary",
