@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from nightshift import commit
 from nightshift.errors import ParamsError, ReleaseInvalid
+from nightshift.inert import Inert
 from nightshift.retrieve import Hit, Index
 
 Message = dict[str, str]
@@ -115,14 +116,24 @@ class System:
 
         return Tokenizer.from_file(str(self.base / "tokenizer.json"))
 
+    @cached_property
+    def inert(self) -> Inert:
+        """Makes a text inert for this model: nothing in it begins or ends a turn."""
+        template = self.base / "chat_template.jinja"
+        return Inert(self.tokens, template.read_text(encoding="utf-8") if template.is_file() else "")
+
     def sections(self, question: str, groups: Sequence[str] = ("public",)) -> list[Hit]:
         """The sections that the question is answered from."""
         return self.index.search(question, self.settings["sections"], groups)
 
     def messages(self, question: str, hits: Sequence[Hit], earlier: Sequence[Message] = ()) -> list[Message]:
-        """The conversation that ends with this question; no hits is closed-book."""
+        """The conversation that ends with this question; no hits is closed-book.
+
+        Whoever wrote them, sections, question and earlier turns hold no token that sets turns apart.
+        """
         sections = [(hit.title, self.cut(hit.body)) for hit in hits]
-        return messages(self.template, question, sections, self.examples, earlier)
+        made = messages(self.template, question, sections, self.examples, earlier)
+        return [turn | {"content": self.inert(turn["content"])} for turn in made]
 
     def cut(self, body: str) -> str:
         """As much of a section's body as the model is shown: its first tokens, to where a token ends."""

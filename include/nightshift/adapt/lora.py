@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from nightshift import canary, checkpoint, commit, documents, stage
+from nightshift.inert import Inert
 from nightshift.sections import Compute, Lora
 from nightshift.stage import Metrics, Work
 
@@ -80,9 +81,11 @@ def schedule(examples: list[Example | None], pairs: pl.DataFrame, params: Lora) 
 
 
 def encode(tokenizer: Any, pairs: pl.DataFrame, longest: int) -> list[Example | None]:
-    """Every pair as a user's and an assistant's turn; None for one that is too long."""
+    """Every pair as a user's and an assistant's turn, inert as it is served; None for one that is too long."""
     found: list[Example | None] = []
-    for question, answer in pairs.select("question", "answer").iter_rows():
+    inert = Inert(tokenizer.backend_tokenizer, tokenizer.chat_template or "")
+    for pair in pairs.select("question", "answer").iter_rows():
+        question, answer = map(inert, pair)
         asked = [{"role": "user", "content": question}]
         prompt = list(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False))
         said = tokenizer(answer, add_special_tokens=False)["input_ids"]
