@@ -140,13 +140,18 @@ def chat(text: str, **more: Any) -> dict[str, Any]:
 
 @contextmanager
 def endpoint(
-    folder: Path, system: Path, slots: int = 1, around: Callable[[Any], Any] = lambda app: app, **changed: Any
+    folder: Path,
+    system: Path,
+    slots: int = 1,
+    around: Callable[[Any], Any] = lambda app: app,
+    script: Script | None = None,
+    **changed: Any,
 ) -> Iterator[Endpoint]:
     """The real gateway on two free ports in a thread of this process.
 
-    `around` is put around its public application; `changed` are limits and rails by name.
+    `around` is put around its public application; `script` is the engine; `changed` are limits and rails by name.
     """
-    script, home = Script(), folder / "home"
+    script, home = script or Script(), folder / "home"
     home.mkdir(parents=True)
     keys = Keys(home)
     settings = _changed(Settings.read(ROOT), {"abstain_below": None} | changed)

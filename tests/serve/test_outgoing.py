@@ -9,7 +9,8 @@ import pytest
 
 from nightshift import mask
 from nightshift.errors import ParamsError
-from nightshift.serve.outgoing import Harm, Outgoing, urls
+from nightshift.serve.links import urls
+from nightshift.serve.outgoing import Harm, Outgoing
 from tests.conftest import ROOT
 
 SECRET = "ns_local_abcdefghij_" + "A" * 43 + "_aaaaaa"
@@ -32,6 +33,11 @@ TEXTS = [
     "javascript:alert(1) data:text/html;base64,AAAA x",
     "[click maria.huber@example.org](http://evil.example) and [ never closed and then a lot of words follow it",
     'api_key : "abcDEF123456789" token token token = none',
+    "![x](\n//evil.example/p.png) ![a [b] c](//evil.example/p.png?q=1) <div style='background:url(//evil.example)'>",
+    "![x](//evil.example/?u=https://docs.example.org/pump) <img src='//evil.example/?u=https://docs.example.org/pump'>",
+    "![x][1] and [y\nz]\n\n[1]: //evil.example/p.png?q=1\n[y\nz]: &#104;ttps://evil.example/a as said there",
+    f"<img alt='{'a' * 1500}' src='//evil.example/p.png'> and <img src='//evil.example/?q=1&",
+    "[<img src='//evil.example/a'>](https://docs.example.org/pump) evil.com/a?q=1 //evil.example/b wss://evil.example/c",
     "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34",
 ]
 ALLOWED = frozenset({"https://docs.example.org/pump"})
@@ -87,6 +93,25 @@ def test_a_link_of_the_sources_stays() -> None:
         made.feed("See [it](https://docs.example.org/pump), not [this](https://docs.example.org/other).") + made.end()
     )
     assert said == "See [it](https://docs.example.org/pump), not this."
+
+
+def test_an_image_of_the_sources_becomes_a_link_unless_the_asker_brought_it() -> None:
+    text = "See ![it](https://docs.example.org/a.png), and ![this](https://docs.example.org/b.png)."
+    links = urls([text])
+    made = Outgoing(links=links, images={"https://docs.example.org/b.png"})
+    assert made.feed(text) + made.end() == text.replace("![it]", "[it]")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Call handlers[name](args, key=1.5) and rows[0](), then d[k]: it is d[k]: int = 3.",
+        "With a <b and c> d; x: list[int]: none; see [1] and [2]: the manual, 3/4 // 2, a//b and os.path/x.",
+        "// self.foo and http: nothing, e.g. numpy.linalg.norm(x) at 10:30, main.py/test and i.e.",
+    ],
+)
+def test_what_leads_nowhere_stays(text: str) -> None:
+    assert whole(text) == text
 
 
 @pytest.mark.parametrize("pieces", [["Mix it: how to ", "make a bo", "mb is"], ["how", " to make", " a  BOMB", " now"]])

@@ -31,7 +31,8 @@ from nightshift.serve.fitting import fits, length
 from nightshift.serve.follow import Follower
 from nightshift.serve.front import Front
 from nightshift.serve.inside import Inside
-from nightshift.serve.outgoing import Harm, Outgoing, urls
+from nightshift.serve.links import urls
+from nightshift.serve.outgoing import Harm, Outgoing
 from nightshift.serve.pieces import Patience, Piece, pieces
 from nightshift.serve.refused import Refused
 from nightshift.serve.request import EMBEDDINGS, MODEL, Chat, Completion, Embeddings, Feedback, Sampled
@@ -311,6 +312,7 @@ class Gateway:
             operation="chat" if hits else "text_completion", provider=MODEL, model=MODEL, max_tokens=body["max_tokens"]
         )
         head = {"traceparent": call.trace.traceparent(step)}
+        images = urls([call.question]) if call.question and links else links or ()  # those that the asker brought
         if "stop" in served.accepts and asked.stops:
             body |= {"stop": asked.stops}
 
@@ -325,7 +327,8 @@ class Gateway:
                         yield piece
 
         def outgoing() -> Outgoing:
-            return Outgoing(self.rails.personal_out == "mask", links, self.harm, at_once=not asked.stream)
+            personal = self.rails.personal_out == "mask"
+            return Outgoing(personal, links, self.harm, at_once=not asked.stream, images=images)
 
         writing = Writing(said(), asked.stops, outgoing, self.clock, asked.n or 1)
         answer = Answer(call, served, writing, hits, read, step)

@@ -1,4 +1,4 @@
-"""Clean an answer while it is being written: personal data, links that no source holds, and harm.
+"""Clean an answer while it is being written: personal data, links that no source holds (links.py), and harm.
 
 The engine's text arrives in pieces, and what must go may be split between two of them. So a piece is held back as long
 as it could be the beginning of something: plain prose passes word by word, a number or an open bracket waits for its
@@ -19,25 +19,15 @@ from pathlib import Path
 
 from nightshift import mask
 from nightshift.errors import ParamsError
+from nightshift.serve.links import LINK, OPEN, foreign
 
 HOLD = 64  # characters
 CONTEXT = 256  # characters before the ones to clean that a pattern may look back at
-LINK = "<LINK>"
-_URL = r"(?:https?|ftp|file|data|javascript)\s?:[^\s<>\"')\]]+|www\.[^\s<>\"')\]]+"
-_LINKS = re.compile(
-    r"!?\[(?P<text>[^\]\n]{0,300})\]\((?P<target>[^)\n]{0,600})\)"  # Markdown's link or image
-    r"|<(?P<tag>/?(?:a|img|iframe|script|link|object|embed|form|svg|video|audio|source|meta|style|base)\b[^>]{0,600})>"
-    rf"|(?P<bare>{_URL})",
-    re.IGNORECASE,
-)
-_URLS = re.compile(_URL, re.IGNORECASE)
 # what the end of a text may be the beginning of
 _OPEN = re.compile(
-    r"(?:!?\[[^\]\n]{0,300}(?:\](?:\([^)\n]{0,600})?)?"
-    r"|<[/a-z][^>]{0,600}"
+    rf"(?:{OPEN}"
     r"|-----BEGIN(?:(?!-----END[A-Z ]*PRIVATE KEY-----)[\s\S])*"
     r"|(?:password|passwd|secret|token|api_?key|access_?key)[\"']?\s*(?:[=:]\s*)?"
-    r"|(?:https?|ftp|file|data|javascript)\s?"
     r")\Z",
     re.IGNORECASE,
 )
@@ -108,6 +98,7 @@ class Outgoing:
     Args:
         personal: whether personal data and secrets are replaced by their kind.
         links: those that may stay; None for all.
+        images: of these, those that may stay images; the others become links.
         harm: phrases at which it ends.
         at_once: nobody reads it before its end: it is cleaned then, once.
         found: how often each kind was replaced.
@@ -118,6 +109,7 @@ class Outgoing:
     links: Collection[str] | None = ()
     harm: Harm = NO_HARM
     at_once: bool = False
+    images: Collection[str] = ()
     found: Counter[str] = field(default_factory=Counter)
     harmful: str | None = None
     _text: str = ""
@@ -166,16 +158,8 @@ class Outgoing:
         return sorted(spans)
 
     def _linked(self, text: str) -> Iterable[tuple[int, int, str, str]]:
-        for hit in _LINKS.finditer(text):
-            target = hit["bare"] or hit["target"] or hit["tag"] or ""
-            named = [_trimmed(one) for one in _URLS.findall(target)]
-            if named and all(one in (self.links or ()) for one in named):
-                continue
-            instead = LINK if hit["bare"] else hit["text"] or ""
-            if hit["text"] is not None and ((self.personal and mask.find(instead)) or _URLS.search(instead)):
-                instead = LINK
-            last = hit.end() if not hit["bare"] else hit.start() + len(_trimmed(hit["bare"]))
-            yield hit.start(), last, instead, "LINK"
+        for first, last, instead in foreign(text, self.links or (), self.images):
+            yield first, last, LINK if self.personal and mask.find(instead) else instead, "LINK"
 
     def _safe(self) -> int:
         """Up to where nothing that is still to come can change what is replaced."""
@@ -208,13 +192,3 @@ class Outgoing:
         """Where the construct begins that is open at `end`, if one is."""
         hit = _OPEN.search(self._text, max(0, self._done - CONTEXT), end)
         return max(self._done, hit.start()) if hit else end
-
-
-def urls(texts: Iterable[str]) -> frozenset[str]:
-    """The links that stand in these texts."""
-    return frozenset(_trimmed(one) for text in texts for one in _URLS.findall(text))
-
-
-def _trimmed(url: str) -> str:
-    """A link without the punctuation of the sentence that it ends."""
-    return url.rstrip(".,;:!?")
