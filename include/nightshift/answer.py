@@ -105,6 +105,12 @@ class System:
         return path if path.is_dir() else None
 
     @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the base model: name, licence, architecture, …; {} where nothing is."""
+        path = self.base / "facts.json"
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+    @cached_property
     def index(self) -> Index:
         """The index, opened once."""
         return Index.open(self.folder / "index")

@@ -27,7 +27,7 @@ from nightshift.serve.turns import Turns
 from nightshift.serving import KeyLimits, Rollouts
 from tests import models
 from tests.conftest import ROOT
-from tests.serve.scripted import ROWS, Endpoint, chat, endpoint
+from tests.serve.scripted import PLAIN, ROWS, Endpoint, chat, endpoint
 
 SHAPE = {"message", "type", "param", "code"}
 
@@ -83,11 +83,15 @@ def test_every_route_asks_for_its_scope_and_for_no_other(running: Endpoint, wher
         url = base + re.sub(r"\{\w+\}", "nightshift", entry.path)
         for scope, key in keys.items():
             said = httpx.request(
-                entry.method, url, json={} if entry.body else None, headers={"Authorization": f"Bearer {key}"}
+                entry.method,
+                url,
+                json={} if entry.body else None,
+                headers={"Authorization": f"Bearer {key}"},
+                verify=PLAIN,
             )
             refused = said.status_code == 403
             assert refused == (bool(entry.scopes) and scope not in entry.scopes), (entry.path, scope, said.text)
-        bare = httpx.request(entry.method, url, json={} if entry.body else None)
+        bare = httpx.request(entry.method, url, json={} if entry.body else None, verify=PLAIN)
         assert bare.status_code == (401 if entry.scopes else 200), entry.path
 
 

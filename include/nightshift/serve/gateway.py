@@ -67,6 +67,7 @@ class Gateway:
         front: what all routes share.
         follower: knows what is served.
         home: NIGHTSHIFT_HOME, for feedback.
+        private: whether what a release is built on is nobody's business (`deployment.private_architecture`).
     """
 
     front: Front
@@ -74,6 +75,7 @@ class Gateway:
     home: Path
     rails: Rails
     harm: Harm
+    private: bool = True
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -237,12 +239,15 @@ class Gateway:
             seen.request(True, said.first_s)
 
     def _model(self, name: str) -> dict[str, Any]:
-        """What may be known of a model: its name, and how much it reads."""
+        """What may be known of a model: its name, how much it reads, and unless it is private on what it is built."""
         said = {"id": name, "object": "model", "created": 0, "owned_by": MODEL}
         served = self.follower.served
         if served is not None and name == MODEL:
             context = served.system.settings["context"]
             said["context_window"] = window.effective(self.home, served.release.digest, context)
+            if not self.private:
+                facts = served.system.facts
+                said |= {"digest": served.release.digest, "base": facts.get("name"), "licence": facts.get("licence")}
         elif name == EMBEDDINGS:
             said["context_window"] = BUCKETS[-1]
         return said

@@ -61,14 +61,16 @@ class Settings:
     zone: ZoneInfo
     threads: int
     kind: Kind
+    private: bool = True  # what a release is built on
 
     @classmethod
     def read(cls, root: Path) -> Settings:
         """Read them. Raises ParamsError."""
         read = params.Document(root / params.FILE).load
-        traffic, zone = read(Deployment).traffic, ZoneInfo(read(Night).timezone)
-        threads, kind = read(Compute).threads, read(Engines).kind
-        return cls(read(Listen), read(Limits), read(Rails), read(Rollouts), read(Warm), traffic, zone, threads, kind)
+        asked, zone = read(Deployment), ZoneInfo(read(Night).timezone)
+        threads, kind, private = read(Compute).threads, read(Engines).kind, asked.private_architecture
+        rules = (read(Listen), read(Limits), read(Rails), read(Rollouts), read(Warm))
+        return cls(*rules, asked.traffic, zone, threads, kind, private)
 
 
 class _Server(uvicorn.Server):
@@ -158,7 +160,7 @@ class Service:
         front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds)
         front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"))
         follower.loaded.restarted = front.meters.restarts.inc
-        gateway = Gateway(front, follower, home, settings.rails, Harm.read(root / HARM))
+        gateway = Gateway(front, follower, home, settings.rails, Harm.read(root / HARM), settings.private)
         probing = Probing(follower, front.meters, gateway.inside, golden.read, golden.grade, front.clock)
         pool = Pool(
             follower,
