@@ -26,6 +26,7 @@ TEXTS = [
     f"The key is {SECRET}, and password = 'Tr0ub4dor&3xyz' too.",
     "-----BEGIN RSA PRIVATE KEY-----\nMIIE and more\nof it\n-----END RSA PRIVATE KEY----- ends",
     "-----BEGIN PRIVATE KEY-----\nnever closed and then some words",
+    "-----BEGIN PRIVATE KEY-----\nMIIE [and](http://evil.example/a) more\n-----END PRIVATE KEY----- ends",
     'See [the manual](https://evil.example/?q=secret) and ![x](http://evil.example/pixel.png "a b") now.',
     "See https://docs.example.org/pump. Or www.evil.example/a, or <img src='http://evil.example/x' alt=a b> here.",
     "A list [1] of things [2 and more] with (brackets) and a < b, c > d, array[0].",
@@ -73,6 +74,14 @@ def test_texts_joined_and_cut_anywhere_are_the_same() -> None:
 def test_nothing_personal_is_left(text: str) -> None:
     assert not mask.find(whole(text))
     assert "evil" not in whole(text)
+
+
+def test_nothing_personal_is_left_however_texts_run_into_each_other() -> None:
+    drawn = random.Random(1)
+    for _ in range(500):
+        text = "".join(drawn.choice([" ", "", "\n"]) + one for one in drawn.sample(TEXTS, 3))
+        start = drawn.randrange(len(text))
+        assert not mask.find(whole(text[start : start + 400])), text[start : start + 400]
 
 
 def test_prose_is_not_held_back() -> None:

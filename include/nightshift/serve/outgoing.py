@@ -146,15 +146,18 @@ class Outgoing:
         return "".join([*pieces, text[place:]])
 
     def _spans(self, text: str) -> list[tuple[int, int, str, str]]:
-        """What is replaced: from, to, by what, and what it is called; in order, without overlaps, links first."""
+        """What is replaced: from, to, by what, and what it is called; in order, without overlaps.
+
+        A link goes with what is personal in it; where what is personal goes beyond it, that goes with the link.
+        """
         spans = list(self._linked(text)) if self.links is not None else []
-        if self.personal:
-            taken = [(first, last) for first, last, _, _ in spans]
-            spans += [
-                (one.start, one.end, f"<{one.kind}>", one.kind)
-                for one in mask.find(text)
-                if not any(first < one.end and one.start < last for first, last in taken)
-            ]
+        for one in mask.find(text) if self.personal else ():
+            touched = [span for span in spans if one.start < span[1] and span[0] < one.end]
+            if any(first <= one.start and one.end <= last for first, last, _, _ in touched):
+                continue
+            ends = [one.start, one.end, *(end for span in touched for end in span[:2])]
+            spans = [span for span in spans if span not in touched]
+            spans.append((min(ends), max(ends), f"<{one.kind}>", one.kind))
         return sorted(spans)
 
     def _linked(self, text: str) -> Iterable[tuple[int, int, str, str]]:
