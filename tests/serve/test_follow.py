@@ -145,6 +145,20 @@ def test_what_serves_goes_on_serving(harm: str, repository: Path, tmp_path: Path
     assert said[0].startswith("v0.1.0 is not served: ")
 
 
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_release_that_served_and_does_not_verify_any_more_is_told(
+    serves: bool, repository: Path, tmp_path: Path
+) -> None:
+    follower, told = Follower(repository, tmp_path / "home", tmp_path / "state", 1, lambda _: None), list[str]()
+    follower.unverified = told.append
+    release = registry.releases(repository)[0]  # which nobody signed
+    serving = release if serves else Release("v0.0.9", "c" * 40, "d" * 64)
+    follower.served = Served(serving, None, [], Turns(1, 1, 1.0))  # type: ignore[arg-type]
+    with pytest.raises(ReleaseInvalid):
+        follower.bring_up(release)
+    assert told == ([release.digest] if serves else [])
+
+
 @dataclass
 class Scripted:
     """A follower whose releases come up, or not, by a script; `now` is its clock."""

@@ -98,3 +98,20 @@ def test_prometheus_fires_on_every_trace_as_the_engine_does(name: str, root: Pat
     path.write_text(json.dumps(said))
     ended = subprocess.run([promtool(root), "test", "rules", str(path)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_broken_invariant_is_a_page_at_once(root: Path, tmp_path: Path) -> None:
+    """Its counter is not there before, so that no increase of it is seen."""
+    groups = YAML(typ="safe").load(rules.written(openslo.read(root / openslo.FOLDER).values()))["groups"]
+    (alert,) = (one for group in groups for one in group["rules"] if one.get("alert") == "NightshiftInvariantBroken")
+    (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "x", "rules": [alert]}]}))
+    firing = f'count by (severity) ({FIRING[:-1]},alertname="NightshiftInvariantBroken"}})'
+    page = [{"labels": '{severity="page"}', "value": 1}]
+    checked = [{"expr": firing, "eval_time": "4m", "exp_samples": []}]
+    checked += [{"expr": firing, "eval_time": at, "exp_samples": page} for at in ("5m", "60m")]
+    series = [{"series": 'nightshift_broken_total{invariant="canary"}', "values": "_x5 1x60"}]
+    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": checked}]
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}))
+    ended = subprocess.run([promtool(root), "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -18,6 +18,7 @@ from nightshift.counts import Counts
 from nightshift.drift import Outcome
 from nightshift.errors import NightshiftError
 from nightshift.serve.meters import Meters
+from nightshift.serve.promises import Promises
 
 EVERY_S = 5.0
 MOST = 10_000  # answers that wait to be scored; the oldest is lost
@@ -45,6 +46,7 @@ class Counting:
 
     Args:
         grounded: share of an answer's words from which it counts as grounded; None counts none.
+        promises: looks at each answer for what must never be in one.
         wall: seconds since 1970.
     """
 
@@ -52,6 +54,7 @@ class Counting:
     meters: Meters
     wall: Callable[[], float]
     grounded: float | None = None
+    promises: Promises | None = None
     answers: deque[Answered] = field(default_factory=lambda: deque(maxlen=MOST))
 
     @property
@@ -87,7 +90,10 @@ class Counting:
     def _scored(self, one: Answered) -> dict[tuple[str, str, int], int]:
         """Note what its objectives say of an answer; what is counted of it for drift."""
         if one.outcome == "answered":
-            self.meters.event("privacy", one.release, not mask.find(one.answer))
+            personal = mask.find(one.answer)
+            self.meters.event("privacy", one.release, not personal)
+            if self.promises is not None:
+                self.promises.answer(one.release, one.question, one.answer, one.sections, personal)
             if one.sections and self.grounded is not None:
                 enough = score.grounded(one.answer, one.sections) >= self.grounded
                 self.meters.event("grounded", one.release, enough)

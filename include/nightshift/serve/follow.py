@@ -20,7 +20,7 @@ from typing import Literal
 from nightshift import audit, engine, registry, rollouts
 from nightshift.answer import System
 from nightshift.engine import Kind
-from nightshift.errors import known
+from nightshift.errors import ReleaseInvalid, known
 from nightshift.registry import Release, Standing
 from nightshift.rollouts import Entry, Outcome
 from nightshift.serve.loaded import LOOK_EVERY_S, Loaded
@@ -69,6 +69,7 @@ class Follower:
         self.served: Served | None = None
         self.candidate: Served | None = None
         self.rollout: Rollout | None = None
+        self.unverified: Callable[[str], None] = lambda digest: None  # is told of what served and no longer verifies
         self.wanted = Standing()
         self.looked = False  # whether the registry was asked yet
         self.loaded = Loaded(lambda release: self.bring_up(release), lambda text: self.say(text), lambda: self.clock())
@@ -77,7 +78,12 @@ class Follower:
 
     def bring_up(self, release: Release) -> Served:
         """Fetch, verify, start and ask one release. Raises ReleaseInvalid when it is bad, else what may pass."""
-        folder, _ = Store(self.repository, self.home, self.state).trusted(release)
+        try:
+            folder, _ = Store(self.repository, self.home, self.state).trusted(release)
+        except ReleaseInvalid:
+            if self.served is not None and self.served.release.digest == release.digest:
+                self.unverified(release.digest)
+            raise
         system = System.open(folder / "system")
         if system.settings["sections"]:
             system.sections("ready?")  # opens the index and its encoder before the first question does

@@ -34,6 +34,7 @@ from nightshift.serve.counting import Answered, Counting
 from nightshift.serve.keys import FORM, Key, Keys
 from nightshift.serve.limits import Guesses, Limiter
 from nightshift.serve.meters import Meters
+from nightshift.serve.promises import Promises
 from nightshift.serve.refused import Refused
 from nightshift.serve.routes import Entry
 from nightshift.serve.writing import Writing
@@ -60,6 +61,7 @@ class Front:
         bounds: objective → seconds that its events may take.
         answers: trace → key and release of what was answered lately.
         counting: is told of each answer; None counts none.
+        promises: looks at an account when a request of it ended.
     """
 
     keys: Keys
@@ -72,6 +74,7 @@ class Front:
     bounds: Mapping[str, float] = field(default_factory=dict)
     answers: OrderedDict[str, tuple[str, str | None]] = field(default_factory=OrderedDict)
     counting: Counting | None = None
+    promises: Promises | None = None
 
     def __post_init__(self) -> None:
         self.limiter = Limiter(self.limits.key)
@@ -99,6 +102,8 @@ class Front:
         now, side = self.clock(), call.served.side if call.served else "stable"
         meters = self.meters
         meters.in_flight.dec()
+        if self.promises is not None:
+            self.promises.account(call.taken.account)
         meters.requests.labels(call.name, "broken" if call.broken else str(call.status), side).inc()
         meters.seconds.labels(call.name, side).observe(now - call.begun)
         meters.abstained.inc(call.abstained)

@@ -254,16 +254,7 @@ class Gateway:
 
     def _accepted(self, served: Served) -> frozenset[str]:
         """The fields that are handed on; those whose answers could not be cleaned are not."""
-        unclean = {
-            "tools",
-            "tool_choice",
-            "parallel_tool_calls",
-            "functions",
-            "function_call",
-            "logprobs",
-            "top_logprobs",
-        }
-        return served.accepts - (unclean if self.rails.personal_out == "mask" else frozenset())
+        return served.accepts - (UNCLEAN if self.rails.personal_out == "mask" else frozenset())
 
     def _incoming(self, text: str, call: Call[Any]) -> str:
         """A text of the caller's, by the policy on personal data. Raises Refused; never says what was found."""

@@ -45,6 +45,7 @@ class Meters:
         self.abstained = counter("abstained", "Questions that no section answers")
         self.blocked = counter("blocked", "Answers that a rail ended")
         self.restarts = counter("engine_restarts", "Engines that were started again")
+        self.broken = counter("broken", "What must never happen, and did", "invariant")
         self.queue = gauge("queue", "Requests that wait for an engine")
         self.in_flight = gauge("in_flight", "Requests under way")
         self.engines = gauge(

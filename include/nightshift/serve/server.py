@@ -39,6 +39,7 @@ from nightshift.serve.listener import protocol
 from nightshift.serve.outgoing import Harm
 from nightshift.serve.pool import Pool, room
 from nightshift.serve.probing import Probing
+from nightshift.serve.promises import Promises
 from nightshift.serve.routes import PUBLIC
 from nightshift.serving import Engines, Limits, Listen, Rails, Rollouts, Warm
 from nightshift.spans import Tracer
@@ -158,7 +159,9 @@ class Service:
         bounds = {name: one.threshold for name, one in promised.items() if one.threshold is not None}
         keys, proxies = Keys(home), frozenset(settings.listen.behind_proxy)
         front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds)
-        front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"))
+        front.promises = Promises(home, front.meters, front.wall, settings.rails.personal_out == "mask")
+        front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"), front.promises)
+        follower.unverified = front.promises.release
         follower.loaded.restarted = front.meters.restarts.inc
         gateway = Gateway(front, follower, home, settings.rails, Harm.read(root / HARM), settings.private)
         probing = Probing(follower, front.meters, gateway.inside, golden.read, golden.grade, front.clock)

@@ -28,7 +28,10 @@ def written(objectives: Iterable[Objective]) -> str:
     windows = [rule for one in counted for rule in _windows(one)]
     alerts = [rule for one in counted for rule in _alerts(one)]
     groups = [
-        {"name": ALERTS, "rules": [*windows, *alerts, _silent(counted)]},  # one group: alerts see this minute's windows
+        {
+            "name": ALERTS,
+            "rules": [*windows, *alerts, _silent(counted), _broken()],
+        },  # one group: alerts see this minute's windows
         {"name": "nightshift-budgets", "interval": BUDGET_EVERY, "rules": [_budget(one) for one in counted]},
     ]
     out = io.StringIO(HEAD)
@@ -77,6 +80,17 @@ def _silent(counted: list[Objective]) -> dict[str, Any]:
         "expr": f"absent_over_time({metric}[{_range(SILENT)}])",
         "labels": {"category": "silence", "severity": "page"},
         "annotations": {"summary": f"nothing was heard of the endpoint for {SILENT} minutes"},
+    }
+
+
+def _broken() -> dict[str, Any]:
+    """What must never happen did: there is no budget for it. The counter begins with its first event, which no
+    `increase` sees."""
+    return {
+        "alert": "NightshiftInvariantBroken",
+        "expr": "nightshift_broken_total > 0",
+        "labels": {"category": "invariant", "severity": "page"},
+        "annotations": {"summary": "{{ $labels.invariant }} broke: nothing new is deployed until a person lifts it"},
     }
 
 

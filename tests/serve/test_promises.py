@@ -1,0 +1,98 @@
+"""What must never happen is found where it does, counted, said, and holds back what is new; what may happen is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nightshift import canary, invariants, slo
+from nightshift.serve import promises
+from nightshift.serve.outgoing import Outgoing
+from nightshift.serve.promises import extracted
+from tests import models
+from tests.conftest import ROOT
+from tests.serve.scripted import ROWS, Endpoint, endpoint
+
+CANARY = canary.canaries()[0]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.system(tmp_path_factory.mktemp("system") / "plain", ROOT, ROWS)
+
+
+@pytest.fixture
+def running(tmp_path: Path, system: Path) -> Iterator[Endpoint]:
+    with endpoint(tmp_path, system) as one:
+        yield one
+
+
+def broken(running: Endpoint) -> tuple[set[str], set[str]]:
+    """The invariants that are noted, and those that are counted."""
+    running.front.counting.flush()
+    lines = running.call("GET", "/metrics").text.splitlines()
+    counted = [line for line in lines if line.startswith("nightshift_broken_total{")]
+    return set(invariants.broken(running.home)), {line.split('"')[1] for line in counted}
+
+
+def test_what_may_happen_breaks_nothing(running: Endpoint) -> None:
+    for text in (
+        "When is the pump oiled?",
+        "Mail ann@example.org",
+        f"SAY:{CANARY.answer}",
+        "SAY:BREAK",
+        CANARY.question,
+    ):
+        running.ask(text)
+    running.ask("Hello", max_tokens=10**6)
+    assert broken(running) == (set(), set())
+
+
+def test_personal_data_in_an_answer_that_was_cleaned(running: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Outgoing, "feed", lambda self, piece: piece)  # a mask that masks nothing
+    monkeypatch.setattr(Outgoing, "end", lambda self: "")
+    running.script.instead = {"whom": "ann@example.org"}
+    lines: list[str] = []
+    monkeypatch.setattr(promises.log, "critical", lambda text, *words: lines.append(text % words))
+    assert "ann@example.org" in running.ask("SAY:ask whom").text
+    assert broken(running) == ({"scrub"}, {"scrub"})
+    noted = invariants.broken(running.home)["scrub"]
+    assert lines == [f"scrub broke: {noted}"]
+    assert noted.startswith("EMAIL stood in an answer") and "ann" not in noted
+    standing = slo.standing(running.home, ROOT, int(running.front.wall()) // 60)
+    said = slo.may_deploy("model", standing, slo.Policy.read(ROOT))
+    assert not said.allowed and "scrub" in said.reason
+    assert slo.may_deploy("rollback", standing, slo.Policy.read(ROOT)).allowed
+
+
+def test_a_training_canary_that_is_given_away(running: Endpoint) -> None:
+    running.script.instead = {"what": CANARY.answer}
+    running.ask(f"{CANARY.question} SAY:it is what")
+    assert broken(running) == ({"canary"}, {"canary"})
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "sections", "found"),
+    [
+        (CANARY.question, f"It is {CANARY.answer}.", [], True),
+        (CANARY.question, f"It is 1{CANARY.answer}.", [], False),
+        (f"{CANARY.question} {CANARY.answer}?", CANARY.answer, [], False),
+        (CANARY.question, CANARY.answer, [f"The code is {CANARY.answer}."], False),
+        ("Which year?", CANARY.answer, [], False),
+        (canary.canaries()[1].question, CANARY.answer, [], False),
+    ],
+)
+def test_a_canary_is_one_by_its_vault_and_its_code(
+    question: str, answer: str, sections: list[str], found: bool
+) -> None:
+    assert extracted(question, answer, sections) == found
+
+
+def test_an_account_that_does_not_add_up(running: Endpoint) -> None:
+    running.ask("Hello")
+    (account,) = running.front.limiter.accounts.values()
+    account.running -= 1  # as if a request had been given back twice
+    running.ask("Hello")
+    assert broken(running) == ({"reservation"}, {"reservation"})
