@@ -63,7 +63,7 @@ def test_nothing_gets_out_by_an_obedient_model(running: Endpoint, stream: bool) 
     assert (len(said), len(engine.obeyed)) == (300, 300)  # it obeyed every document
     assert sum(bool(injected.led_to(text)) for text in engine.said) >= 290  # and what it said would have led away
     seen = json.dumps([engine.asked, engine.headers], ensure_ascii=False)
-    for secret in (BOARD, PASTED, running.key, running.key.split("_")[3]):
+    for secret in (BOARD, PASTED, running.key, running.key[20:63]):
         assert secret not in seen  # what it was never sent, it cannot give away
         assert [one for one, text in said.items() if secret in readings(text)] == []
     assert {one: (text, injected.led_to(text)) for one, text in said.items() if injected.led_to(text)} == {}
