@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import random
 import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +71,84 @@ def test_nothing_is_added_to_an_audit_that_was_cut_off(home: Path) -> None:
     with pytest.raises(AccessDenied, match=r"audit\.jsonl:3: the audit was changed"):
         audit.write(home, 2e9, actor="ann", action="approve", target="x")
     assert path.read_bytes() == before
+
+
+def edited(lines: list[bytes], drawn: random.Random) -> list[bytes]:
+    """One edit: a letter, a line gone, doubled, moved or put in, the end gone, or two lines exchanged."""
+    made, at = list(lines), drawn.randrange(len(lines))
+    kind = drawn.randrange(7)
+    if kind == 0:
+        letters = bytearray(made[at])
+        letters[drawn.randrange(len(letters))] ^= 1 << drawn.randrange(7)
+        made[at] = bytes(letters)
+    elif kind == 1:
+        del made[at]
+    elif kind == 2:
+        made.insert(at, made[at])
+    elif kind == 3:
+        made.insert(drawn.randrange(len(made)), made.pop(at))
+    elif kind == 4:
+        del made[at:]
+    elif kind == 5:
+        made.insert(at, json.dumps({"seq": at + 1, "prev": audit.FIRST, "hash": "a" * 64}).encode())
+    else:
+        other = drawn.randrange(len(made))
+        made[at], made[other] = made[other], made[at]
+    return made
+
+
+def test_a_thousand_edits_are_all_seen(tmp_path: Path) -> None:
+    for number in range(12):
+        audit.write(tmp_path, 1e9 + number, actor="ann", action="approve", target=f"{number}" * 8, reason="ü, 泵")
+    path, drawn, changed = tmp_path / audit.FILE, random.Random(3), 0
+    whole = path.read_bytes().splitlines()
+    while changed < 1000:
+        made = edited(whole, drawn)
+        if made == whole:
+            continue
+        path.write_bytes(b"".join(line + b"\n" for line in made))
+        with pytest.raises(AccessDenied, match="the audit was changed"):
+            audit.verify(tmp_path)
+        changed += 1
+    path.write_bytes(b"".join(line + b"\n" for line in whole))
+    assert audit.verify(tmp_path) == 12
+
+
+@pytest.mark.parametrize("said", [b"", b"{}", b'{"seq": 2, "hash": "a"}', b'{"seq": "x", "hash": 1}', b"[1]"])
+def test_a_head_that_was_changed_is_seen(said: bytes, home: Path) -> None:
+    (home / audit.HEAD).write_bytes(said)
+    with pytest.raises(AccessDenied, match="the audit was changed"):
+        audit.verify(home)
+
+
+def test_what_was_kept_before_there_was_a_head_is_gone_on_with(home: Path) -> None:
+    (home / audit.HEAD).unlink()
+    assert audit.verify(home) == 3
+    audit.write(home, 2e9, actor="ann", action="approve", target="x")
+    assert audit.verify(home) == 4
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from nightshift import audit
+for number in range(10**6):
+    audit.write(Path(sys.argv[1]), 1e9 + number, actor="ann", action="approve", target="x" * 200)
+    print(number + 1, flush=True)
+"""
+
+
+def test_a_kill_while_it_is_written_loses_nothing_that_was_said_to_be_kept(tmp_path: Path) -> None:
+    drawn, kept = random.Random(5), 0
+    for _ in range(6):
+        with subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            for _ in range(drawn.randrange(1, 60)):
+                child.stdout.readline()
+                kept += 1
+            child.send_signal(signal.SIGKILL)
+            kept += len(child.stdout.read().splitlines())
+        assert child.returncode == -signal.SIGKILL
+        found = audit.verify(tmp_path)
+        assert kept <= found <= kept + 1  # one was kept, and not said so yet
+        kept = found

@@ -1,7 +1,8 @@
 """Who did what that a machine may not do by itself: one JSON line each, each holding the hash of the one before.
 
 Kept in NIGHTSHIFT_HOME/audit.jsonl, on the disk before the deed is done. A line that was changed or taken out breaks
-the chain; `verify` says where.
+the chain; `verify` says where. The last event's number and hash stand beside it, since a chain that lost its end is
+whole; a copy of that file elsewhere tells also when somebody wrote the whole chain anew.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from nightshift import commit
 from nightshift.errors import AccessDenied
 
 FILE = "audit.jsonl"
+HEAD = "audit.head.json"  # number and hash of the last event; a kill between the two files leaves it one behind
 FIRST = "0" * 64
 
 
@@ -36,20 +38,26 @@ def write(home: Path, now: float, **event: Any) -> None:
         lines = log.read().splitlines()
         last = _parsed(path, len(lines), lines[-1])["hash"] if lines else FIRST
         said = {"seq": len(lines) + 1, "time": round(now, 3), **event, "prev": last}
-        commit.grow(log, json.dumps(said | {"hash": _hash(said)}, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        own = _hash(said)
+        commit.grow(log, json.dumps(said | {"hash": own}, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        commit.file(home / HEAD, commit.dumps({"seq": said["seq"], "hash": own}), 0o600)
 
 
 def verify(home: Path) -> int:
     """How many events there are. Raises AccessDenied at the first that is not what it was."""
     path = home / FILE
-    last = FIRST
+    last, (length, head) = FIRST, _head(home)  # which is read first: who writes meanwhile makes the log longer
     lines = path.read_bytes().splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):
         said = _parsed(path, number, line)
         own = said.pop("hash")
         if said.get("seq") != number or said.get("prev") != last or _hash(said) != own:
-            raise AccessDenied("the audit was changed", f"{path}:{number}", "compare it with a copy")
+            raise _changed(path, number)
+        if number == length and own != head:
+            raise _changed(path, number)
         last = own
+    if len(lines) < length:
+        raise _changed(path, len(lines) + 1)
     return len(lines)
 
 
@@ -66,7 +74,22 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
         said = json.loads(line)
         if isinstance(said, dict) and "hash" in said:
             return said
-    raise AccessDenied("the audit was changed", f"{path}:{number}", "compare it with a copy")
+    raise _changed(path, number)
+
+
+def _head(home: Path) -> tuple[int, str]:
+    """Number and hash of the last event, as noted; (0, "") where they never were. Raises AccessDenied."""
+    path = home / HEAD
+    if not path.is_file():
+        return 0, ""
+    with suppress(ValueError, TypeError, KeyError):
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return int(said["seq"]), str(said["hash"])
+    raise _changed(path, 1)
+
+
+def _changed(path: Path, number: int) -> AccessDenied:
+    return AccessDenied("the audit was changed", f"{path}:{number}", "compare it with a copy")
 
 
 def _hash(said: dict[str, Any]) -> str:
