@@ -82,13 +82,14 @@ def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> r
     Weights, prompt, index and settings are one release, so that all of them go back at once. Raises ReleaseInvalid
     where there is none to go back to, RepositoryError when another assignment came first.
     """
+    agreed = registry.upcoming(repository)  # read first: what is assigned meanwhile takes this number
     stands = registry.standing(repository, bad(home))
     current, target = stands.stable, stands.before
     if current is None or target is None:
         do = "`nightshift release list` shows what there is"
         raise ReleaseInvalid("no release was in production before this one", "prod", do)
     audit.write(home, now, actor=actor, action="rollback", target=current.digest, to=target.digest, reason=reason)
-    made = registry.assign(repository, target)
+    made = registry.assign(repository, target, number=agreed)
     said = reason or "a person went back"
     write(home, Entry(now, current.digest, current.version, target.digest, "by hand", "100 %", "back", said))
     return made

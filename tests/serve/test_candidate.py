@@ -19,6 +19,7 @@ from nightshift.serve.follow import Follower
 from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
 from nightshift.serving import Rollouts
+from nightshift.slo import Decision
 from tests.conftest import ROOT
 
 RULES = params.load(ROOT / "params.yaml", Rollouts)
@@ -228,6 +229,47 @@ def test_another_assignment_meanwhile_begins_the_rollout_again(world: World) -> 
     world.run(until=lambda: world.follower.served is not None and world.follower.served.release.version == "v0.3.0")
     assert [one.outcome for one in rollouts.read(world.follower.home)][:2] == ["begun", "interrupted"]
     assert "2" * 64 not in rollouts.bad(world.follower.home)
+
+
+def test_a_promotion_does_not_undo_what_a_person_did_meanwhile(world: World) -> None:
+    fired: list[str] = []
+
+    def permits() -> Decision:  # asked just before a step is passed
+        if world.follower.rollout and str(world.follower.rollout.step) == "100 %" and not fired:
+            fired.append(str(registry.assign(world.repository, world.releases[2]).number))
+        return Decision(True)
+
+    world.follower.permits = permits
+    world.run(*[world.well] * 20, until=lambda: bool(fired))
+    said = [one.outcome for one in rollouts.read(world.follower.home)]
+    assert fired == ["2"]
+    assert said[:5] == [
+        "begun",
+        "advanced",
+        "advanced",
+        "interrupted",
+        "begun",
+    ]  # and it is tried again, from its start
+
+
+def test_a_gateway_that_is_killed_midway_serves_the_stable_release_and_begins_the_rollout_again(world: World) -> None:
+    def first_step() -> None:
+        if world.follower.rollout and world.follower.rollout.place == 0:
+            world.well()
+
+    world.run(*[first_step] * 20, until=lambda: bool(world.follower.rollout and world.follower.rollout.place == 1))
+    assert world.prod == "v0.1.0"
+    killed, home = world.follower, world.follower.home
+    world.follower = Follower(
+        world.repository, home, world.repository.parent / "state", 1, world.said.append, rules=RULES
+    )
+    world.follower.clock, world.follower.wall = killed.clock, killed.wall
+    world.follower.bring_up = world.bring_up  # type: ignore[method-assign]
+    world.run(lambda: None)
+    assert world.follower.served and world.follower.served.release.version == "v0.1.0"
+    world.run(*[world.well] * 20, until=lambda: world.prod == "v0.2.0")
+    said = [one.outcome for one in rollouts.read(home)]
+    assert said == ["begun", "advanced", "begun", "advanced", "advanced", "promoted"]
 
 
 def test_only_the_keys_of_its_share_are_answered_by_it(world: World) -> None:

@@ -214,9 +214,11 @@ class Follower:
             self._look_anew(rollout)
             self.say(f"{rollout.release.version} is tried at {rollout.step} ({rollout.release.digest[:12]})")
         elif verdict == "promote":
-            digest = rollout.release.digest
+            digest, agreed = rollout.release.digest, await asyncio.to_thread(registry.upcoming, self.repository)
+            if (await asyncio.to_thread(self._asked)).stable != self.wanted.stable:
+                return  # somebody went back meanwhile, and this must not undo it
             audit.write(self.home, self.wall(), actor="gateway", action="promote", target=digest)
-            await asyncio.to_thread(registry.assign, self.repository, rollout.release)
+            await asyncio.to_thread(registry.assign, self.repository, rollout.release, registry.PROD, agreed)
             self._note("promoted")
             self.wanted = Standing(rollout.release, None, self.served.release if self.served else None)
             await self._follow_stable()
