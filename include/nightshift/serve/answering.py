@@ -6,6 +6,7 @@ would else take half an answer for a whole one.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator
@@ -50,12 +51,18 @@ class Answer:
         except BaseException:
             await self.came.aclose()
             raise
+        finally:
+            self._charge()
 
     async def whole(self) -> Response:
         """The answer in one piece."""
-        async with aclosing(self.came):
-            async for _ in self.came:
-                pass
+        try:
+            async with aclosing(self.came):
+                async for _ in self.came:
+                    pass
+        except asyncio.CancelledError:  # the client left; an answer that broke off costs nothing, as nobody has it
+            self._charge()
+            raise
         self._note()
         choices = [self._choice(index, one.text, one.finish) for index, one in sorted(self.writing.choices.items())]
         kind = "chat.completion" if self.chat else "text_completion"
@@ -82,6 +89,8 @@ class Answer:
             self._note()
             if self.call.asked.usage:
                 yield _event(about | {"choices": [], "usage": self._usage()})
+        finally:
+            self._charge()
         yield b"data: [DONE]\n\n"
 
     async def _all(self) -> AsyncGenerator[Piece]:
@@ -132,10 +141,14 @@ class Answer:
         said = {"release": release.digest, "version": release.version, "trace": self.call.trace.trace_id}
         return said | {"sections": sections, "abstained": self.call.abstained}
 
+    def _charge(self) -> None:
+        """What it has cost so far: who leaves before the end, or whose answer breaks off, has used what was written."""
+        self.call.used = self._usage()["total_tokens"] if self.writing.first is not None else 0
+
     def _note(self) -> None:
         """What was used and how long it took, for the account, the counters and the trace."""
+        self._charge()
         usage = self._usage()
-        self.call.used = usage["total_tokens"]
         self.call.wrote(self.writing, usage)
         if self.step is not None:
             self.step.set(input_tokens=usage["prompt_tokens"], output_tokens=usage["completion_tokens"])
