@@ -15,7 +15,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from nightshift import audit, registry, rollouts
-from nightshift.errors import AccessDenied, ReleaseInvalid, RepositoryError
+from nightshift.errors import AccessDenied, DiskFull, ReleaseInvalid, RepositoryError, StorageError
 from nightshift.serve.body import Body
 from nightshift.serve.call import Call
 from nightshift.serve.follow import Follower
@@ -207,6 +207,8 @@ class Admin:
             made = JSONResponse(await asyncio.to_thread(act))
         except RepositoryError:
             raise Refused("conflict", "Somebody else assigned a release meanwhile; look, and ask again.") from None
+        except (DiskFull, StorageError, OSError):
+            raise Refused("dependency_unavailable", "It could not be kept, and was not done; try again.") from None
         except (AccessDenied, ReleaseInvalid) as error:
             raise Refused("invalid_value", f"{error.what[0].upper()}{error.what[1:]}.") from None
         if name:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -24,6 +25,8 @@ from nightshift.serve.request import MODEL, Chat
 from nightshift.serve.served import Served
 from nightshift.serve.writing import Writing
 from nightshift.spans import Step
+
+log = logging.getLogger("nightshift.serve")
 
 
 @dataclass
@@ -85,6 +88,11 @@ class Answer:
         except Refused as refused:
             self.call.broke(refused)
             yield _event(refused.body)
+        except Exception:  # a bug too ends in this shape: its status was sent, and silence would look like an end
+            log.exception("an answer broke off")
+            bug = Refused("internal_error", "Something went wrong here.")
+            self.call.broke(bug)
+            yield _event(bug.body)
         else:
             self._note()
             if self.call.asked.usage:

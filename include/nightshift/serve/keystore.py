@@ -20,6 +20,7 @@ from nightshift.errors import AccessDenied, StorageError, full, no_room
 
 VERSION = 2  # of the tables
 PEPPER_BYTES = 32
+WAIT_S = 10.0  # for another process's transaction
 Seen = tuple[int, int, int]
 _TABLES = """
 create table if not exists keys (
@@ -55,11 +56,17 @@ class KeyStore:
         self._listed: tuple[Seen | None, int] | None = None
 
     @contextmanager
-    def open(self) -> Iterator[sqlite3.Connection]:
-        """A transaction. Raises AccessDenied without the pepper, StorageError for a store that cannot be used."""
+    def open(self, wait_s: float = WAIT_S, make: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction; it waits this long for another's, and may make a store that is not there.
+
+        Raises AccessDenied without the pepper, StorageError for a store that cannot be used.
+        """
         self.pepper()
+        if not make and not self.file.is_file():
+            do = f"restore it from a backup, or remove {self.folder} and make new keys"
+            raise StorageError("the key store is not there", str(self.file), do)
         try:
-            db = self._connected()
+            db = self._connected(wait_s, make)
             with db:
                 yield db
         except (sqlite3.Error, ValueError) as error:  # rows of a damaged file may hold anything
@@ -109,18 +116,21 @@ class KeyStore:
             self._listed = (seen, max((int(one) for one in found if one.isdigit()), default=1))
         return self._listed[1]
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self, wait_s: float, make: bool) -> sqlite3.Connection:
         """This thread's connection; a new one when the file is another than it was."""
         seen = _seen(self.file)
         db: sqlite3.Connection | None = getattr(self._mine, "db", None)
         if db is not None and seen and seen[0] == self._mine.inode:
+            if wait_s != self._mine.wait_s:
+                db.execute(f"pragma busy_timeout = {int(1000 * wait_s)}")
+                self._mine.wait_s = wait_s
             return db
         if db is not None:
             db.close()
-        db = sqlite3.connect(self.file, timeout=10)
+        db = sqlite3.connect(self.file, timeout=wait_s)
         self.file.chmod(0o600)
-        _migrate(db)
-        self._mine.db, self._mine.inode = db, self.file.stat().st_ino
+        _migrate(db, make)
+        self._mine.db, self._mine.inode, self._mine.wait_s = db, self.file.stat().st_ino, wait_s
         return db
 
 
@@ -133,16 +143,18 @@ def _seen(path: Path) -> Seen | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _migrate(db: sqlite3.Connection) -> None:
-    """Bring the tables to what they are now; what a store of version 1 holds stays valid."""
+def _migrate(db: sqlite3.Connection, make: bool) -> None:
+    """Bring the tables to what they are now; what a store of version 1 holds stays valid.
+
+    A file without any, which may be one that is just being restored, is filled by who may make one alone.
+    """
     if db.execute("pragma user_version").fetchone()[0] >= VERSION:
         return
-    db.executescript(f"begin immediate; {_steps(db)} pragma user_version = {VERSION}; commit;")
-
-
-def _steps(db: sqlite3.Connection) -> str:
     columns = {row[1] for row in db.execute("pragma table_info(keys)")}
-    return _FROM_1 if "hash" in columns else _TABLES
+    if not columns and not make:
+        raise sqlite3.DatabaseError("it is empty")
+    steps = _FROM_1 if "hash" in columns else _TABLES
+    db.executescript(f"begin immediate; {steps} pragma user_version = {VERSION}; commit;")
 
 
 def listed(text: object) -> tuple[str, ...]:

@@ -1,0 +1,232 @@
+"""What the endpoint leans on goes away under load: who may come in and what may go out fails closed, what only counts
+fails open, and all of it comes back by itself.
+
+| what is away | what is asked | what comes |
+|---|---|---|
+| the key store, its pepper | anything that needs a key | 503 `dependency_unavailable`; never an answer |
+| the rails: masking, harm | an answer | an error, whole or in its stream; never the text |
+| the audit | to make, rotate, revoke a key, to deploy | refused, and not done |
+| counts, traces | an answer | the answer |
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nightshift import audit, mask
+from nightshift.errors import DiskFull
+from nightshift.serve.outgoing import Harm
+from tests import models
+from tests.conftest import ROOT
+from tests.serve.mocked import WIDE
+from tests.serve.scripted import ROWS, Endpoint, endpoint
+
+CLIENTS = 2
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.system(tmp_path_factory.mktemp("system") / "plain", ROOT, ROWS)
+
+
+@pytest.fixture
+def running(tmp_path: Path, system: Path) -> Iterator[Endpoint]:
+    with endpoint(tmp_path, system, slots=4, key=WIDE) as one:
+        yield one
+
+
+@contextmanager
+def load(running: Endpoint) -> Iterator[list[tuple[int, str]]]:
+    """Questions of two clients until the block ends: status and body of each."""
+    said: list[tuple[int, str]] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            one = running.ask("When is the pump oiled?")
+            said.append((one.status_code, one.text))
+
+    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    for one in threads:
+        one.start()
+    try:
+        _until(lambda: len(said) > 5)
+        yield said
+    finally:
+        over.set()
+        for one in threads:
+            one.join()
+
+
+@contextmanager
+def garbage(path: Path) -> Iterator[None]:
+    """The file holds something else."""
+    whole = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(b"garbage " * (len(whole) // 8 + 1))
+    yield
+    path.write_bytes(whole)
+
+
+@contextmanager
+def empty(path: Path) -> Iterator[None]:
+    """It was cut to nothing, as by a copy that began."""
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    yield
+    assert path.read_bytes() == b""  # and nobody filled it
+    path.write_bytes(whole)
+
+
+@contextmanager
+def away(path: Path) -> Iterator[None]:
+    """The file is not there."""
+    moved = path.rename(path.with_name("moved"))
+    yield
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    moved.rename(path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another process holds it and does not let go."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("begin exclusive")
+    yield
+    db.execute("rollback")
+    db.close()
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[None]:
+    """Something else is in its place, as after a mount that failed."""
+    with away(path):
+        path.mkdir()
+        yield
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "status"),
+    [
+        ("keys.sqlite", garbage, 503),
+        ("keys.sqlite", empty, 503),
+        ("keys.sqlite", away, 503),
+        ("keys.sqlite", locked, 503),
+        ("keys.sqlite", folder, 503),
+        ("pepper-1", garbage, 503),
+        ("pepper-1", away, 503),
+    ],
+)
+def test_without_its_keys_nobody_is_let_in(
+    running: Endpoint, name: str, fault: Callable[[Path], object], status: int
+) -> None:
+    with load(running) as said:
+        with fault(running.home / "keys" / name):
+            _until(lambda: said[-1][0] == status)  # what was let in before is answered
+            since = len(said) + CLIENTS
+            _until(lambda: len(said) > since + 10)
+            slowest = max(health(running) for _ in range(3))
+            assert {one for one, _ in said[since:]} == {status}
+            refused = json.loads(said[-1][1])["error"]
+            assert refused["code"] == ("dependency_unavailable" if status == 503 else "invalid_api_key")
+            assert "keys" not in refused["message"].replace("Keys", "") and "/" not in refused["message"]
+        until = len(said)
+        _until(lambda: said[-1][0] == 200 and len(said) > until)
+    assert slowest < 1.0  # nobody waits for the store who does not need it
+
+
+def health(running: Endpoint) -> float:
+    """Seconds until /healthz answers."""
+    at = time.monotonic()
+    assert running.call("GET", "/healthz", key="").status_code == 200
+    return time.monotonic() - at
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("rail", ["mask", "harm"])
+def test_a_rail_that_breaks_lets_nothing_out(
+    running: Endpoint, rail: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fired = []
+
+    def broken(*words: object) -> None:
+        if any("champagne" in str(one) for one in words):  # in the middle of the answer
+            fired.append(1)
+            raise RuntimeError("champagne")
+        return whole(*words)
+
+    owner, name = (mask, "find") if rail == "mask" else (Harm, "find")
+    whole = getattr(owner, name)
+    running.script.instead = {"drink": "champagne"}
+    monkeypatch.setattr(owner, name, broken)
+    said = running.ask("SAY:SLOW one two three drink six", stream=stream)
+    assert fired
+    assert "champagne" not in said.text
+    if said.status_code == 200:
+        last = [line for line in said.text.splitlines() if line][-2:]
+        assert last[-1] == "data: [DONE]" and json.loads(last[0][6:])["error"]["code"] == "internal_error"
+    else:
+        assert (said.status_code, said.json()["error"]["code"]) == (500, "internal_error")
+    monkeypatch.undo()
+    assert running.ask("Hello").status_code == 200
+
+
+@pytest.mark.parametrize("fault", ["cut off", "no room", "folder"])
+def test_what_cannot_stand_in_the_audit_is_not_done(
+    running: Endpoint, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = running.made("infer:chat")
+    path = running.home / audit.FILE
+    whole = path.read_bytes()
+    if fault == "cut off":
+        path.write_bytes(whole[:-10])
+    elif fault == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+
+        def no_room(*_: object, **__: object) -> None:
+            raise DiskFull("no room left", "here", "make room")
+
+        monkeypatch.setattr(audit, "write", no_room)
+    identifier = victim.split("_")[2]
+    for way, body in (("revoke", {"reason": "x"}), ("rotate", {"overlap_hours": 0})):
+        said = running.call("POST", f"/admin/v1/keys/{identifier}/{way}", body)
+        assert said.status_code in (400, 503) and said.json()["error"]["code"] in (
+            "invalid_value",
+            "dependency_unavailable",
+        )
+        assert "/" not in said.json()["error"]["message"]
+    assert running.call("POST", "/admin/v1/keys", {"owner": "x", "scopes": ["infer:chat"]}).status_code in (400, 503)
+    assert running.ask("Hello", victim).status_code == 200  # it was not revoked, and the old secret not ended
+    assert len(running.keys.listed()) == 2
+
+
+def test_what_only_counts_keeps_nobody_from_an_answer(running: Endpoint) -> None:
+    running.front.counting.flush()
+    counts = running.home / "watch" / "counts.sqlite"
+    with garbage(counts):
+        assert running.ask("Hello").status_code == 200
+        running.front.counting.flush()
+        assert running.ask("Hello").status_code == 200
+    with load(running) as said:
+        _until(lambda: len(said) > 10)
+    assert {one for one, _ in said} == {200}
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 40
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
