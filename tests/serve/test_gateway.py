@@ -282,6 +282,42 @@ def test_completions_go_on_with_a_text(running: Endpoint) -> None:
     assert "".join(one["choices"][0]["text"] for one in lines(streamed)) == "one two "
 
 
+def test_several_texts_are_gone_on_with_in_their_order(running: Endpoint) -> None:
+    asked = {"model": "nightshift", "prompt": ["SAY:one two", "SAY:three", "SAY:four five six"], "n": 2}
+    body = running.post("/completions", asked | {"stop": ["two", "six"]}).json()
+    assert [one["index"] for one in body["choices"]] == [0, 1, 2, 3, 4, 5]
+    assert [one["text"] for one in body["choices"]] == ["one ", "one ", "three ", "three ", "four five ", "four five "]
+    assert {one["finish_reason"] for one in body["choices"]} == {"stop"}
+    assert body["usage"] == {"prompt_tokens": 21, "completion_tokens": 6, "total_tokens": 27}  # of all three
+    assert [one["prompt"] for one in running.script.asked[-3:]] == asked["prompt"]
+    said = lines(running.post("/completions", asked | {"stream": True, "stream_options": {"include_usage": True}}))
+    texts = dict.fromkeys(range(6), "")
+    for one in [choice for chunk in said for choice in chunk["choices"]]:
+        texts[one["index"]] += one["text"]
+    assert list(texts.values()) == ["one two ", "one two ", "three ", "three ", "four five six ", "four five six "]
+    assert said[-1]["usage"]["total_tokens"] == 27
+    assert [bool(one.get("nightshift")) for one in said].count(True) == 1
+    broken = lines(running.post("/completions", asked | {"prompt": ["SAY:one", "SAY:BREAK"], "stream": True}))
+    assert broken[-1]["error"]["code"] == "engine_error"
+    assert code(running.post("/completions", asked | {"prompt": ["SAY:one", "SAY:BREAK"]})) == "engine_error"
+    for prompts in ([], ["x"] * 21, ["x", ""], ["x", 1]):
+        assert code(running.post("/completions", asked | {"prompt": prompts})) == "invalid_value"
+
+
+def test_several_texts_are_paid_for_and_must_fit_each(running: Endpoint) -> None:
+    small = running.made(
+        "infer:completions", limits=KeyLimits(concurrency=9, requests_a_minute=99, tokens_a_minute=100)
+    )
+    asked = {"model": "nightshift", "prompt": "Hello", "max_tokens": 30}
+    assert running.post("/completions", asked, small).status_code == 200
+    assert code(running.post("/completions", asked | {"prompt": ["Hello"] * 3}, small)) == "rate_limit_exceeded"
+    before = len(running.script.asked)
+    assert (
+        code(running.post("/completions", asked | {"prompt": ["Hello", "word " * 3000]})) == "context_length_exceeded"
+    )
+    assert len(running.script.asked) == before
+
+
 def test_a_rating_is_kept_with_its_release_and_masked(running: Endpoint) -> None:
     trace = running.ask("Hello").json()["nightshift"]["trace"]
     correction = "Say hello to ann@example.org."

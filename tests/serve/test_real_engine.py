@@ -98,6 +98,19 @@ def test_completions_by_the_official_client(real: Real) -> None:
     assert said.choices[0].finish_reason in ("stop", "length")
 
 
+def test_several_completions_by_the_official_client_are_those_of_each(real: Real) -> None:
+    client, prompts = real.client(), ["The pump", "The valve of"]
+    both = client.completions.create(model="nightshift", prompt=prompts, max_tokens=4)
+    each = [client.completions.create(model="nightshift", prompt=one, max_tokens=4) for one in prompts]
+    assert [one.index for one in both.choices] == [0, 1]
+    assert [one.text for one in both.choices] == [one.choices[0].text for one in each]
+    assert both.usage and both.usage.total_tokens == sum(one.usage.total_tokens for one in each if one.usage)
+    texts = ["", ""]
+    for chunk in client.completions.create(model="nightshift", prompt=prompts, max_tokens=4, stream=True):
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == [one.text for one in both.choices]
+
+
 def test_the_same_seed_says_the_same(real: Real) -> None:
     def said(seed: int) -> str:
         asked = real.client().chat.completions.create(model="nightshift", messages=QUESTION, seed=seed, temperature=1.5)

@@ -109,7 +109,8 @@ class Answer:
                 yield piece
 
     def _last(self) -> bool:
-        return all(one.finish for one in self.writing.choices.values())
+        finished = [one for one in self.writing.choices.values() if one.finish]
+        return len(finished) == self.writing.count
 
     def _about(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": MODEL}

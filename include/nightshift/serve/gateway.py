@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class Gateway:
             task = asyncio.create_task(self._mirror(candidate, question, turns[:-1], call.key.groups))
             self._mirrors.add(task)
             task.add_done_callback(self._mirrors.discard)
-        return await self._answer(call, served, "/v1/chat/completions", body, hits, links, read)
+        return await self._answer(call, served, "/v1/chat/completions", [body], hits, links, read)
 
     async def completions(self, call: Call[Completion]) -> Response:
         """POST /v1/completions."""
@@ -136,14 +137,14 @@ class Gateway:
         asking.named(asked.model, MODEL)
         served = self.serving(call)
         passed = asked.passed(self._accepted(served))
-        prompt = self._incoming(asked.text, call)
-        call.trace.content(question=prompt)
+        prompts = [self._incoming(one, call) for one in asked.texts]
+        call.trace.content(question="\n".join(prompts))
         limit = length(asked, served)
-        read = fits(served, [prompt], limit)
-        links = urls([prompt]) if self.rails.links == "sources" else None
-        body = {"prompt": prompt, "max_tokens": limit, "temperature": 0} | passed
-        call.reserve(read + limit * (asked.n or 1))
-        return await self._answer(call, served, "/v1/completions", body, [], links, read)
+        read = sum(fits(served, [one], limit) for one in prompts)
+        links = urls(prompts) if self.rails.links == "sources" else None
+        bodies = [{"prompt": one, "max_tokens": limit, "temperature": 0} | passed for one in prompts]
+        call.reserve(read + limit * (asked.n or 1) * len(prompts))
+        return await self._answer(call, served, "/v1/completions", bodies, [], links, read)
 
     async def embeddings(self, call: Call[Embeddings]) -> Response:
         """POST /v1/embeddings."""
@@ -297,41 +298,48 @@ class Gateway:
         call: Call[Any],
         served: Served,
         path: str,
-        body: dict[str, Any],
+        bodies: list[dict[str, Any]],
         hits: list[Hit],
         links: frozenset[str] | None,
         read: int,
     ) -> Response:
         asked: Sampled = call.asked
+        limit, count = bodies[0]["max_tokens"], asked.n or 1
         step = call.trace.step("engine")
-        step.set(
-            operation="chat" if hits else "text_completion", provider=MODEL, model=MODEL, max_tokens=body["max_tokens"]
-        )
+        step.set(operation="chat" if hits else "text_completion", provider=MODEL, model=MODEL, max_tokens=limit)
         head = {"traceparent": call.trace.traceparent(step)}
         images = urls([call.question]) if call.question and links else links or ()  # those that the asker brought
-        if "stop" in served.accepts and asked.stops:
-            body |= {"stop": asked.stops}
+        stops = {"stop": asked.stops} if "stop" in served.accepts and asked.stops else {}
 
         async def said() -> AsyncGenerator[Piece]:
-            came_at = self.clock()
-            async with served.turn(call.key.id, read + body["max_tokens"]) as engine:
-                call.asked_at = self.clock()
-                call.waited_s = call.asked_at - came_at
-                step.set(queue_s=call.waited_s)
-                async with aclosing(pieces(self.session, engine, path, body, self.patience, head)) as came:
-                    async for piece in came:
-                        yield piece
+            used: Counter[str] = Counter()
+            for place, body in enumerate(bodies):
+                came_at = self.clock()
+                async with served.turn(call.key.id, read / len(bodies) + limit) as engine:
+                    if call.asked_at is None:
+                        call.asked_at = self.clock()
+                        call.waited_s = call.asked_at - came_at
+                        step.set(queue_s=call.waited_s)
+                    async with aclosing(pieces(self.session, engine, path, body | stops, self.patience, head)) as came:
+                        async for piece in came:
+                            yield piece if len(bodies) == 1 else _of(piece, place * count, used)
 
         def outgoing() -> Outgoing:
             personal = self.rails.personal_out == "mask"
             return Outgoing(personal, links, self.harm, at_once=not asked.stream, images=images)
 
-        writing = Writing(said(), asked.stops, outgoing, self.clock, asked.n or 1)
+        writing = Writing(said(), asked.stops, outgoing, self.clock, count * len(bodies))
         answer = Answer(call, served, writing, hits, read, step)
         if asked.stream:
             await answer.begin()
             return answer.stream()
         return await until_gone(call.request, answer.whole())
+
+
+def _of(piece: Piece, first: int, used: Counter[str]) -> Piece:
+    """A piece as one of several answers': its choices are counted from `first` on, its tokens with those before."""
+    used.update(piece.usage or {})
+    return replace(piece, index=first + piece.index, usage=dict(used) if piece.usage else None)
 
 
 def _vector(one: Any, form: str) -> str | list[float]:

@@ -18,6 +18,7 @@ MODEL = "nightshift"  # the name that clients ask for: the release behind it cha
 EMBEDDINGS = "nightshift-embeddings"
 MAX_STOPS, MAX_STOP = 4, 64  # sequences, and characters of one
 MAX_INPUTS = 256  # texts in one request for embeddings
+MAX_PROMPTS = 20  # texts in one request for completions: what LangChain sends at a time
 # a value with which a field changes nothing
 NEUTRAL: dict[str, list[Any]] = {
     "n": [1],
@@ -203,7 +204,10 @@ class Chat(Sampled):
 
 
 class Completion(Sampled):
-    """POST /v1/completions: the release's model goes on with a text, without its prompt and without sections."""
+    """POST /v1/completions: the release's model goes on with a text, without its prompt and without sections.
+
+    Of several texts the choices come in their order, `n` of each.
+    """
 
     prompt: Text | list[Text]
     best_of: int | None = Field(default=None, ge=1, le=4)
@@ -213,15 +217,15 @@ class Completion(Sampled):
 
     @field_validator("prompt")
     @classmethod
-    def _one(cls, value: str | list[str]) -> str | list[str]:
-        if isinstance(value, list) and len(value) != 1:
-            raise ValueError("is one text; ask for each by itself")
+    def _few(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list) and not 1 <= len(value) <= MAX_PROMPTS:
+            raise ValueError(f"holds 1 to {MAX_PROMPTS} texts")
         return value
 
     @property
-    def text(self) -> str:
-        """What is gone on with."""
-        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+    def texts(self) -> list[str]:
+        """What is gone on with, each for itself."""
+        return [self.prompt] if isinstance(self.prompt, str) else list(self.prompt)
 
 
 class Embeddings(Body):
