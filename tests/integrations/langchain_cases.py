@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import langchain_openai
 import openai
 import pytest
 from langchain_core.documents import Document
@@ -37,6 +38,14 @@ def test_it_answers_at_once_and_in_a_batch() -> None:
         QUESTION
         in model.invoke([("system", "Be brief."), ("human", "Hello"), ("ai", "Hi"), ("human", QUESTION)]).content
     )
+
+
+def test_several_texts_are_gone_on_with_in_one_request() -> None:
+    model = langchain_openai.OpenAI(
+        model="nightshift", base_url=given.ENDPOINT.url, api_key=given.ENDPOINT.key, max_tokens=40, temperature=0
+    )
+    first, second = model.batch([QUESTION, "The valve of the old well"])
+    assert QUESTION in first and "valve" in second
 
 
 def test_a_stream_is_the_answer_in_parts_and_counts_its_tokens() -> None:
