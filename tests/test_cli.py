@@ -76,6 +76,18 @@ def test_params_are_checked_with_file_and_line(
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
+def test_a_prompt_that_holds_a_secret_is_refused(project: Path, root: Path) -> None:
+    prompts = project / "include" / "prompts"
+    prompts.mkdir(parents=True, exist_ok=True)
+    text = (root / "include" / "prompts" / "plain.yaml").read_text()
+    key = "ns_local_abcdefghij_" + "A" * 43 + "_aaaaaa"
+    (prompts / "mine.yaml").write_text(text.replace("Answer in one", f"The key is {key}. Answer in one"))
+    ended = run(project, root, "check")
+    assert ended.returncode == 10
+    assert "mine.yaml: `system` holds a secret; take it out" in ended.stderr
+    assert key not in ended.stderr
+
+
 def test_the_traceback_is_for_those_who_ask(root: Path, tmp_path: Path) -> None:
     assert "Traceback" not in run(tmp_path, root, "check").stderr
     assert "Traceback" in run(tmp_path, root, "--debug", "check").stderr

@@ -39,6 +39,7 @@ TEXTS = [
     "![x][1] and [y\nz]\n\n[1]: //evil.example/p.png?q=1\n[y\nz]: &#104;ttps://evil.example/a as said there",
     f"<img alt='{'a' * 1500}' src='//evil.example/p.png'> and <img src='//evil.example/?q=1&",
     "[<img src='//evil.example/a'>](https://docs.example.org/pump) evil.com/a?q=1 //evil.example/b wss://evil.example/c",
+    "\x1b]8;;http://evil.example/?q=1\x07click\x1b]8;;\x07 and \x1b[2J\x9b31m gone",
     "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34",
 ]
 ALLOWED = frozenset({"https://docs.example.org/pump"})
@@ -121,6 +122,12 @@ def test_an_image_of_the_sources_becomes_a_link_unless_the_asker_brought_it() ->
 )
 def test_what_leads_nowhere_stays(text: str) -> None:
     assert whole(text) == text
+
+
+def test_a_terminal_is_told_nothing() -> None:
+    assert (
+        whole("It is \x1b[31mred\x1b[0m\x07,\tgreen\r\nor \x9b2Jblue\x00.") == "It is [31mred[0m,\tgreen\r\nor 2Jblue."
+    )
 
 
 @pytest.mark.parametrize("pieces", [["Mix it: how to ", "make a bo", "mb is"], ["how", " to make", " a  BOMB", " now"]])

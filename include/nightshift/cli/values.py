@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,12 +11,26 @@ from nightshift.place import Place
 
 
 def check() -> None:
-    """Check the whole of params.yaml, and that dvc.yaml can be run."""
+    """Check the whole of params.yaml, the prompts, and that dvc.yaml can be run."""
     from nightshift import params, pipeline
 
     root = Place.here().root
     params.check(root / params.FILE)
+    for path in sorted((root / "include" / "prompts").glob("*.yaml")):
+        _without_secrets(path)
     pipeline.check(root)
+
+
+def _without_secrets(path: Path) -> None:
+    """Raises ParamsError for a prompt that is none, or that holds a secret."""
+    from nightshift import mask
+    from nightshift.answer import Template
+    from nightshift.errors import ParamsError
+
+    texts = Template.read(path).model_dump().items()
+    if held := next((name for name, text in texts for one in mask.find(text) if one.kind == "SECRET"), None):
+        do = "take it out: whoever asks can have a prompt repeated, in words that nothing masks"
+        raise ParamsError(f"`{held}` holds a secret", str(path), do)
 
 
 def profile(name: Annotated[str, typer.Argument(help="laptop, tiny or gpu")]) -> None:

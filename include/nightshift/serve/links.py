@@ -3,8 +3,9 @@
 A document can order a model to put what it read into an address; a page that shows the answer then carries it out,
 an image without a click. So of what Markdown and HTML take for a link only those stay whose whole target stands in the
 sources; an image stays one only where the asker brought it, since of a document's own images a row can be chosen that
-spells a secret. No tag with attributes stays. What is no well-formed link but could be read as one (a target on the
-next line, brackets in brackets, a tag without an end) is broken by a blank.
+spells a secret. No tag with attributes stays, and no control character that a terminal would obey. What is no
+well-formed link but could be read as one (a target on the next line, brackets in brackets, a tag without an end) is
+broken by a blank.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _LINKS = re.compile(
     rf"|\[(?P<label>[^\]]{{1,300}})\]:[ \t]*\n?[ \t]*(?P<defined>\S*[/\\&:]\S*)"  # where such a link is defined
     rf"|<(?P<tag>/?{_TAG}[^>]{{0,600}})>"
     rf"|(?P<bare>{_URL})"
+    r"|(?P<control>[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f])"  # that a terminal would obey
     rf"|(?P<odd>\]\(|\]:(?=[ \t]*\n?[ \t]*[<&\\/])|<(?=/?{_TAG}))",
     re.IGNORECASE,
 )
