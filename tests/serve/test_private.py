@@ -130,3 +130,13 @@ def test_what_it_is_built_on_is_said_only_where_it_may_be(running: Endpoint, mon
     said = running.call("GET", "/v1/models/nightshift").json()
     assert (said["digest"], said["base"], said["licence"]) == ("d" * 64, "smollm2", "Apache-2.0")
     assert set(said) == fields | {"digest", "base", "licence"}
+
+
+def test_likelihoods_are_said_to_nobody(running: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They give weights away; an engine that has them is not asked for them, whatever else is kept as it is."""
+    (engine,) = running.served.engines
+    monkeypatch.setattr(engine, "accepts", engine.accepts | {"logprobs", "top_logprobs"})
+    monkeypatch.setattr(running.gateway, "rails", running.gateway.rails.model_copy(update={"personal_out": "keep"}))
+    for path, more in (("/chat/completions", {"logprobs": True, "top_logprobs": 5}), ("/completions", {"logprobs": 5})):
+        said = running.post(path, GOOD["chat" if "chat" in path else "completions"] | more).json()
+        assert (said["error"]["code"], said["error"]["param"]) == ("unsupported_parameter", "logprobs")

@@ -49,9 +49,8 @@ API_VERSION = "1"
 LONGEST_QUESTION = 40
 MIRRORS = 4  # requests that a candidate is sent a copy of at a time; the others are not mirrored
 # fields whose answers hold text in places that are not cleaned
-UNCLEAN = frozenset(
-    {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "logprobs", "top_logprobs"}
-)
+UNCLEAN = frozenset({"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"})
+UNSAID = frozenset({"logprobs", "top_logprobs"})  # likelihoods give weights away (Carlini et al. 2024): none are said
 # what is said while nothing answers
 NOT_READY = {
     "none": "No release is in production yet; try again after a night has released one.",
@@ -254,8 +253,8 @@ class Gateway:
         return said
 
     def _accepted(self, served: Served) -> frozenset[str]:
-        """The fields that are handed on; those whose answers could not be cleaned are not."""
-        return served.accepts - (UNCLEAN if self.rails.personal_out == "mask" else frozenset())
+        """The fields that are handed on; those whose answers could not be cleaned, or are not said, are not."""
+        return served.accepts - UNSAID - (UNCLEAN if self.rails.personal_out == "mask" else frozenset())
 
     def _incoming(self, text: str, call: Call[Any]) -> str:
         """A text of the caller's, by the policy on personal data. Raises Refused; never says what was found."""
