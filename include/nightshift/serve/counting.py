@@ -63,9 +63,9 @@ class Counting:
         return int(self.wall()) // 60
 
     async def count(self) -> None:
-        """Write it down every few seconds, for ever, and say that the endpoint is meant to run."""
-        await asyncio.to_thread(self._kept, lambda: self.counts.begin(self.minute))
+        """Write it down every few seconds, for ever, and that the endpoint is meant to run: a file may be lost."""
         while True:
+            await asyncio.to_thread(self._kept, lambda: self.counts.begin(self.minute))
             await asyncio.to_thread(self.flush)
             await asyncio.sleep(EVERY_S)
 
