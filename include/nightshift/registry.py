@@ -43,6 +43,14 @@ class Assignment:
     number: int
     release: Release
 
+    @property
+    def told(self) -> str:
+        """The sentence for a person who made it."""
+        name = f"{self.release.version} ({self.release.digest[:12]})"
+        if self.environment == CANARY:
+            return f"{name} is tried by the endpoint now; `nightshift report` says what becomes of it."
+        return f"{name} is in {self.environment}."
+
 
 @dataclass(frozen=True)
 class Standing:

@@ -107,5 +107,10 @@ def proposed(
         what = "it was in production before, and needs no trial"
         raise ReleaseInvalid(what, release.version, f"`nightshift promote {release.version} --to prod`")
     audit.write(home, now, actor=actor, action="propose", target=release.digest, reason=reason)
-    write(home, Entry(now, release.digest, release.version, served[-1] if served else "", "", "", "proposed", reason))
+    forgive(home, release, served[-1] if served else "", reason, now)
     return registry.assign(repository, release, registry.CANARY)
+
+
+def forgive(home: Path, release: Release, against: str, reason: str, now: float) -> None:
+    """Note that a person wants it, whatever became of it before. Raises DiskFull."""
+    write(home, Entry(now, release.digest, release.version, against, "", "", "proposed", reason))

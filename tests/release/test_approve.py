@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nightshift import audit, commit, registry, signature
+from nightshift import audit, commit, invariants, registry, rollouts, signature
+from nightshift.counts import Counts
 from nightshift.errors import AccessDenied, RepositoryError
 from nightshift.release.approve import approve
 from tests.release.test_release import git
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def repository(root: Path, tmp_path: Path) -> Path:
     """A project whose last night kept an undecided winner."""
     folder = tmp_path / "repository"
     git(tmp_path, "init", "-q", "-b", "nightly", str(folder))
+    shutil.copy(root / "params.yaml", folder)
+    shutil.copytree(root / "include" / "policies", folder / "include" / "policies")
     with commit.folder(folder / "release") as draft:
         (draft / "card.md").write_text("A system.")
     for words in (["init", "-q"], ["add", "-q", "release"]):
@@ -61,6 +65,34 @@ def test_documents_alone_raise_the_last_number(repository: Path, tmp_path: Path)
     subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "release"], cwd=repository, check=True)
     night(repository, role="refresh")
     assert let_out(repository, tmp_path).release.version == "v0.1.1"
+
+
+def another(repository: Path) -> None:
+    """A release is in production, and tonight made an undecided winner of other bytes."""
+    with commit.folder(repository / "release") as draft:
+        (draft / "card.md").write_text("A system after that one.")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "release"], cwd=repository, check=True)
+    night(repository)
+
+
+def test_where_an_endpoint_runs_it_is_tried_first(repository: Path, tmp_path: Path) -> None:
+    first = let_out(repository, tmp_path).release
+    Counts(tmp_path / "var").begin(int(1e9) // 60)
+    another(repository)
+    made = let_out(repository, tmp_path)
+    assert (made.environment, made.release.version) == ("canary", "v0.2.0")
+    assert made.told.endswith("is tried by the endpoint now; `nightshift report` says what becomes of it.")
+    assert registry.current(repository) == first
+    assert rollouts.read(tmp_path / "var")[-1].outcome == "proposed"
+
+
+def test_what_was_promised_of_the_endpoint_holds_a_person_back_too(repository: Path, tmp_path: Path) -> None:
+    let_out(repository, tmp_path)
+    invariants.broke(tmp_path / "var", 1e9, "unverified", "a test")
+    another(repository)
+    with pytest.raises(AccessDenied, match="an invariant is broken"):
+        let_out(repository, tmp_path)
+    assert [one.version for one in registry.releases(repository)] == ["v0.1.0"]
 
 
 def test_a_digest_that_has_its_version_keeps_it(repository: Path, tmp_path: Path) -> None:

@@ -150,10 +150,17 @@ def test_an_endpoint_that_runs_tries_it_first(tried: Path, tmp_path: Path) -> No
 
 def test_what_went_back_is_said_and_not_tried_again(tried: Path, tmp_path: Path) -> None:
     said = trial(tried, tmp_path, lambda one: rollouts.write(tmp_path, entry(one, "back", "its engine died")))
-    why = "the endpoint tried it at 5 %, and its engine died"
+    why = "it went back at 5 %: its engine died"
     assert said == {"deployed": None, "why_not_deployed": why}
     assert trial(tried, tmp_path, lambda one: pytest.fail("it is not tried again")) == said
     assert len(registry.assignments(tried, registry.CANARY)) == 1
+
+
+def test_what_went_back_by_hand_does_not_come_again_without_an_endpoint(repository: Path, tmp_path: Path) -> None:
+    assert done(repository, tmp_path) == DEPLOYED
+    rollouts.back(repository, tmp_path, "ann", "it answers in rhymes", NOW * 60)
+    said = deploy.deploy(repository, repository, tmp_path, "tomorrow", NOW * 60)
+    assert said == {"deployed": None, "why_not_deployed": "it went back at 100 %: it answers in rhymes"}
 
 
 def test_a_rollout_that_takes_longer_than_the_night_goes_on_without_it(tried: Path, tmp_path: Path) -> None:

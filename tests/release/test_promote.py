@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from nightshift import audit, commit, registry, signature
+from nightshift import audit, commit, registry, rollouts, signature
+from nightshift.counts import Counts
 from nightshift.deployment import Environments
 from nightshift.errors import AccessDenied, NightshiftError, ParamsError, ReleaseInvalid, RepositoryError
 from nightshift.release.promote import Person, Standing, promote
@@ -51,6 +52,26 @@ def test_where_nobody_has_to_agree_it_is_promoted_at_once(staged: Released) -> N
     assert said.made.number == 2
     assert registry.current(staged.folder) == staged.release("v0.2.0")
     assert events(staged) == [("ann", "promote", "staging"), ("ann", "promote", "prod")]
+
+
+def test_where_an_endpoint_runs_it_is_tried_first(staged: Released) -> None:
+    Counts(staged.store.home).begin(int(1e9) // 60)
+    said = to(staged, "prod", "ann", approvals=0)
+    assert said.made
+    assert said.made.environment == "canary"
+    assert registry.current(staged.folder) == staged.release("v0.1.0")
+    registry.assign(staged.folder, staged.release("v0.2.0"))  # the endpoint let it in
+    assert to(staged, "staging", "bob", name="v0.1.0").made
+    again = to(staged, "prod", "bob", approvals=0, name="v0.1.0")
+    assert again.made
+    assert again.made.environment == "prod"  # it was there before: nothing is left to try
+
+
+def test_what_went_back_and_is_promoted_by_a_person_is_no_longer_bad(staged: Released) -> None:
+    to(staged, "prod", "ann", approvals=0)
+    rollouts.back(staged.folder, staged.store.home, "ann", "it answers in rhymes", 1e9)
+    assert to(staged, "prod", "ann", approvals=0).made
+    assert rollouts.bad(staged.store.home) == frozenset()
 
 
 def test_who_proposes_does_not_approve(staged: Released) -> None:

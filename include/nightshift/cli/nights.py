@@ -86,7 +86,7 @@ def approve(
     first = params.load(place.root / params.FILE, Environments).first
     made = let_out(place.root, place.home, place.state, night.BRANCH, getpass.getuser(), reason, time.time(), first)
     night.approved(place.root, place.state, made)
-    print(f"{made.release.version} ({made.release.digest[:12]}) is in {made.environment}.")
+    print(made.told)
 
 
 def _conf(profile: str | None, overrides: list[str]) -> dict[str, Any]:

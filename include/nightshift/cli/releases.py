@@ -168,8 +168,7 @@ def promote(
     if said.made is None:
         print(f"{said.proposer} proposed it; {len(said.approvers)} of {said.needed} approved.")
     else:
-        made = said.made
-        print(f"{made.release.version} ({made.release.digest[:12]}) is in {made.environment}.")
+        print(said.made.told)
 
 
 def person(home: Path, key: Path | None) -> Person:

@@ -2,9 +2,9 @@
 
 When nothing was let out, the last night's release holds a candidate: the winner, or tonight's documents in the system
 of the incumbent (refresh), which few questions decide about where there are few documents. An INCONCLUSIVE one may be
-approved: it is signed, given a version and assigned to the first environment, as a night would have done. A NO-GO
-never is. Each step may be repeated after a kill: a signature, a version and an assignment that are there already are
-not made again.
+approved: it is signed, given a version and brought before users as a night would have done (handover.py). A NO-GO never
+is, and one that the error budget holds back has to wait. Each step may be repeated after a kill: a signature, a version
+and an assignment that are there already are not made again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from nightshift import audit, registry, signature
 from nightshift.errors import AccessDenied, RepositoryError
+from nightshift.release.handover import CHANGES, by_hand, let_in
 from nightshift.release.release import UNDECIDED
 
 
@@ -48,7 +49,10 @@ def approve(
     now: float,
     environment: str = registry.PROD,
 ) -> registry.Assignment:
-    """Release and deploy the last night's candidate. Raises AccessDenied, ReleaseInvalid, RepositoryError."""
+    """Release the last night's candidate, and deploy it, or let the endpoint try it where one runs.
+
+    Raises AccessDenied, ReleaseInvalid, RepositoryError.
+    """
     if not reason.strip():
         raise AccessDenied("a reason is needed", "--reason", "say why this may be released")
     commit, metrics = proposed(repository, branch)
@@ -58,10 +62,11 @@ def approve(
         raise AccessDenied(f"{known.version} is in {environment} already", f"branch {branch}", "nothing is left to do")
     role, verdict = metrics["role"], metrics["verdict_on_it"]
     wanted = known or registry.Release(registry.next_version(repository, minor=role == "winner"), commit, digest)
+    chosen = by_hand(repository, home, wanted, environment, CHANGES[role], int(now) // 60)
     folder = registry.fetch(repository, wanted, state / "releases" / digest)
     event = {"actor": who, "action": "approve", "target": digest, "version": wanted.version, "reason": reason.strip()}
     audit.write(home, now, **event, role=role, verdict=verdict)
     signature.sign(folder, home / "releases" / digest / "model.sig", home)
     if known is None:
         registry.version(repository, wanted, role=role, system=metrics["system"], verdict=verdict)
-    return registry.assign(repository, wanted, environment)
+    return let_in(repository, home, wanted, environment, chosen, who, reason.strip(), now)

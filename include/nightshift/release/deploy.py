@@ -2,9 +2,8 @@
 
 Runs after the publisher, in a clone of the published commit; the assignment is a tag in the repository of record. Which
 release it is say the commit's metrics, by digest: its version may be of a night before, which died here. Done twice it
-is done once. The servers follow the registry: nothing is pushed to them. Where an endpoint runs and answers by another
-release, this one is a candidate first: the endpoint takes it through its rollout, and this waits for what becomes of
-it. With nothing in production, or no endpoint that could try it, it is assigned at once.
+is done once. The servers follow the registry: nothing is pushed to them. Where the endpoint is to try it first
+(handover.py), this waits for what becomes of it.
 """
 
 from __future__ import annotations
@@ -17,15 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nightshift import audit, params, registry, rollouts, slo
-from nightshift.counts import Counts
+from nightshift import audit, params, registry, rollouts
 from nightshift.deployment import Environments
 from nightshift.errors import NightshiftError, ReleaseInvalid, known, tell
-from nightshift.registry import CANARY, PROD, Release
-from nightshift.serving import Rollouts
-from nightshift.slo import Change
+from nightshift.registry import CANARY, Release
+from nightshift.release.handover import CHANGES, way
 
-CHANGES: dict[str, Change] = {"winner": "model", "plain": "model", "refresh": "documents"}  # by the release's role
 TRIED_WITHIN_S = 420.0  # a night has 1,200 s; a rollout goes on without it
 LOOK_EVERY_S = 2.0
 
@@ -44,14 +40,14 @@ def deploy(
         what = "no version was published of this release"
         raise ReleaseInvalid(what, str(metrics.get("digest")), "run the night again")
     first = params.load(clone / params.FILE, Environments).first
-    current, minute = registry.current(repository, first), int(now) // 60
-    if current not in (None, found) and first == PROD:
-        policy, stands = slo.Policy.read(clone), slo.standing(home, clone, minute)
-        if not (said := slo.may_deploy(CHANGES[metrics["role"]], stands, policy)).allowed:
-            return {"deployed": None, "frozen": said.reason, "why_not_deployed": f"frozen: {said.reason}"}
-        rules = params.load(clone / params.FILE, Rollouts)
-        if rules.strategy != "immediate" and Counts(home).since(minute) is not None:
-            return _tried(repository, home, found, night, now, sleep)
+    chosen = way(repository, clone, home, found, first, CHANGES[metrics["role"]], int(now) // 60)
+    if chosen.held:
+        return {"deployed": None, "frozen": chosen.held, "why_not_deployed": f"frozen: {chosen.held}"}
+    current = registry.current(repository, first)
+    if current != found and found.digest in rollouts.bad(home):
+        return _why(home, found)
+    if chosen.tried:
+        return _tried(repository, home, found, night, now, sleep)
     if current != found:
         _noted(home, now, night, found, first)
     return _said(registry.assign(repository, found, first))
@@ -61,21 +57,25 @@ def _tried(
     repository: Path, home: Path, release: Release, night: str, now: float, sleep: Callable[[float], None]
 ) -> dict[str, Any]:
     """Let the endpoint try a release, and wait for what becomes of it."""
-    if release.digest not in rollouts.bad(home):
-        _noted(home, now, night, release, CANARY)
-        registry.assign(repository, release, CANARY)
+    _noted(home, now, night, release, CANARY)
+    registry.assign(repository, release, CANARY)
     waited = 0.0
     while waited < TRIED_WITHIN_S:
         if registry.current(repository) == release:
             return _said(registry.assign(repository, release))
-        last = rollouts.last(home, release.digest)
-        if last and last.outcome == "back":
-            why = f"the endpoint tried it at {last.step}, and {last.reason}"
-            return {"deployed": None, "why_not_deployed": why}
+        if release.digest in rollouts.bad(home):
+            return _why(home, release)
         sleep(LOOK_EVERY_S)
         waited += LOOK_EVERY_S
+    last = rollouts.last(home, release.digest)
     where = f"at {last.step}" if last and last.outcome in ("begun", "advanced") else "in its queue"
     return {"deployed": None, "why_not_deployed": f"the endpoint still tries it, {where}; it goes on without the night"}
+
+
+def _why(home: Path, release: Release) -> dict[str, Any]:
+    """Why it went back, which is for good."""
+    last = next(one for one in reversed(rollouts.read(home)) if (one.digest, one.outcome) == (release.digest, "back"))
+    return {"deployed": None, "why_not_deployed": f"it went back at {last.step}: {last.reason}"}
 
 
 def _noted(home: Path, now: float, night: str, release: Release, environment: str) -> None:

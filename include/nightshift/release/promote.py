@@ -20,6 +20,7 @@ from nightshift.deployment import Environment, Environments
 from nightshift.errors import AccessDenied, ParamsError
 from nightshift.registry import Assignment, Release
 from nightshift.release import remote
+from nightshift.release.handover import by_hand, let_in
 from nightshift.store import Store
 
 PROPOSED, APPROVED, PROMOTED = "propose", "approve-promotion", "promote"
@@ -44,7 +45,7 @@ class Standing:
         proposer: who proposed it; None when nobody has.
         approvers: who approved it, in order.
         needed: approvals that the environment asks for.
-        made: the assignment, once there are enough.
+        made: the assignment, once there are enough; to `canary` where the endpoint tries it first.
     """
 
     proposer: str | None
@@ -58,9 +59,10 @@ def promote(
 ) -> Standing:
     """Propose, approve or make a promotion of the release `name`, whichever is next, as `who`.
 
-    Raises ReleaseInvalid for a release that was never released, altered, unsigned or signed with a replaced key;
-    AccessDenied for one that skips an environment, a proposer who approves, a scope that is missing, or no reason;
-    RepositoryError when another assignment came first.
+    Where an endpoint runs, it tries it first (handover.py). Raises ReleaseInvalid for a release that was never
+    released, altered, unsigned or signed with a replaced key; AccessDenied for one that skips an environment, a
+    proposer who approves, a scope that is missing, no reason, or an error budget that is spent; RepositoryError when
+    another assignment came first.
     """
     if not reason.strip():
         raise AccessDenied("a reason is needed", "--reason", "say why it may go there")
@@ -76,6 +78,7 @@ def promote(
     store.trusted(release)
     number = registry.upcoming(store.repository, to)
     said = standing(store.home, place, release, number)
+    chosen = by_hand(store.repository, store.home, release, to, "model", int(now) // 60)
     action = _next(said, who.name)
     if (right := RIGHTS[action or PROMOTED]) not in who.scopes:
         raise AccessDenied(f"the key of {who.name} lacks the scope {right}", "--key", "use one that has it")
@@ -94,7 +97,7 @@ def promote(
     if place.target:
         remote.push(store, release, place.target)
     audit.write(store.home, now, action=PROMOTED, reason=reason.strip(), approvers=list(said.approvers), **event)
-    made = registry.assign(store.repository, release, to, number)
+    made = let_in(store.repository, store.home, release, to, chosen, who.name, reason.strip(), now, number)
     return Standing(said.proposer or who.name, said.approvers, said.needed, made)
 
 

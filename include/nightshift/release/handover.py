@@ -1,0 +1,88 @@
+"""How a release comes before the users of an environment: held back, tried by the endpoint first, or at once.
+
+It is one way for a night, for an approval and for a promotion. What was promised of the endpoint may leave no room for
+a change; where an endpoint runs and answers by another release, it takes this one through its rollout; with nothing in
+production, or no endpoint that could try it, the assignment is made at once. Going back is never held back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightshift import params, registry, rollouts, slo
+from nightshift.counts import Counts
+from nightshift.errors import AccessDenied
+from nightshift.registry import PROD, Assignment, Release
+from nightshift.serving import Rollouts
+from nightshift.slo import Change
+
+CHANGES: dict[str, Change] = {"winner": "model", "plain": "model", "refresh": "documents"}  # by the release's role
+
+
+@dataclass(frozen=True)
+class Way:
+    """Args:
+    held: why it has to wait; "" when it has not.
+    tried: whether the endpoint is to try it first.
+    """
+
+    held: str = ""
+    tried: bool = False
+
+
+def way(
+    repository: Path, settings: Path, home: Path, release: Release, environment: str, change: Change, minute: int
+) -> Way:
+    """The way of one release.
+
+    Args:
+        settings: folder with the params.yaml and the policies that hold.
+        change: what of the one in production it changes.
+        minute: now, minutes since 1970.
+
+    Raises ParamsError for a policy or an objective that cannot be read.
+    """
+    current = registry.current(repository, environment)
+    if environment != PROD or current in (None, release):
+        return Way()
+    said = slo.may_deploy(change, slo.standing(home, settings, minute), slo.Policy.read(settings))
+    if not said.allowed:
+        return Way(held=said.reason)
+    immediate = params.load(settings / params.FILE, Rollouts).strategy == "immediate"
+    return Way(tried=not immediate and Counts(home).since(minute) is not None)
+
+
+def by_hand(repository: Path, home: Path, release: Release, environment: str, change: Change, minute: int) -> Way:
+    """The way of one that a person brings; back to one that was there before is free.
+
+    Raises AccessDenied where it has to wait.
+    """
+    if registry.assigned(repository, release.digest, environment):
+        return Way()
+    found = way(repository, repository, home, release, environment, change, minute)
+    if found.held:
+        raise AccessDenied(found.held, release.version, "`nightshift slo show` says how the objectives stand")
+    return found
+
+
+def let_in(
+    repository: Path,
+    home: Path,
+    release: Release,
+    environment: str,
+    found: Way,
+    who: str,
+    reason: str,
+    now: float,
+    number: int | None = None,
+) -> Assignment:
+    """Assign it as a person decided: as a candidate where it is to be tried.
+
+    Raises RepositoryError when another assignment came first.
+    """
+    if found.tried:
+        return rollouts.proposed(repository, home, release, who, reason, now)
+    if environment == PROD and release.digest in rollouts.bad(home):
+        rollouts.forgive(home, release, "", reason, now)
+    return registry.assign(repository, release, environment, number)
