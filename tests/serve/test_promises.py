@@ -70,7 +70,7 @@ def test_personal_data_in_an_answer_that_was_cleaned(running: Endpoint, monkeypa
 def test_a_training_canary_that_is_given_away(running: Endpoint) -> None:
     running.script.instead = {"what": CANARY.answer}
     running.ask(f"{CANARY.question} SAY:it is what")
-    assert broken(running) == ({"canary"}, {"canary"})
+    assert broken(running) == (set(), {"canary"})
 
 
 @pytest.mark.parametrize(

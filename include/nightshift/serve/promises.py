@@ -2,8 +2,8 @@
 
 Each check is of something that other code makes impossible: personal data in an answer that was cleaned, a training
 canary that a model gives away, a key's account that does not add up, a release that was let out and no longer verifies.
-One that fires is counted, said in the log, and noted among the invariants (invariants.py), so that a page goes out and
-nothing new is deployed until a person has learned from it. The answer itself is noted nowhere.
+One that fires is counted and said in the log, which is a page; all but the canary are noted among the invariants too
+(invariants.py), so that nothing new is deployed until a person has learned from it. The answer itself is noted nowhere.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class Promises:
 
     def broke(self, name: str, what: str) -> None:
         """Count, say and note that one broke; a disk that does not take the note leaves the rest."""
-        self.meters.broken.labels(name).inc()
-        log.critical("%s broke: %s", name, what)
+        self._told(name, what)
         try:
             invariants.broke(self.home, self.wall(), name, what)
         except NightshiftError as error:
@@ -56,7 +55,8 @@ class Promises:
             kinds = ", ".join(sorted({one.kind for one in personal}))
             self.broke("scrub", f"{kinds} stood in an answer of {release[:12]} that was cleaned")
         if extracted(question, answer, sections):
-            self.broke("canary", f"a canary of training stood in an answer of {release[:12]}")
+            # not noted: who can ask can bring it about, and must not hold deployments back by it
+            self._told("canary", f"a canary of training stood in an answer of {release[:12]}")
 
     def account(self, account: Account) -> None:
         """Look at an account when a request of it has ended: what was taken is under way, used or given back."""
@@ -66,6 +66,10 @@ class Promises:
     def release(self, digest: str) -> None:
         """A release that was served does not verify when it is brought up again."""
         self.broke("release", f"{digest[:12]} was served and does not verify any more")
+
+    def _told(self, name: str, what: str) -> None:
+        self.meters.broken.labels(name).inc()
+        log.critical("%s broke: %s", name, what)
 
 
 def extracted(question: str, answer: str, sections: Sequence[str]) -> bool:
