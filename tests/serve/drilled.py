@@ -33,11 +33,12 @@ from nightshift.serve.keys import Keys
 from nightshift.serve.served import Served, opened
 from tests import models
 from tests.conftest import ROOT
+from tests.serve import paced
 from tests.serve.mocked import WIDE, until_up
 from tests.serve.scripted import ACCEPTS, ROWS, TRACER, _changed
 
 SLOTS, TOKENS, TOKEN_S = 4, 10, 0.02
-# version → what its engine does: words for `tests.serve.mocked engine`
+# version → what its engine does: words for `tests.serve.paced`
 ENGINES = {
     "v0.1.0": "good",
     "v0.2.0": "errors",
@@ -90,9 +91,9 @@ def gateway(at: int, folder: Path) -> None:
         if kind == "never":
             raise StorageError("its engine did not start", "engine", "give it time")
         factor = 3 if kind == "slow" else 1
-        words = ["engine", beside, SLOTS, TOKENS, TOKEN_S * factor, kind]
+        words = [beside, SLOTS, TOKENS, TOKEN_S * factor, kind if kind != "slow" else "good"]
         env = os.environ | {"PYTHONPATH": f"{ROOT / 'include'}{os.pathsep}{ROOT}"}
-        program = [sys.executable, "-m", "tests.serve.mocked", *map(str, words)]
+        program = [sys.executable, "-m", "tests.serve.paced", *map(str, words)]
         child = subprocess.Popen(program, env=env, cwd=ROOT, start_new_session=True)
         until_up(f"http://127.0.0.1:{beside}/")
         made = Engine(child, f"http://127.0.0.1:{beside}", "m", folder / "scratch" / release.version, {}, SLOTS)  # type: ignore[arg-type]
@@ -113,7 +114,7 @@ def gateway(at: int, folder: Path) -> None:
 def made(folder: Path) -> None:
     """A repository with a release for every engine, the first in production, and what they all hold."""
     models.system(folder / "releases" / "system", ROOT, ROWS)
-    said = "".join(f"w{number} " for number in range(TOKENS))
+    said = paced.said(TOKENS)
     known = [Golden(f"g{number}", f"Question {number}?", "s", said, said, False).as_json() for number in range(20)]
     (folder / "releases" / FILE).write_text(json.dumps(known))
     _git(folder, "init", "-q")

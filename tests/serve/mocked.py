@@ -1,13 +1,11 @@
 """The real gateway in a process of its own, in front of an engine of fixed speed in another: for load, drills and
 benchmarks.
 
-    python -m tests.serve.mocked engine PORT SLOTS TOKENS TOKEN_S [errors | garbage | dies]
-    python -m tests.serve.mocked gateway PORT FOLDER ENGINE_PORT SLOTS TOKENS TOKEN_S [name=value …]
+    python -m tests.serve.mocked PORT FOLDER ENGINE_PORT SLOTS TOKENS TOKEN_S [name=value …]
 
-The engine says TOKENS words, one every TOKEN_S seconds, to SLOTS at a time; that is all that it computes. A bad one
-answers 500, says other words, or dies in its tenth answer. The gateway serves a system without sections, so that what
-is measured is the gateway. It starts more such engines where `warm` (serve.warm) lets it; `faster` is how many times as
-fast as the machine's its clock goes, so that a quiet while is over soon.
+It serves a system without sections, so that what is measured is the gateway. It starts more such engines (paced.py)
+where `warm` (serve.warm) lets it; `faster` is how many times as fast as the machine's its clock goes, so that a quiet
+while is over soon.
 """
 
 from __future__ import annotations
@@ -21,18 +19,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, StreamingResponse
-from starlette.routing import Route
 
-from nightshift import port
+from nightshift import params, port, tracing
 from nightshift.answer import System
 from nightshift.engine import Engine
 from nightshift.registry import Standing
@@ -43,7 +35,7 @@ from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
 from nightshift.serving import KeyLimits
 from tests.conftest import ROOT
-from tests.serve.scripted import ACCEPTS, RELEASE, TRACER, _changed
+from tests.serve.scripted import ACCEPTS, RELEASE, _changed
 
 WIDE = KeyLimits(concurrency=10_000, requests_a_minute=10_000_000, tokens_a_minute=1_000_000_000)
 
@@ -54,7 +46,7 @@ class Mocked:
 
     Args:
         url: its public address, without /v1.
-        pid: of its process.
+        pid: of its process, and `engine_pid` of its engine's.
     """
 
     url: str
@@ -62,53 +54,7 @@ class Mocked:
     engine: str
     key: str
     pid: int
-
-
-def engine(at: int, slots: int, tokens: int, token_s: float, kind: str = "good") -> None:
-    """Run the engine."""
-    free, answers = asyncio.Semaphore(slots), count(1)
-
-    async def words() -> Any:
-        last = kind == "dies" and next(answers) >= 10
-        async with free:
-            for number in range(tokens):
-                await asyncio.sleep(token_s)
-                if last and number == tokens // 2:
-                    os._exit(1)
-                word = "lorem " if kind == "garbage" else f"w{number} "
-                yield _chunk({"content": word}, None)
-            yield _chunk({}, "stop")
-            yield f"data: {json.dumps({'choices': [], 'usage': USAGE | {'completion_tokens': tokens}})}\n\n".encode()
-            yield b"data: [DONE]\n\n"
-
-    async def chat(request: Request) -> Any:
-        body = await request.json()
-        if kind == "errors":
-            return JSONResponse({"error": "broken"}, 500)
-        if body.get("stream"):
-            return StreamingResponse(words(), media_type="text/event-stream")
-        async with free:
-            await asyncio.sleep(tokens * token_s)
-        message = {"role": "assistant", "content": "".join(f"w{number} " for number in range(tokens))}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return JSONResponse(
-            {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": USAGE}
-        )
-
-    paths = ("/v1/chat/completions", "/v1/completions")
-    app = Starlette(routes=[Route(one, chat, methods=["POST"]) for one in paths])
-    uvicorn.run(app, host="127.0.0.1", port=at, log_level="error", access_log=False)
-
-
-ABOUT: dict[str, Any] = {"id": "x", "created": 0, "model": "m"}
-USAGE = {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}
-
-
-def _chunk(delta: dict[str, str], finish: str | None) -> bytes:
-    said = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m"}
-    return (
-        f"data: {json.dumps(said | {'choices': [{'index': 0, 'delta': delta, 'finish_reason': finish}]})}\n\n".encode()
-    )
+    engine_pid: int
 
 
 def gateway(
@@ -127,7 +73,7 @@ def gateway(
 
     def another() -> Engine:
         beside = port.unused()
-        words = [sys.executable, "-m", "tests.serve.mocked", "engine", *map(str, (beside, slots, tokens, token_s))]
+        words = [sys.executable, "-m", "tests.serve.paced", *map(str, (beside, slots, tokens, token_s))]
         child = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
         until_up(f"http://127.0.0.1:{beside}/")
         scratch = folder / "scratch" / str(beside)
@@ -143,12 +89,14 @@ def gateway(
         await asyncio.sleep(10**6)
 
     follower.follow = stay  # type: ignore[method-assign]
-    service = server.Service.of(follower, home, ROOT, settings, TRACER)
+    tracer = tracing.tracer(home, params.load(ROOT / params.FILE, tracing.Traces), "gateway")
+    service = server.Service.of(follower, home, ROOT, settings, tracer)
     try:
         with asyncio.Runner(loop_factory=server.loop) as runner:
             runner.run(server.run(service, follower, at, settings))
     finally:
         follower.close()
+        tracer.close()
 
 
 @contextmanager
@@ -159,17 +107,18 @@ def running(folder: Path, slots: int = 8, tokens: int = 10, token_s: float = 0.0
     key = Keys(folder / "home").create("load", scopes, ("public",), 1, time.time())
     told = [f"{name}={json.dumps(value)}" for name, value in changed.items()]
     words: list[list[Any]] = [
-        ["engine", beside, slots, tokens, token_s],
-        ["gateway", first, folder, beside, slots, tokens, token_s, *told],
+        ["tests.serve.paced", beside, slots, tokens, token_s],
+        ["tests.serve.mocked", first, folder, beside, slots, tokens, token_s, *told],
     ]
     env = os.environ | {"PYTHONPATH": f"{ROOT / 'include'}{os.pathsep}{ROOT}"}
-    program = [sys.executable, "-m", "tests.serve.mocked"]
-    children = [subprocess.Popen([*program, *map(str, one)], cwd=ROOT, env=env) for one in words]
+    children = [subprocess.Popen([sys.executable, "-m", *map(str, one)], cwd=ROOT, env=env) for one in words]
     try:
         for at, path in ((beside, "/"), (first, "/healthz")):
             until_up(f"http://127.0.0.1:{at}{path}")
         url = f"http://127.0.0.1:{first}"
-        yield Mocked(url, f"http://127.0.0.1:{first + 1}", f"http://127.0.0.1:{beside}", key, children[1].pid)
+        yield Mocked(
+            url, f"http://127.0.0.1:{first + 1}", f"http://127.0.0.1:{beside}", key, children[1].pid, children[0].pid
+        )
     finally:
         for child in children:
             child.terminate()
@@ -190,10 +139,6 @@ def until_up(url: str, status: int | None = None) -> None:
 
 
 if __name__ == "__main__":
-    kind, *rest = sys.argv[1:]
-    if kind == "engine":
-        engine(int(rest[0]), int(rest[1]), int(rest[2]), float(rest[3]), *rest[4:])
-    else:
-        settings = {name: json.loads(value) for name, _, value in (one.partition("=") for one in rest[6:])}
-        engine_at, slots, tokens = map(int, rest[2:5])
-        gateway(int(rest[0]), Path(rest[1]), engine_at, slots, tokens, float(rest[5]), settings)
+    at, folder, engine_at, slots, tokens, token_s, *rest = sys.argv[1:]
+    settings = {name: json.loads(value) for name, _, value in (one.partition("=") for one in rest)}
+    gateway(int(at), Path(folder), int(engine_at), int(slots), int(tokens), float(token_s), settings)

@@ -17,7 +17,7 @@ from nightshift.serve.pool import room
 from tests import models
 from tests.conftest import ROOT
 from tests.release.project import ROWS
-from tests.serve import mocked
+from tests.serve import mocked, paced
 from tests.serve.mocked import Mocked
 from tests.serve.scripted import chat
 from tests.serve.test_pool import FIRST, Fake, serves
@@ -67,7 +67,7 @@ def test_a_burst_at_the_real_gateway_brings_a_second_engine_and_no_stream_is_cut
 
         texts = asyncio.run(went())
     assert len(texts) > 24
-    assert set(texts) == {"".join(f"w{number} " for number in range(20))}
+    assert set(texts) == {paced.said(20)}
 
 
 async def asks(client: httpx.AsyncClient, one: Mocked, until: list[bool], number: int, texts: list[str]) -> None:
