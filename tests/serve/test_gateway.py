@@ -242,6 +242,16 @@ def test_an_answer_ends_at_a_stop_sequence(running: Endpoint, stop: Any, left: s
         assert (text, finish) == (left, "stop")
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_engine_is_not_waited_for_past_a_stop_sequence(running: Endpoint, stream: bool) -> None:
+    cut = running.script.cut
+    assert running.ask("SAY:one two HANG", stop="two", stream=stream).status_code == 200
+    deadline = time.monotonic() + 1
+    while running.script.running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert running.script.cut == cut + 1
+
+
 def test_personal_data_goes_neither_in_nor_out(running: Endpoint) -> None:
     said = running.ask("SAY:write to ann@example.org or to +43 660 1234567 now")
     sent = running.script.asked[-1]["messages"][-1]["content"]

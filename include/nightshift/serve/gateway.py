@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 from starlette.responses import JSONResponse, Response
 
@@ -39,6 +38,7 @@ from nightshift.serve.refused import Refused
 from nightshift.serve.request import EMBEDDINGS, MODEL, Chat, Completion, Embeddings, Feedback, Sampled
 from nightshift.serve.routes import PUBLIC, document
 from nightshift.serve.served import Served
+from nightshift.serve.wire import Wires
 from nightshift.serve.writing import Writing
 from nightshift.serving import Rails
 from nightshift.spans import Rating
@@ -81,23 +81,14 @@ class Gateway:
     def __post_init__(self) -> None:
         self.limits, self.clock = self.front.limits, self.front.clock
         self.patience = Patience(self.limits.first_token_s, self.limits.total_s)
-        self.inside = Inside(lambda: self.session, self.patience, self.clock)
-        self._session: aiohttp.ClientSession | None = None
+        self.wires = Wires()
+        self.inside = Inside(self.wires, self.patience, self.clock)
         self._mirrors: set[asyncio.Task[None]] = set()
         self._encoding = asyncio.Lock()  # the encoder computes for one at a time
 
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """What engines are asked by; made where the event loop runs."""
-        if self._session is None or self._session.closed:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
-        return self._session
-
     async def close(self) -> None:
         """Let go of what is open."""
-        if self._session is not None:
-            await self._session.close()
+        self.wires.close()
 
     async def chat(self, call: Call[Chat]) -> Response:
         """POST /v1/chat/completions."""
@@ -310,7 +301,9 @@ class Gateway:
         images = urls([call.question]) if call.question and links else links or ()  # those that the asker brought
         stops = {"stop": asked.stops} if "stop" in served.accepts and asked.stops else {}
 
-        async def said() -> AsyncGenerator[Piece]:
+        gathered = not asked.stream and not asked.stops  # else it may end early, and then its engine has to know
+
+        async def answered() -> AsyncGenerator[Piece]:
             used: Counter[str] = Counter()
             for place, body in enumerate(bodies):
                 came_at = self.clock()
@@ -319,7 +312,8 @@ class Gateway:
                         call.asked_at = self.clock()
                         call.waited_s = call.asked_at - came_at
                         step.set(queue_s=call.waited_s)
-                    async with aclosing(pieces(self.session, engine, path, body | stops, self.patience, head)) as came:
+                    said = pieces(self.wires, engine, path, body | stops, self.patience, head, gathered)
+                    async with aclosing(said) as came:
                         async for piece in came:
                             yield piece if len(bodies) == 1 else _of(piece, place * count, used)
 
@@ -327,7 +321,7 @@ class Gateway:
             personal = self.rails.personal_out == "mask"
             return Outgoing(personal, links, self.harm, at_once=not asked.stream, images=images)
 
-        writing = Writing(said(), asked.stops, outgoing, self.clock, count * len(bodies))
+        writing = Writing(answered(), asked.stops, outgoing, self.clock, count * len(bodies))
         answer = Answer(call, served, writing, hits, read, step)
         if asked.stream:
             await answer.begin()

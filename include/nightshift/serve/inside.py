@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import aiohttp
-
 from nightshift.answer import Message
 from nightshift.serve.pieces import Patience, pieces
 from nightshift.serve.served import Served
+from nightshift.serve.wire import Wires
 
 PUBLIC = ("public",)
 
@@ -30,9 +29,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Inside:
-    """How it asks: `session` makes the session that engines are asked by."""
+    """How it asks: by which connections, how long, and by what clock."""
 
-    session: Callable[[], aiohttp.ClientSession]
+    wires: Wires
     patience: Patience
     clock: Callable[[], float]
 
@@ -52,7 +51,7 @@ class Inside:
         text, first, came = "", None, self.clock()
         async with served.turn(key, limit) as engine:
             waited = self.clock() - came
-            async with aclosing(pieces(self.session(), engine, "/v1/chat/completions", body, self.patience)) as said:
+            async with aclosing(pieces(self.wires, engine, "/v1/chat/completions", body, self.patience)) as said:
                 async for piece in said:
                     first = self.clock() if first is None else first
                     text += piece.text

@@ -12,10 +12,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
 from nightshift.engine import Engine, deltas
 from nightshift.serve.refused import Refused
+from nightshift.serve.wire import Broken, Wire, Wires
 
 FINISHED = ("stop", "length", "content_filter", "tool_calls")
 
@@ -50,44 +49,43 @@ class Patience:
 
 
 async def pieces(
-    session: aiohttp.ClientSession,
+    wires: Wires,
     engine: Engine,
     path: str,
     asked: dict[str, Any],
     patience: Patience,
     headers: dict[str, str] | None = None,
+    gathered: bool = False,
 ) -> AsyncGenerator[Piece]:
     """Ask an engine and go through what it says; to stop early, close this: the engine then stops too.
 
+    `gathered` gives what comes after the first piece at once, for an answer that nobody reads before its end.
     Raises Refused: `engine_error` when it breaks off or makes no sense, `engine_timeout` when it takes too long.
     """
-    begun, deadline, ended = asyncio.get_running_loop().time(), patience.first_token_s, False
-    url, sent = f"{engine.url}{path}", json.dumps(asked | {"model": engine.model, "stream": True}).encode()
-    known = {"content-type": "application/json"} | engine.headers | (headers or {})
-    said: aiohttp.ClientResponse | None = None
+    begun, begins, ended = asyncio.get_running_loop().time(), False, False
+    sent = json.dumps(asked | {"model": engine.model, "stream": True}).encode()
+    wire: Wire | None = None
     try:
-        async with asyncio.timeout_at(begun + deadline):
-            said = await session.post(url, data=sent, headers=known)
-        if said.status != 200:
-            raise _broken()
+        deadline = begun + patience.first_token_s
+        wire = await wires.ask(engine.url, path, sent, engine.headers | (headers or {}), deadline)
         rest = b""
-        while True:
-            async with asyncio.timeout_at(begun + deadline):  # for each read: another task may do the next
-                read = await said.content.readany()
-            if not read:
-                break
+        while read := await wire.read(gathered and begins):
+            if wire.status != 200:
+                raise _broken()
             *lines, rest = (rest + read).split(b"\n")
             for piece in _joined([piece for line in lines for piece in _read(line)]):
-                deadline = patience.total_s
+                if not begins:
+                    begins = True
+                    wire.until(begun + patience.total_s)
                 ended = ended or piece.finish is not None
                 yield piece
     except TimeoutError:
         raise Refused("engine_timeout", "The answer took too long; ask for a shorter one.") from None
-    except (aiohttp.ClientError, ValueError, KeyError, TypeError, IndexError):
+    except (Broken, ValueError, KeyError, TypeError, IndexError):
         raise _broken() from None
     finally:
-        if said is not None:
-            said.release() if ended and said.content.at_eof() else said.close()
+        if wire is not None:
+            wires.give_back(engine.url, wire)
     if not ended:
         raise _broken()
 
