@@ -50,7 +50,7 @@ class Answer:
     async def begin(self) -> None:
         """Wait for the first piece, so that what goes wrong before it has a status of its own."""
         try:
-            self._first = await until_gone(self.call.request, anext(self.came, None))
+            self._first = await until_gone(self.call.request.receive, anext(self.came, None))
         except BaseException:
             await self.came.aclose()
             raise

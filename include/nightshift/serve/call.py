@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -141,7 +142,8 @@ class Ending(StreamingResponse):
             ends = ends or (message["type"] == "http.response.body" and not message.get("more_body"))
 
         try:
-            await super().__call__(scope, receive, sent)
+            with suppress(Gone):
+                await until_gone(receive, self.stream_response(sent))
         finally:
             if not ends:
                 self.call.status = LEFT
@@ -149,23 +151,31 @@ class Ending(StreamingResponse):
             self.call.end()
 
 
-async def until_gone(request: Request, work: Awaitable[T]) -> T:
-    """What this work gives, unless the client leaves first: then it is cancelled, and Gone is raised."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
+async def until_gone(receive: Receive, work: Awaitable[T]) -> T:
+    """What this work gives, unless the client leaves first: then it is cancelled, and Gone is raised.
+
+    `receive` is the request's, whose body was read already.
+    """
+    working, over = asyncio.current_task(), False
+
+    def stop(_: asyncio.Task[None]) -> None:
+        if working is not None and not over:
+            working.cancel()
+
+    leaving = asyncio.create_task(_left(receive))
+    leaving.add_done_callback(stop)
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise Gone
+        return await work
+    except asyncio.CancelledError:
+        if working is not None and leaving.done() and working.uncancel() == 0:
+            raise Gone from None
+        raise  # somebody else cancelled it too
     finally:
-        for one in (working, leaving):
-            if not one.done():
-                one.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        over = True
+        leaving.cancel()
 
 
-async def _left(request: Request) -> None:
-    """Returns when the client hung up; its body was read already."""
-    while (await request.receive())["type"] != "http.disconnect":
+async def _left(receive: Receive) -> None:
+    """Returns when the client hung up."""
+    while (await receive())["type"] != "http.disconnect":
         pass

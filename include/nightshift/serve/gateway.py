@@ -326,7 +326,7 @@ class Gateway:
         if asked.stream:
             await answer.begin()
             return answer.stream()
-        return await until_gone(call.request, answer.whole())
+        return await until_gone(call.request.receive, answer.whole())
 
 
 def _of(piece: Piece, first: int, used: Counter[str]) -> Piece:
