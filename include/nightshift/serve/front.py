@@ -42,7 +42,7 @@ from nightshift.serving import Limits
 from nightshift.spans import Trace, Tracer
 
 REQUEST_ID = re.compile(r"[\w-]{1,64}")
-KEY_IN_ADDRESS = re.compile(r"ns_[a-z]+_[a-z2-7]{10}_")
+KEY_IN_ADDRESS = re.compile(rb"ns_[a-z]+_[a-z2-7]{10}_")
 REMEMBERED = 10_000  # answers that can be rated by the key that was given them
 ASKING = ("chat", "completions", "embeddings")  # routes whose answers the objectives are about
 Handler = Callable[[Any], Awaitable[Response]]
@@ -181,7 +181,7 @@ class Front:
 
     async def _call(self, entry: Entry, request: Request, trace: Trace, begun: float) -> Call[Any]:
         """A request as a call. Raises Refused."""
-        if KEY_IN_ADDRESS.search(request.url.query):
+        if KEY_IN_ADDRESS.search(request.scope["query_string"]):
             raise Refused("invalid_value", "A key stands in the address, where others read it; revoke it.", "query")
         key = await self._allowed(request, entry.scopes)
         account = self.limiter.account(key.id, key.limits, self.clock())

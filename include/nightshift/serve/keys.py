@@ -177,14 +177,16 @@ class Keys:
 
     def _is(self, secret: str, row: tuple[object, ...] | None) -> bool:
         """Whether a row is this secret's; of an unknown id after the same work."""
-        version, wanted = (int(str(row[10])), row[9]) if row else (None, bytes(32))
-        _, pepper = self.store.pepper(version)
+        newest, pepper = self.store.newest
+        version, wanted = (int(str(row[10])), row[9]) if row else (newest, bytes(32))
+        if version != newest:
+            _, pepper = self.store.pepper(version)
         return hmac.compare_digest(_hash(secret, pepper), bytes(wanted)) and row is not None  # type: ignore[call-overload]
 
     def _used(self, db: sqlite3.Connection, key: Key, secret: str, row: tuple[object, ...], now: float) -> None:
         """Note the day of a secret's last use, and hash it under the newest pepper, once a day and once a pepper."""
         today = int(now) // DAY_S
-        version, pepper = self.store.pepper()
+        version, pepper = self.store.newest
         if row[13] == today and row[10] == version:
             return
         kept = (today, version, _hash(secret, pepper), key.id, key.slot)

@@ -45,7 +45,9 @@ drop table first;
 
 
 class KeyStore:
-    """The store of one home; one connection a thread."""
+    """The store of one home; one connection a thread. `newest` is the pepper that the last transaction found newest."""
+
+    newest: tuple[int, bytes]
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -61,7 +63,7 @@ class KeyStore:
 
         Raises AccessDenied without the pepper, StorageError for a store that cannot be used.
         """
-        self.pepper()
+        self.newest = self.pepper()
         if not make and not self.file.is_file():
             do = f"restore it from a backup, or remove {self.folder} and make new keys"
             raise StorageError("the key store is not there", str(self.file), do)
