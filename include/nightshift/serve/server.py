@@ -7,9 +7,11 @@ no new requests and lets those under way end, then stops its engine.
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +48,7 @@ from nightshift.spans import Tracer
 
 HOST = "127.0.0.1"
 DRAIN_S = 30  # for answers that are under way at the end
+SWITCH_S = 0.0005  # that a thread may hold the interpreter while the event loop waits for it
 HARM = Path("include", "policies", "harm.yaml")
 
 
@@ -179,8 +182,17 @@ class Service:
         return cls(gateway, public, front.application(ADMIN, admin), front.counting, probing, pool)
 
 
+def hasten() -> None:
+    """Put requests first in this process: its threads give way sooner (Python lets each compute for 5 ms), and what was
+    loaded before the first request is never again gone through for garbage, which stops everything for a while."""
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
+
+
 async def run(service: Service, follower: Follower, port: int, settings: Settings) -> None:
     """Serve until a signal."""
+    hasten()
     listen = settings.listen
     tls = {"ssl_certfile": listen.tls.certificate, "ssl_keyfile": listen.tls.key} if listen.tls else {}
     guarded = protocol(settings.limits, listen.behind_proxy)
