@@ -40,10 +40,14 @@ class Harm:
 
     phrases: Mapping[tuple[str, ...], str]
     beginnings: frozenset[tuple[str, ...]] = field(init=False)
+    firsts: frozenset[str] = field(init=False)  # words that a phrase begins with: of most texts, few or none
+    longest: int = field(init=False)  # words of a phrase
 
     def __post_init__(self) -> None:
         found = {phrase[:length] for phrase in self.phrases for length in range(1, len(phrase))}
         object.__setattr__(self, "beginnings", frozenset(found))
+        object.__setattr__(self, "firsts", frozenset(phrase[0] for phrase in self.phrases))
+        object.__setattr__(self, "longest", max(map(len, self.phrases), default=0))
 
     @classmethod
     def read(cls, path: Path) -> Harm:
@@ -65,10 +69,13 @@ class Harm:
 
     def find(self, text: str) -> tuple[int, str] | None:
         """Where the first of the phrases begins, and its category."""
+        if self.firsts.isdisjoint(map(str.lower, _WORD.findall(text))):
+            return None
         found = [(hit.start(), hit[0].lower()) for hit in _WORD.finditer(text)]
-        longest = max(map(len, self.phrases), default=0)
-        for place, (start, _) in enumerate(found):
-            said = tuple(word for _, word in found[place : place + longest])
+        for place, (start, first) in enumerate(found):
+            if first not in self.firsts:
+                continue
+            said = tuple(word for _, word in found[place : place + self.longest])
             for length in range(1, len(said) + 1):
                 if category := self.phrases.get(said[:length]):
                     return start, category
@@ -76,11 +83,13 @@ class Harm:
 
     def open_at(self, text: str) -> int:
         """Where the end of a text begins that may be the beginning of a phrase; its length where none may."""
-        found = [(hit.start(), hit[0].lower()) for hit in _WORD.finditer(text[-400:])]
-        shift = max(0, len(text) - 400)
-        for place, (start, _) in enumerate(found):
-            if tuple(word for _, word in found[place:]) in self.beginnings:
-                return shift + start
+        begin = max(0, len(text) - 400)
+        if self.firsts.isdisjoint(map(str.lower, _WORD.findall(text, begin)[1 - self.longest :])):
+            return len(text)
+        last = [(hit.start(), hit[0].lower()) for hit in _WORD.finditer(text, begin)][1 - self.longest :]
+        for place, (start, first) in enumerate(last):
+            if first in self.firsts and tuple(word for _, word in last[place:]) in self.beginnings:
+                return start
         return len(text)
 
 
