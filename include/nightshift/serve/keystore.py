@@ -84,10 +84,10 @@ class KeyStore:
         Raises AccessDenied when the keys that there are were made under one that is not there.
         """
         version = version or self._newest()
-        path = self.folder / f"pepper-{version}"
-        seen = _seen(path)
+        seen = _seen(f"{self.folder}/pepper-{version}")
         if seen and (kept := self._read.get(version)) and kept[0] == seen:
             return version, kept[1]
+        path = self.folder / f"pepper-{version}"
         if not seen and not self.file.is_file():
             self._write(path)
         pepper = path.read_bytes() if path.is_file() else b""
@@ -136,7 +136,7 @@ class KeyStore:
         return db
 
 
-def _seen(path: Path) -> Seen | None:
+def _seen(path: Path | str) -> Seen | None:
     """What tells that a file is the one that was read: its inode, time of change and size."""
     try:
         found = os.stat(path)  # noqa: PTH116  on every request, and twice as fast as pathlib's
