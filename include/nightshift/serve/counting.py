@@ -17,6 +17,7 @@ from nightshift import drift, mask, score
 from nightshift.counts import Counts
 from nightshift.drift import Outcome
 from nightshift.errors import NightshiftError
+from nightshift.otlp import yielding
 from nightshift.serve.meters import Meters
 from nightshift.serve.promises import Promises
 
@@ -77,8 +78,9 @@ class Counting:
     def flush(self) -> None:
         """Score what left, and add what was counted. A store that cannot be written loses it, and says so."""
         seen: Counter[tuple[str, str, int]] = Counter()
-        while self.answers:
-            seen.update(self._scored(self.answers.popleft()))
+        left = [self.answers.popleft() for _ in range(len(self.answers))]
+        for one in yielding(left):
+            seen.update(self._scored(one))
         taken = self.meters.take()
         self._kept(lambda: self._add(taken, seen))
 
