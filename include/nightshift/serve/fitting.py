@@ -20,7 +20,7 @@ def fits(served: Served, texts: list[str], limit: int) -> int:
     context = served.system.settings["context"]
     if sum(map(len, texts)) > 32 * context:  # no token is that long on average: not even counted
         raise _too_long(context, "far more", limit)
-    read = sum(len(served.system.tokens.encode(one).ids) + TURN_TOKENS for one in texts)
+    read = sum(len(served.system.tokens.encode(one)) + TURN_TOKENS for one in texts)
     if read + limit > context:
         raise _too_long(context, str(read), limit)
     return read
