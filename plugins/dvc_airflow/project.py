@@ -192,11 +192,13 @@ def _expand(root: Path) -> dict[str, dict[str, Any]]:
     try:
         with Repo(str(root)) as repo:
             document = load_file(repo, str(file)).load()
-            resolved: dict[str, dict[str, Any]] = DataResolver(repo, str(root), document).resolve()["stages"]
+            resolved: dict[str, dict[str, Any]] | None = DataResolver(repo, str(root), document).resolve()["stages"]
     except YAMLValidationError as error:
         raise ProjectError(_against_schema(file, error.exc.errors[0])) from error
     except DvcException as error:
         raise ProjectError(f"{file}: {' '.join(str(error).split())}; mend it there") from error
+    if not resolved:
+        raise ProjectError(f"{file}: it has no stages; write one there")
     return resolved
 
 

@@ -35,6 +35,7 @@ def test_a_wrong_template_is_refused(toy: Make) -> None:
         ("stages:\n  one: {cmd: a\n", r"dvc\.yaml:3: not YAML: .*; mend the syntax there"),
         ("stages:\n  one: {cmd: a}\n  two:\n    cmd: b\n    out: [x]\n", r"dvc\.yaml:5: stages\.two\.out: .*; mend it"),
         ("stages: 5\n", r"dvc\.yaml:1: stages: .*; mend it there"),
+        ("stages: {}\n", r"dvc\.yaml: it has no stages; write one there"),
         ("[one]\n", r"dvc\.yaml:1: the file: .*; mend it there"),
     ],
 )
