@@ -1,6 +1,6 @@
 """Throw at the gateway what the internet throws at one, and write down what came of it.
 
-    python bench/load.py [--out bench/load.json] [--minutes 30] [--seconds 20]
+    python bench/load.py [--out bench/load.json] [--minutes 30] [--seconds 30]
 
 A mock engine of fixed speed stands behind the real gateway, each in a process of its own. First the peak is measured;
 then come hostile bodies, requests made from the endpoint's own OpenAPI document (schemathesis), half-open sockets, slow

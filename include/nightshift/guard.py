@@ -1,9 +1,9 @@
 """Who may ask an engine, and what: only the process that started it, and only to answer.
 
 An engine listens on loopback, where every user of the machine can knock. The server of transformers has no key, and
-would load another model for whoever asks; vLLM's key covers paths under /v1 alone. So this layer lies around either:
-without the secret everything is 401, and with it there are three paths, and everything else is 404. It stands on the
-standard library alone, because vLLM imports it into an environment of its own.
+would load another model for whoever asks; vLLM's key covers paths under /v1 alone. So this layer lies around each kind
+of engine, ours too: without the secret everything is 401, and with it there are three paths, and everything else is
+404. It stands on the standard library alone, because vLLM imports it into an environment of its own.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ SCOPES = {
     "metrics:read": "counters and latencies",
     "keys:admin": "make, rotate and revoke keys",
     "deploy:propose": "begin a rollout",
-    "deploy:approve": "let a rollout go on",
+    "deploy:approve": "approve a promotion, sign a release again, and replace the key that signs",
     "deploy:rollback": "go back to the release before",
     "audit:read": "who did what",
 }
