@@ -61,7 +61,7 @@ INTERNAL = {
     "serve.limits.total_s": 120.0,
     "keys.owner": "person",
     "keys.days": 30,
-    "keys.scopes": ["infer:chat", "models:read", "logprobs:read"],
+    "keys.scopes": ["infer:chat", "models:read"],
     "environments.approvals": "prod: 0",
     "models.says": ["id", "context_window", "digest", "base", "licence"],
     "card": "whole",

@@ -34,7 +34,6 @@ SCOPES = {
     "infer:completions": "let its model go on with a text",
     "infer:embeddings": "vectors of its sentence encoder",
     "models:read": "what is served",
-    "logprobs:read": "likelihoods of tokens, where the engine has them",
     "metrics:read": "counters and latencies",
     "keys:admin": "make, rotate and revoke keys",
     "deploy:propose": "begin a rollout",
