@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from nightshift import commit, registry
 from nightshift.answer import Template
-from nightshift.errors import DataRefused, NightshiftError, ParamsError, RepositoryError
+from nightshift.errors import DataRefused, NightshiftError, ParamsError
 from nightshift.integrations.langfuse import Server
 from nightshift.past import Past
 
@@ -186,12 +186,11 @@ def diff(prompts: Prompts, root: Path) -> Iterator[str]:
 
 
 def environments(root: Path) -> Iterator[Environment]:
-    """Each environment that a release is assigned to, with that release's prompt. Raises StorageError."""
-    asked = ["git", "-C", str(root), "for-each-ref", "--format=%(refname:strip=2)", f"refs/tags/{registry.NAME}#*"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RepositoryError("this is not a Git repository", str(root), "go into the project's folder")
-    for name in sorted({line.split("#")[1] for line in done.stdout.splitlines()}):
+    """Each environment that a release is assigned to, with that release's prompt.
+
+    Raises RepositoryError, StorageError.
+    """
+    for name in registry.environments(root):
         release = registry.current(root, name)
         if release is not None:
             past = Past(root, release.commit)
