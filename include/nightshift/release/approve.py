@@ -18,6 +18,7 @@ from nightshift import audit, registry, signature
 from nightshift.errors import AccessDenied, RepositoryError
 from nightshift.release.handover import CHANGES, by_hand, let_in
 from nightshift.release.release import UNDECIDED
+from nightshift.store import Store
 
 
 def proposed(repository: Path, branch: str) -> tuple[str, dict[str, Any]]:
@@ -63,10 +64,11 @@ def approve(
     role, verdict = metrics["role"], metrics["verdict_on_it"]
     wanted = known or registry.Release(registry.next_version(repository, minor=role == "winner"), commit, digest)
     chosen = by_hand(repository, home, wanted, environment, CHANGES[role], int(now) // 60)
-    folder = registry.fetch(repository, wanted, state / "releases" / digest)
+    store = Store(repository, home, state)
+    folder = registry.fetch(repository, wanted, store.copy(digest))
     event = {"actor": who, "action": "approve", "target": digest, "version": wanted.version, "reason": reason.strip()}
     audit.write(home, now, **event, role=role, verdict=verdict)
-    signature.sign(folder, home / "releases" / digest / "model.sig", home)
+    signature.sign(folder, store.signature(digest), home)
     if known is None:
         registry.version(repository, wanted, role=role, system=metrics["system"], verdict=verdict)
     return let_in(repository, home, wanted, environment, chosen, who, reason.strip(), now)

@@ -15,10 +15,8 @@ from pathlib import Path
 from nightshift import commit, registry, signature, storage
 from nightshift.errors import ReleaseInvalid, SourceError, StorageError
 from nightshift.registry import Release
-from nightshift.release.unpack import safe
+from nightshift.release.unpack import SIGNATURE, safe
 from nightshift.store import Store
-
-SIGNATURE = "model.sig"
 
 
 def push(store: Store, release: Release, location: str) -> str:
