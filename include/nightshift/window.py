@@ -31,7 +31,7 @@ DEPTHS = tuple(range(0, 101, 10))  # percent of the text that stands before the 
 ENOUGH = 0.9  # share of the depths at which it must be found
 ANSWER = 24  # tokens of an answer: the fact as a sentence, a token a digit
 BETWEEN = 2  # tokens of what stands between two texts
-TURN = 8  # tokens that a chat template puts around a turn, at most
+TURN = 8  # tokens that a chat template puts around a turn, at most, of those that were looked at
 PLACES = ("mill", "harbour", "library", "station", "garden", "tower", "bridge", "market", "chapel", "school", "quarry")
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from nightshift.serve.refused import Refused
 from nightshift.serve.request import Sampled
 from nightshift.serve.served import Served
-
-TURN_TOKENS = 8  # what a chat template puts around a turn, at most, of those that were looked at
+from nightshift.window import TURN
 
 
 def length(asked: Sampled, served: Served) -> int:
@@ -20,7 +19,7 @@ def fits(served: Served, texts: list[str], limit: int) -> int:
     context = served.system.settings["context"]
     if sum(map(len, texts)) > 32 * context:  # no token is that long on average: not even counted
         raise _too_long(context, "far more", limit)
-    read = sum(len(served.system.tokens.encode(one)) + TURN_TOKENS for one in texts)
+    read = sum(len(served.system.tokens.encode(one)) + TURN for one in texts)
     if read + limit > context:
         raise _too_long(context, str(read), limit)
     return read

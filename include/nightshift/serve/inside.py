@@ -11,11 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from nightshift.answer import Message
+from nightshift.retrieve import PUBLIC
 from nightshift.serve.pieces import Patience, pieces
 from nightshift.serve.served import Served
 from nightshift.serve.wire import Wires
-
-PUBLIC = ("public",)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
+from nightshift.attributes import FINISHED
 from nightshift.engine import Engine, deltas
 from nightshift.serve.refused import Refused
 from nightshift.serve.wire import Broken, Wire, Wires
-
-FINISHED = ("stop", "length", "content_filter", "tool_calls")
 
 
 @dataclass(frozen=True)
