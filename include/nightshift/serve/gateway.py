@@ -94,7 +94,7 @@ class Gateway:
         """POST /v1/chat/completions."""
         asked = call.asked
         asking.named(asked.model, MODEL)
-        asking.fits(asked.messages, self.limits.messages, self.limits.part_bytes)
+        asking.bounded(asked.messages, self.limits.messages, self.limits.part_bytes)
         served = self.serving(call)
         passed = asked.passed(self._accepted(served))
         turns = [turn | {"content": self._incoming(turn["content"], call)} for turn in asked.turns()]

@@ -264,7 +264,7 @@ def named(model: str, *known: str) -> None:
         raise Refused("model_not_found", f"There is no such model here; there is '{known[0]}'.", "model")
 
 
-def fits(turns: list[Turn], messages: int, part_bytes: int) -> None:
+def bounded(turns: list[Turn], messages: int, part_bytes: int) -> None:
     """Raises Refused for a conversation with more turns, or a longer one, than is let in."""
     if len(turns) > messages:
         raise Refused("invalid_value", f"'messages' holds at most {messages} turns.", "messages")

@@ -6,7 +6,7 @@ there is no traffic, by enough questions whose right answers are known, asked of
 thing out of bounds sends the candidate back: its engine dies, it errs, it is slower, it answers wrongly. Nothing here
 reads a clock or asks anything, so that a minute of it is tested in a millisecond.
 
-Slowness is by medians of at least EIGHT answers of each side: on a machine that also trains, a 95th percentile of so
+Slowness is by medians of at least TIMED answers of each side: on a machine that also trains, a 95th percentile of so
 few is the machine's, and a release that is three times slower moves the median too.
 """
 
@@ -21,7 +21,7 @@ from typing import Literal
 from nightshift.registry import Release
 from nightshift.serving import Rollouts
 
-EIGHT = 8  # answers of each side before their times are compared
+TIMED = 8  # answers of each side before their times are compared
 REMEMBERED = 200  # times of a side that are compared
 Verdict = Literal["wait", "advance", "promote"]
 
@@ -121,7 +121,7 @@ class Rollout:
             return f"{failed} of {tried} requests were not answered whole"
         if seen.asked >= rules.questions_before and seen.right < rules.right * (seen.asked - seen.failed):
             return f"{seen.right} of {seen.asked - seen.failed} questions with known answers were answered rightly"
-        if min(len(seen.first_s), len(self.stable.first_s)) >= EIGHT:
+        if min(len(seen.first_s), len(self.stable.first_s)) >= TIMED:
             ours, theirs = median(seen.first_s), median(self.stable.first_s)
             if ours > rules.slower * theirs:
                 return f"its first token takes {ours:.2f} s, {ours / theirs:.1f} times as long as the stable release's"
