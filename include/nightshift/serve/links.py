@@ -16,9 +16,8 @@ from html import unescape
 
 LINK = "<LINK>"
 _SCHEMES = r"(?:https?|ftps?|wss?|file|data|javascript|vbscript|mailto)"
-_HOSTS = (
-    r"com|net|org|info|biz|io|dev|app|xyz|ru|cn|top|site|online|example"  # that pages make links of without a scheme
-)
+# that pages make links of without a scheme
+_HOSTS = r"com|net|org|info|biz|io|dev|app|xyz|ru|cn|top|site|online|example"
 _URL = (
     rf"(?<![a-z0-9]){_SCHEMES}\s?:[^\s<>\"')\]]+|www\.[^\s<>\"')\]]+"
     r"|(?<![\w:/.])//(?:[a-z0-9-]{1,63}\.)+[a-z]{2,24}(?![\w.])[^\s<>\"')\]]*"

@@ -48,9 +48,8 @@ from nightshift.spans import Tracer
 
 HOST = "127.0.0.1"
 DRAIN_S = 30  # for answers that are under way at the end
-YOUNG = (
-    10_000  # objects more than went, after which garbage is looked for: at Python's 700 one request in 17 waits 0.5 ms
-)
+# objects more than went, after which garbage is looked for: at Python's 700 one request in 17 waits 0.5 ms
+YOUNG = 10_000
 SWITCH_S = 0.0005  # that a thread may hold the interpreter while the event loop waits for it
 HARM = Path("include", "policies", "harm.yaml")
 
