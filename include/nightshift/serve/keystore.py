@@ -30,14 +30,9 @@ create table if not exists secrets (
     id text not null, slot integer not null, hash blob not null, pepper integer not null, created integer not null,
     expires integer not null, used integer, primary key (id, slot)) without rowid;
 """
-_FROM_1 = """
+_FROM_1 = f"""
 alter table keys rename to first;
-create table keys (
-    id text primary key, owner text not null, scopes text not null, groups text not null, limits text,
-    created integer not null, revoked integer) without rowid;
-create table secrets (
-    id text not null, slot integer not null, hash blob not null, pepper integer not null, created integer not null,
-    expires integer not null, used integer, primary key (id, slot)) without rowid;
+{_TABLES}
 insert into keys select id, owner, scopes, groups, null, created, revoked from first;
 insert into secrets select id, 1, hash, pepper, created, expires, null from first;
 drop table first;
