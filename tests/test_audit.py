@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import random
 import resource
 import signal
@@ -152,3 +154,10 @@ def test_a_kill_while_it_is_written_loses_nothing_that_was_said_to_be_kept(tmp_p
         found = audit.verify(tmp_path)
         assert kept <= found <= kept + 1  # one was kept, and not said so yet
         kept = found
+
+
+def test_who_acts_is_whom_the_system_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    assert audit.actor() == pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
+    assert audit.actor() == "uid 4000000001"

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ from nightshift.errors import AccessDenied
 FILE = "audit.jsonl"
 HEAD = "audit.head.json"  # number and hash of the last event; a kill between the two files leaves it one behind
 FIRST = "0" * 64
+
+
+def actor() -> str:
+    """The user of the machine who acts, as the system knows it: what the environment says anybody can say."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user may have no name
+        return f"uid {os.getuid()}"
 
 
 def write(home: Path, now: float, **event: Any) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from typing import Annotated
 
 import typer
 
-from nightshift import port
+from nightshift import audit, port
 from nightshift.cli.keys import admin_key, first_key
 from nightshift.place import Place
 
@@ -72,7 +71,7 @@ def rollback(
     from nightshift import rollouts
 
     place = Place.here()
-    made = rollouts.back(place.root, place.home, getpass.getuser(), reason, time.time())
+    made = rollouts.back(place.root, place.home, audit.actor(), reason, time.time())
     release = made.release
     print(f"{release.version} ({release.digest[:12]}) is in {made.environment} again.")
     endpoint = place.endpoint()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightshift import audit
 from nightshift.place import Place
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def create(
     if own:
         limits = KeyLimits(**(params.load(place.root / params.FILE, Limits).key.model_dump() | own))
     scopes, groups = tuple(scope or ASKING), tuple(group or ["public"])
-    print(_store(place).create(owner, scopes, groups, days, time.time(), limits=limits, actor=getpass.getuser()))
+    print(_store(place).create(owner, scopes, groups, days, time.time(), limits=limits, actor=audit.actor()))
 
 
 @app.command(name="list")
@@ -62,7 +62,7 @@ def rotate(
     days: Annotated[int, typer.Option(help="How long the new one is valid, 1 to 90")] = 90,
 ) -> None:
     """Give a key another secret and print it, once."""
-    print(_store(Place.here()).rotate(identifier, overlap, days, time.time(), getpass.getuser()))
+    print(_store(Place.here()).rotate(identifier, overlap, days, time.time(), audit.actor()))
 
 
 @app.command()
@@ -71,7 +71,7 @@ def revoke(
     reason: Annotated[str, typer.Option(help="Why; kept in the audit")] = "",
 ) -> None:
     """End a key at once."""
-    _store(Place.here()).revoke(identifier, time.time(), getpass.getuser(), reason)
+    _store(Place.here()).revoke(identifier, time.time(), audit.actor(), reason)
 
 
 @app.command()
@@ -102,7 +102,7 @@ def _standing(place: Place, name: str, owner: str, scopes: tuple[str, ...]) -> P
     store = _store(place)
     found = store.check(kept, time.time())
     if found is None or not set(scopes) <= set(found.scopes):
-        made = store.create(owner, scopes, ("public",), 90, time.time(), actor=getpass.getuser())
+        made = store.create(owner, scopes, ("public",), 90, time.time(), actor=audit.actor())
         commit.file(file, made + "\n", 0o600)
     return file
 

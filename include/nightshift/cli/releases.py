@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -173,12 +171,13 @@ def promote(
 
 def person(home: Path, key: Path | None) -> Person:
     """Who acts: the owner of a key, or else the user of the operating system. Raises AccessDenied for a bad key."""
+    from nightshift import audit
     from nightshift.errors import AccessDenied
     from nightshift.release.promote import Person
     from nightshift.serve.keys import Keys
 
     if key is None:
-        return Person(pwd.getpwuid(os.getuid()).pw_name)  # as the system knows it, not as the environment says
+        return Person(audit.actor())
     found = Keys(home).check(key.read_text(encoding="utf-8").strip(), time.time())
     if found is None:
         raise AccessDenied("this key is not valid", str(key), "`nightshift keys create --owner NAME` makes one")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nightshift import audit
 from nightshift.place import Place
 
 app = typer.Typer(help="What is promised, and how it stands.", no_args_is_help=True)
@@ -71,4 +71,4 @@ def lift(
     """Take a broken invariant away, so that deployments go on."""
     from nightshift import invariants
 
-    invariants.lift(Place.here().home, time.time(), getpass.getuser(), name, postmortem)
+    invariants.lift(Place.here().home, time.time(), audit.actor(), name, postmortem)

@@ -8,7 +8,6 @@ known here, and must not be older than what is here.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import shutil
@@ -149,7 +148,7 @@ def main() -> None:
     draft, folder, version, digest, key = sys.argv[1:]
     try:
         wanted = Release(version, "", digest)
-        made, by = install(Path(draft), Path(folder), wanted, key, getpass.getuser(), time.time())
+        made, by = install(Path(draft), Path(folder), wanted, key, audit.actor(), time.time())
     except (NightshiftError, OSError) as error:
         if (found := known(error)) is None:
             raise
