@@ -84,6 +84,11 @@ def test_words_rank_the_text_that_says_them_most() -> None:
     assert [[place for place, _ in one] for one in found] == [[2, 0], [1], []]
 
 
+def test_a_number_of_one_digit_is_a_word() -> None:
+    built = Lexical.build([f"Pump {number} stands in house {number}" for number in range(1, 9)])
+    assert [place for place, _ in built.rank(["Where does pump 7 stand?"], k=1)[0]] == [6]
+
+
 def test_equal_scores_stand_in_the_order_of_places_and_survive_saving(tmp_path: Path) -> None:
     built = Lexical.build(["same words"] * 5 + ["other"])
     built.save(tmp_path / "bm25")

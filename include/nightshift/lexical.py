@@ -1,7 +1,7 @@
 """Word search over texts: BM25 as bm25s has it, kept as plain arrays without pickle.
 
-Words are runs of two or more letters, digits and underscores, lower-case, English stop words left out; parts of a
-dotted name are words of their own.
+Words are runs of two or more letters, digits and underscores, and single digits ("pump 7"), lower-case, English stop
+words left out; parts of a dotted name are words of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+WORD = r"(?u)\b(?:\w\w+|\d)\b"
 # words that make a question and are of none of its matter; bm25s's stop words hold the others of them
 ASKING = frozenset({
     "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "does", "do", "did", "can", "could",
@@ -124,5 +125,7 @@ def _best(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
 def _split(texts: list[str]) -> list[list[str]]:
     import bm25s
 
-    split: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+    split: list[list[str]] = bm25s.tokenize(
+        texts, token_pattern=WORD, stopwords="en", return_ids=False, show_progress=False
+    )
     return split
