@@ -35,7 +35,7 @@ from nightshift.serve.links import urls
 from nightshift.serve.outgoing import Harm, Outgoing
 from nightshift.serve.pieces import Patience, Piece, pieces
 from nightshift.serve.refused import Refused
-from nightshift.serve.request import EMBEDDINGS, MODEL, Chat, Completion, Embeddings, Feedback, Sampled
+from nightshift.serve.request import BARE, EMBEDDINGS, MODEL, Chat, Completion, Embeddings, Feedback, Sampled
 from nightshift.serve.routes import PUBLIC, document
 from nightshift.serve.served import Served
 from nightshift.serve.wire import Wires
@@ -93,19 +93,19 @@ class Gateway:
     async def chat(self, call: Call[Chat]) -> Response:
         """POST /v1/chat/completions."""
         asked = call.asked
-        asking.named(asked.model, MODEL)
+        asking.named(asked.model, MODEL, BARE)
         asking.bounded(asked.messages, self.limits.messages, self.limits.part_bytes)
         served = self.serving(call)
         passed = asked.passed(self._accepted(served))
         turns = [turn | {"content": self._incoming(turn["content"], call)} for turn in asked.turns()]
         question = turns[-1]["content"]
         with call.trace.step("retrieve") as step:
-            hits = await self._sections(served, question, call) if asked.nightshift.sections else []
+            hits = await self._sections(served, question, call) if asked.looks_up else []
             step.set(sections=[hit.id for hit in hits], scores=[hit.score for hit in hits])
         call.trace.content(question=question)
         call.question, call.sections = question, [hit.body for hit in hits]
         call.about(asked.user, (asked.metadata or {}).get("session_id"))
-        if asked.nightshift.sections and self._abstains(served, question, hits):
+        if asked.looks_up and self._abstains(served, question, hits):
             return await self._abstention(call, served)
         with call.trace.step("prompt") as step:
             messages = served.system.messages(question, hits, turns[:-1])
@@ -183,13 +183,13 @@ class Gateway:
 
     async def models(self, call: Call[Any]) -> Response:
         """GET /v1/models."""
-        listed = [self._model(name) for name in (MODEL, EMBEDDINGS)]
+        listed = [self._model(name) for name in (MODEL, BARE, EMBEDDINGS)]
         return JSONResponse({"object": "list", "data": listed}, headers=call.headers(None))
 
     async def model(self, call: Call[Any]) -> Response:
         """GET /v1/models/{model}."""
         name = call.request.path_params["model"]
-        if name not in (MODEL, EMBEDDINGS):
+        if name not in (MODEL, BARE, EMBEDDINGS):
             raise Refused("model_not_found", f"There is no such model here; there is '{MODEL}'.", "model")
         return JSONResponse(self._model(name), headers=call.headers(None))
 
@@ -233,7 +233,7 @@ class Gateway:
         """What may be known of a model: its name, how much it reads, and unless it is private on what it is built."""
         said = {"id": name, "object": "model", "created": 0, "owned_by": MODEL}
         served = self.follower.served
-        if served is not None and name == MODEL:
+        if served is not None and name in (MODEL, BARE):
             context = served.system.settings["context"]
             said["context_window"] = window.effective(self.home, served.release.digest, context)
             if not self.private:

@@ -15,6 +15,7 @@ from nightshift.serve.body import Body
 from nightshift.serve.refused import Refused
 
 MODEL = "nightshift"  # the name that clients ask for: the release behind it changes every night
+BARE = "nightshift-bare"  # the same without looking for sections: a client brings its own
 EMBEDDINGS = "nightshift-embeddings"
 MAX_STOPS, MAX_STOP = 4, 64  # sequences, and characters of one
 MAX_INPUTS = 256  # texts in one request for embeddings
@@ -194,6 +195,11 @@ class Chat(Sampled):
     def question(self) -> str:
         """The last turn, which sections are looked for."""
         return self.messages[-1].text
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether sections are looked for."""
+        return self.nightshift.sections and self.model != BARE
 
     def turns(self) -> list[dict[str, str]]:
         """The conversation as an engine reads it."""
