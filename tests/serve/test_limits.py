@@ -179,6 +179,33 @@ def test_who_leaves_while_waiting_gives_the_turn_on() -> None:
     asyncio.run(run())
 
 
+def test_a_turn_that_comes_as_its_time_is_over_is_given_on() -> None:
+    """The deadline passes in the very step in which the turn comes: the turn must not be lost for good."""
+
+    async def run() -> None:
+        turns, loop = Turns(1, 4, 0.05), asyncio.get_running_loop()
+        await turns._take("a", 1.0)
+        late = asyncio.create_task(turns._take("b", 1.0))
+        await asyncio.sleep(0)
+
+        def ended() -> None:
+            turns.running -= 1
+            turns._next()
+            assert turns.running == 1  # b's turn came, and b does not know yet
+
+        loop.call_later(0.02, ended)
+        ends = loop.time() + 0.1
+        while loop.time() < ends:  # a busy loop: both are due at once, the turn before the deadline
+            pass
+        with pytest.raises(Refused, match="More is asked"):
+            await late
+        assert turns.running == 0
+        async with asyncio.timeout(5), turns.turn("c", 1.0):
+            assert turns.running == 1
+
+    asyncio.run(run())
+
+
 def test_more_engines_take_more() -> None:
     async def run() -> None:
         turns = Turns(1, 4, 60.0)

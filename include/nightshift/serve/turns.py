@@ -93,13 +93,13 @@ class Turns:
         try:
             async with asyncio.timeout(self.wait_s):
                 await one.turn
-        except TimeoutError:
-            self.shed += 1
-            raise self._full() from None
-        except BaseException:
+        except BaseException as error:
             if one.turn.done() and not one.turn.cancelled() and one.turn.exception() is None:
-                self.running -= 1  # its turn came as its client left
+                self.running -= 1  # its turn came as its client left, or as its time was over
                 self._next()
+            if isinstance(error, TimeoutError):
+                self.shed += 1
+                raise self._full() from None
             raise
         finally:
             if one in self._waiting:
