@@ -114,6 +114,7 @@ class Endpoint:
     follower: Follower
     gateway: Any
     front: Any
+    guard: type[Any]  # the class of its connections
 
     def made(self, *scopes: str, groups: tuple[str, ...] = ("public",), **more: Any) -> str:
         """A key."""
@@ -174,7 +175,7 @@ def endpoint(
         with _running(apps, gateway.close) as [url, beside]:
             key = keys.create("test", tuple(SCOPES), ("public",), 1, time.time())
             front = gateway.front
-            yield Endpoint(f"{url}/v1", beside, home, keys, key, script, served, follower, gateway, front)
+            yield Endpoint(f"{url}/v1", beside, home, keys, key, script, served, follower, gateway, front, guard)
     child.kill()
     child.wait()
 

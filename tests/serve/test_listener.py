@@ -161,6 +161,48 @@ def test_a_client_that_reads_nothing_ends(running: Endpoint) -> None:
         assert running.ask("Hello").status_code == 200
 
 
+@pytest.mark.parametrize(("stream", "head"), [(True, b""), (False, b"Connection: close\r\n")])
+def test_the_connection_of_a_client_that_reads_nothing_is_closed(running: Endpoint, stream: bool, head: bytes) -> None:
+    """Its end waits until all that was written is sent, which is never: it is cut."""
+    body = json.dumps(chat("SAY:x", stream=stream)).encode()
+    running.script.instead = {"x": "y " * 2_000_000}
+    asked = len(running.script.asked)
+    assert _connections(running, 0) == 0  # those before
+    with closing(connected(running)) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        key = f"Authorization: Bearer {running.key}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        one.sendall(HEAD + head + key + body)
+        while len(running.script.asked) == asked:
+            time.sleep(0.01)
+        assert _connections(running, 1) == 1
+        assert _connections(running, 0) == 0
+
+
+def test_a_client_that_reads_slowly_gets_all_of_it(running: Endpoint) -> None:
+    """Each pause is shorter than what one may read nothing for; together they are longer."""
+    body = json.dumps(chat("SAY:x")).encode()
+    running.script.instead = {"x": "y " * 2_000_000}
+    key = f"Authorization: Bearer {running.key}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    said, pauses = b"", 0.0
+    with closing(connected(running)) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+        one.sendall(HEAD + b"Connection: close\r\n" + key + body)
+        while piece := one.recv(400_000, socket.MSG_WAITALL):
+            said += piece
+            pauses += 0.2
+            time.sleep(0.2)
+    assert pauses > 2 * QUICK["write_s"]
+    assert json.loads(said.partition(b"\r\n\r\n")[2])["choices"][0]["finish_reason"] == "stop"
+
+
+def _connections(running: Endpoint, wanted: int) -> int:
+    """How many are open, once it is so many, or they had their time."""
+    deadline = time.monotonic() + 8
+    while (found := sum(running.guard.open.values())) != wanted and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
 def _open(running: Endpoint) -> int:
     return int(running.front.meters.in_flight._value.get())
 

@@ -7,14 +7,12 @@ response has a request id; every refusal, of unknown addresses and of our own mi
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +87,7 @@ class Front:
         handled: Any = {HTTPException: _elsewhere, Exception: _bug}
         app = Starlette(routes=routes, exception_handlers=handled)
         app.router.redirect_slashes = False
-        return Shell(app, self.limits.write_s)
+        return Shell(app)
 
     def remember(self, trace: str, key: str, release: str | None) -> None:
         """An answer was given."""
@@ -251,10 +249,9 @@ class Front:
 
 @dataclass
 class Shell:
-    """What stands around an application: a request id on every response, and a deadline for who reads none of it."""
+    """What stands around an application: a request id on every response."""
 
     app: ASGIApp
-    write_s: float
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request."""
@@ -267,11 +264,9 @@ class Shell:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-request-id"] = identifier
-            async with asyncio.timeout(self.write_s):
-                await send(message)
+            await send(message)
 
-        with suppress(TimeoutError):  # the client reads nothing: its connection goes
-            await self.app(scope, receive, sent)
+        await self.app(scope, receive, sent)
 
 
 def _answered(call: Call[Any], question: str, digest: str, good: bool) -> Answered:

@@ -39,11 +39,13 @@ class Connection(HttpToolsProtocol):
     bounds: Limits
     open: Counter[str]  # connections by address
     trusted: frozenset[str]
+    transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count it; refuse one too many."""
         super().connection_made(transport)
         self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None  # runs while the client reads nothing of what was written
         self._reading, self._head = True, 0  # whether a header is awaited, and its bytes so far
         self._fields = 0
         self._came = self.client[0] if self.client else ""
@@ -58,6 +60,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._disarm()
+        self._reads()
         self.open[self._came] -= 1
         if self.open[self._came] <= 0:
             del self.open[self._came]
@@ -128,6 +131,21 @@ class Connection(HttpToolsProtocol):
             whole = self.cycle is None or not self.cycle.more_body
             self._arm(self.bounds.idle_s if whole else self.bounds.body_s)
 
+        elif self.transport.is_closing():
+            self._reads_not()  # closing waits until what was written is sent
+
+    def pause_writing(self) -> None:
+        """More was written than is sent: the client has so long to read some of it."""
+        super().pause_writing()
+        self._reads_not()
+
+    def resume_writing(self) -> None:
+        """It reads."""
+        self._reads()
+        super().resume_writing()
+        if self.transport.is_closing():
+            self._reads_not()
+
     def timeout_keep_alive_handler(self) -> None:
         """uvicorn's own idle deadline; ours ends a connection whose client does not even read."""
 
@@ -139,6 +157,24 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _reads_not(self) -> None:
+        if self._unread is None:
+            left = self.transport.get_write_buffer_size()
+            self._unread = self.loop.call_later(self.bounds.write_s, self._unless_read, left)
+
+    def _unless_read(self, left: int) -> None:
+        """Cut the connection unless something was read meanwhile; its end would wait for all of it, for ever."""
+        self._unread = None
+        if self.transport.get_write_buffer_size() < left:
+            self._reads_not()
+        else:
+            self.transport.abort()
+
+    def _reads(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _late(self) -> None:
         """A deadline passed: say so where somebody may listen, and close."""
