@@ -261,3 +261,31 @@ def _until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_a_round_of_counting_that_fails_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "EVERY_S", 0.01)
+    counts, now = Counts(tmp_path), 1_800_000_000.0
+    counted = counting.Counting(counts, Meters(), lambda: now)
+    counted.meters.event("availability", "d" * 64, True)
+    add, wrong = counts.add, [OSError("a bug of ours")]
+
+    def adds(*given: Any) -> None:
+        if wrong:
+            counted.meters.event("availability", "d" * 64, True)
+            raise wrong.pop()
+        add(*given)
+
+    monkeypatch.setattr(counts, "add", adds)
+
+    async def run() -> None:
+        task = asyncio.create_task(counted.count())
+        async with asyncio.timeout(10):
+            while not task.done() and not counts.between(0, int(now)):
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert not wrong
+    assert counts.between(0, int(now))

@@ -9,6 +9,7 @@ import re
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -573,6 +574,20 @@ def test_a_shadow_is_asked_what_clients_ask_and_answers_nobody(tmp_path: Path, s
         assert (len(one.script.asked), one.follower.candidate.users) == (6, set())
         one.follower.rollout.advance(1.0)  # and then it answers everybody
         assert one.ask("When is the pump oiled?").json()["nightshift"]["version"] == "v0.2.0"
+
+
+def test_a_shadow_that_breaks_on_a_copy_has_failed(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system) as one:
+        release = Release("v0.2.0", "c" * 40, "e" * 64)
+        rules = params.load(ROOT / "params.yaml", Rollouts).model_copy(update={"strategy": "shadow"})
+        broken = replace(one.served.system, settings={"sections": True})  # lacks what an answer needs
+        candidate = one.follower.candidate = Served(release, broken, one.served.engines, Turns(1, 9, 9.0))
+        one.follower.rollout = Rollout(release, rules, 0.0)
+        assert one.ask("When is the pump oiled?").json()["nightshift"]["version"] == "v0.1.0"
+        deadline = time.monotonic() + 5
+        while not candidate.seen.requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (candidate.seen.requests, candidate.seen.bad) == (1, 1)
 
 
 def test_an_engine_that_is_slow_to_begin_is_given_up(tmp_path: Path, system: Path) -> None:

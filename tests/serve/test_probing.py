@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from nightshift.registry import Release
 from nightshift.serve.probing import Probing
 from nightshift.serve.rollout import Rollout
 from nightshift.serve.served import Served
+from nightshift.serve.server import Service, Settings
 from nightshift.serve.turns import Turns
 from nightshift.serving import Rollouts
 from tests import models
 from tests.conftest import ROOT
-from tests.serve.scripted import ROWS, Endpoint, endpoint
+from tests.serve.scripted import ROWS, TRACER, Endpoint, endpoint
 
 RELEASE = Release("v0.2.0", "c" * 40, "e" * 64)
 
@@ -34,17 +36,17 @@ def running(tmp_path: Path) -> Iterator[Endpoint]:
         yield one
 
 
-def probed(one: Endpoint, questions: int) -> Rollout:
-    """Probe until the candidate was asked so many."""
+def probed(one: Endpoint, questions: int, failed: int = 0) -> Rollout:
+    """Probe until both were asked so many, and the candidate did not answer so many."""
     rollout, candidate = one.follower.rollout, one.follower.candidate
     assert rollout and candidate
     candidate.seen, one.served.seen = rollout.candidate, rollout.stable
     gateway = one.gateway
-    probing = Probing(one.follower, one.front.meters, gateway.inside, golden.read, golden.grade, time.monotonic)
+    probing = Probing(one.follower, one.front.meters, gateway.inside, golden.read, golden.grade, time.monotonic, 0.01)
 
     async def run() -> None:
         task = asyncio.create_task(probing.probe())
-        while rollout.stable.asked < questions and not task.done():
+        while (rollout.stable.asked < questions or rollout.candidate.failed < failed) and not task.done():
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -80,6 +82,61 @@ def test_an_engine_that_gives_no_answer_has_failed(running: Endpoint) -> None:
     (running.served.system.folder.parent / golden.FILE).write_text(json.dumps([asked.as_json()]))
     seen = probed(running, 2)
     assert seen.candidate.failed == seen.candidate.asked >= 2
+
+
+def test_a_candidate_whose_questions_cannot_be_read_has_failed(running: Endpoint) -> None:
+    folder = running.served.system.folder.parent
+    other = folder / "other" / "plain"
+    other.mkdir(parents=True)
+    (other.parent / golden.FILE).write_text("[{")
+    candidate = running.follower.candidate
+    assert candidate
+    candidate.system = replace(candidate.system, folder=other)
+    seen = probed(running, 0, failed=3)
+    assert seen.candidate.failed == seen.candidate.asked >= 3
+
+
+def test_a_candidate_that_breaks_before_it_is_asked_has_failed(running: Endpoint) -> None:
+    candidate = running.follower.candidate
+    assert candidate
+    candidate.system = replace(candidate.system, settings={"sections": True})  # lacks what an answer needs
+    known(running, "Every Monday.")
+    seen = probed(running, 2)
+    assert seen.candidate.failed == seen.candidate.asked >= 2
+    assert seen.stable.failed == 0
+
+
+def test_what_goes_wrong_once_does_not_end_the_questions(running: Endpoint) -> None:
+    running.follower.candidate = running.follower.rollout = None
+    read, wrong = golden.read, [OSError("once")]
+
+    def reads(folder: Path) -> Sequence[Golden]:
+        if wrong:
+            raise wrong.pop()
+        return read(folder)
+
+    known(running, "Every Monday.")
+    meters = running.front.meters
+    probing = Probing(running.follower, meters, running.gateway.inside, reads, golden.grade, time.monotonic, 0.01)
+
+    async def run() -> None:
+        task = asyncio.create_task(probing.probe())
+        async with asyncio.timeout(10):
+            while not meters.events and not task.done():
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await running.gateway.close()
+
+    asyncio.run(run())
+    assert not wrong
+    assert [sli for sli, _, _ in meters.events] == ["correctness"]
+
+
+def test_a_candidate_that_hangs_is_seen_within_half_a_minute(running: Endpoint) -> None:
+    service = Service.of(running.follower, running.home, ROOT, Settings.read(ROOT), TRACER)
+    rules = params.load(ROOT / "params.yaml", Rollouts)
+    assert rules.failures * service.probing.inside.patience.first_token_s < 30
 
 
 def test_a_release_that_knows_nothing_is_asked_about_its_titles(running: Endpoint) -> None:

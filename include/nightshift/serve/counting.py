@@ -66,8 +66,11 @@ class Counting:
     async def count(self) -> None:
         """Write it down every few seconds, for ever, and that the endpoint is meant to run: a file may be lost."""
         while True:
-            await asyncio.to_thread(self._kept, lambda: self.counts.begin(self.minute))
-            await asyncio.to_thread(self.flush)
+            try:
+                await asyncio.to_thread(self._kept, lambda: self.counts.begin(self.minute))
+                await asyncio.to_thread(self.flush)
+            except Exception:  # a bug too must not end what counts
+                log.exception("nothing was counted this time")
             await asyncio.sleep(EVERY_S)
 
     def stop(self) -> None:

@@ -32,6 +32,7 @@ from nightshift.serve.follow import Follower
 from nightshift.serve.front import Front
 from nightshift.serve.inside import Inside
 from nightshift.serve.links import urls
+from nightshift.serve.mirroring import Mirror
 from nightshift.serve.outgoing import Harm, Outgoing
 from nightshift.serve.pieces import Patience, Piece, pieces
 from nightshift.serve.refused import Refused
@@ -47,7 +48,6 @@ API_VERSION = "1"
 # words of a question that the bound of abstention is for, which was measured on single questions: a longer text brings
 # matter of its own, which no section need hold
 LONGEST_QUESTION = 40
-MIRRORS = 4  # requests that a candidate is sent a copy of at a time; the others are not mirrored
 # fields whose answers hold text in places that are not cleaned
 UNCLEAN = frozenset({"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"})
 UNSAID = frozenset({"logprobs", "top_logprobs"})  # likelihoods give weights away (Carlini et al. 2024): none are said
@@ -83,7 +83,7 @@ class Gateway:
         self.patience = Patience(self.limits.first_token_s, self.limits.total_s)
         self.wires = Wires()
         self.inside = Inside(self.wires, self.patience, self.clock)
-        self._mirrors: set[asyncio.Task[None]] = set()
+        self.mirror = Mirror(self.follower, self.inside)
         self._encoding = asyncio.Lock()  # the encoder computes for one at a time
 
     async def close(self) -> None:
@@ -115,10 +115,7 @@ class Gateway:
         links = urls([*(hit.body for hit in hits), question]) if self.rails.links == "sources" else None
         body = {"messages": messages, "max_tokens": limit, "temperature": 0} | passed
         call.reserve(read + limit * (asked.n or 1))
-        if (candidate := self.follower.mirror) is not None and len(self._mirrors) < MIRRORS:
-            task = asyncio.create_task(self._mirror(candidate, question, turns[:-1], call.key.groups))
-            self._mirrors.add(task)
-            task.add_done_callback(self._mirrors.discard)
+        self.mirror.copy(question, turns[:-1], call.key.groups)
         return await self._answer(call, served, "/v1/chat/completions", [body], hits, links, read)
 
     async def completions(self, call: Call[Completion]) -> Response:
@@ -216,18 +213,6 @@ class Gateway:
         call.by(served)
         served.turns.room(call.key.id)
         return served
-
-    async def _mirror(
-        self, candidate: Served, question: str, earlier: list[dict[str, str]], groups: tuple[str, ...]
-    ) -> None:
-        """Ask a candidate what a client asked the stable release; nobody reads the answer."""
-        seen = candidate.seen
-        try:
-            said = await self.inside.ask(candidate, "mirror", question, earlier, groups)
-        except Refused:
-            seen.request(False, None)
-        else:
-            seen.request(True, said.first_s)
 
     def _model(self, name: str) -> dict[str, Any]:
         """What may be known of a model: its name, how much it reads, and unless it is private on what it is built."""

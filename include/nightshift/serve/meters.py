@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from threading import Lock
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client import Counter as Counted
@@ -27,6 +28,8 @@ class Meters:
     events: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        self._noting = Lock()  # requests note in one thread, and answers are scored and taken in another
+
         def counter(name: str, about: str, *labels: str) -> Counted:
             return Counted(f"nightshift_{name}", about, labels, registry=self.registry)
 
@@ -64,12 +67,14 @@ class Meters:
         self.valid.labels(sli).inc()
         if good:
             self.good.labels(sli).inc()
-        self.events[sli, release, good] += 1
+        with self._noting:
+            self.events[sli, release, good] += 1
 
     def take(self) -> dict[tuple[str, str], tuple[int, int]]:
         """(objective, release) → good and valid events since this was asked last."""
         found: dict[tuple[str, str], tuple[int, int]] = {}
-        events, self.events = self.events, Counter()
+        with self._noting:
+            events, self.events = self.events, Counter()
         for (sli, release, good), number in events.items():
             right, valid = found.get((sli, release), (0, 0))
             found[sli, release] = (right + number * good, valid + number)

@@ -11,8 +11,9 @@ how fast an answer comes.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 
@@ -28,6 +29,8 @@ BETWEEN_S = 0.2  # two of a rollout
 KEY = "questions"  # whose turn they take
 UNKNOWN = ""  # the wanted answer of a question whose right answer nobody knows
 TITLES = 20
+FIRST_TOKEN_S = 8.0  # an answer that begins later has failed: three in a row take less than half a minute
+log = logging.getLogger("nightshift.serve")
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Probing:
         inside: asks them.
         read: the questions of a release's folder.
         grade: whether text and sections answer a question rightly.
+        every_s: between two questions to the stable release, seconds.
     """
 
     follower: Follower
@@ -46,6 +50,7 @@ class Probing:
     read: Callable[[Path], Sequence[Golden]]
     grade: Callable[[Golden, str, Sequence[str]], bool]
     clock: Callable[[], float]
+    every_s: float = EVERY_S
     _questions: dict[str, Iterator[Golden]] = field(default_factory=dict)
     _unknown: set[str] = field(default_factory=set)  # digests whose right answers nobody knows
 
@@ -58,21 +63,35 @@ class Probing:
                 await asyncio.sleep(BETWEEN_S)
                 continue
             if stable and stable.alive:
-                right, _ = await self._asked(stable, self._next(stable))
-                if right is not None and stable.release.digest not in self._unknown:
-                    self.meters.event("correctness", stable.release.digest, right)
+                await self._one(stable)
             await self._pause()
 
     async def _pause(self) -> None:
         """Wait, but not when a candidate comes up."""
-        until = self.clock() + EVERY_S
+        until = self.clock() + self.every_s
         while self.clock() < until and not self.follower.candidate:
             await asyncio.sleep(1.0)
 
+    async def _one(self, stable: Served) -> None:
+        """One question to the release that serves."""
+        try:
+            known = self._next(stable)
+        except Exception:  # its folder cannot be read now: no event
+            log.exception("%s cannot be asked what is known", stable.release.version)
+            return
+        right, _ = await self._asked(stable, known)
+        if right is not None and stable.release.digest not in self._unknown:
+            self.meters.event("correctness", stable.release.digest, right)
+
     async def _both(self, candidate: Served, stable: Served) -> None:
         """One question of the candidate's to both; what the step saw is noted where it still is that step."""
-        known = self._next(candidate)
         ours, theirs = candidate.seen, stable.seen
+        try:
+            known = self._next(candidate)
+        except Exception:  # whatever is wrong with its questions, it is the candidate's
+            log.exception("%s cannot be asked what is known", candidate.release.version)
+            ours.question(None, None)
+            return
         right, first_s = await self._asked(candidate, known)
         ours.question(right, first_s)
         right, first_s = await self._asked(stable, known)
@@ -93,8 +112,17 @@ class Probing:
             said = await self.inside.ask(served, KEY, known.question)
         except Refused:
             return None, None
+        except Exception:  # whatever is wrong with a release, it did not answer
+            log.exception("%s was asked what is known, and broke", served.release.version)
+            return None, None
         right = known.wanted == UNKNOWN or self.grade(known, said.text, said.sections)
         return right, said.first_s
+
+
+def hasty(inside: Inside) -> Inside:
+    """Asks as this does, and waits no longer for the first token than FIRST_TOKEN_S."""
+    patience = inside.patience
+    return replace(inside, patience=replace(patience, first_token_s=min(patience.first_token_s, FIRST_TOKEN_S)))
 
 
 def _titles(served: Served) -> list[Golden]:

@@ -40,7 +40,7 @@ from nightshift.serve.keys import Keys
 from nightshift.serve.listener import protocol
 from nightshift.serve.outgoing import Harm
 from nightshift.serve.pool import Pool, room
-from nightshift.serve.probing import Probing
+from nightshift.serve.probing import Probing, hasty
 from nightshift.serve.promises import Promises
 from nightshift.serve.routes import PUBLIC
 from nightshift.serving import Engines, Limits, Listen, Rails, Rollouts, Warm
@@ -169,7 +169,7 @@ class Service:
         follower.unverified = front.promises.release
         follower.loaded.restarted = front.meters.restarts.inc
         gateway = Gateway(front, follower, home, settings.rails, Harm.read(root / HARM), settings.private)
-        probing = Probing(follower, front.meters, gateway.inside, golden.read, golden.grade, front.clock)
+        probing = Probing(follower, front.meters, hasty(gateway.inside), golden.read, golden.grade, front.clock)
         pool = Pool(
             follower,
             Rules.of(settings.warm, promised),
