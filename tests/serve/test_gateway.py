@@ -7,6 +7,7 @@ import base64
 import json
 import re
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,13 +20,13 @@ import pytest
 from nightshift import params
 from nightshift.registry import Release
 from nightshift.serve.admin import ADMIN
-from nightshift.serve.keys import SCOPES
+from nightshift.serve.keys import SCOPES, Keys
 from nightshift.serve.refused import CODES
 from nightshift.serve.rollout import Rollout
 from nightshift.serve.routes import PUBLIC
 from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
-from nightshift.serving import KeyLimits, Rollouts
+from nightshift.serving import KeyLimits, Listen, Rollouts
 from tests import models
 from tests.conftest import ROOT
 from tests.serve.scripted import PLAIN, ROWS, Endpoint, chat, endpoint
@@ -552,6 +553,22 @@ def test_a_question_that_the_sections_do_not_bear_on_is_not_answered(tmp_path: P
         assert one.ask("When is the pump oiled?").json()["nightshift"]["abstained"] is False
 
 
+def test_behind_a_proxy_the_last_address_that_it_names_is_whose_guesses_count(tmp_path: Path, system: Path) -> None:
+    """HAProxy adds a header of its own below the client's; others add to the client's line."""
+    listen = Listen(host="127.0.0.1", tls=None, behind_proxy=["127.0.0.1"])
+    with endpoint(tmp_path, system, auth_failures_a_minute=1, listen=listen) as one:
+
+        def guess(*forwarded: str) -> str:
+            key = ("Authorization", f"Bearer ns_local_{'a' * 10}_{'a' * 52}")
+            head = [key, *(("X-Forwarded-For", line) for line in forwarded)]
+            return code(httpx.get(f"{one.url}/models", headers=head, verify=PLAIN))
+
+        assert guess("192.0.2.1", "198.51.100.7") == "invalid_api_key"
+        assert guess("192.0.2.2", "198.51.100.7") == "rate_limit_exceeded"
+        assert guess("192.0.2.3, 198.51.100.7") == "rate_limit_exceeded"
+        assert guess("198.51.100.7", "198.51.100.8") == "invalid_api_key"
+
+
 def test_personal_data_can_be_refused_and_is_not_repeated(tmp_path: Path, system: Path) -> None:
     with endpoint(tmp_path, system, personal_in="refuse") as one:
         said = one.ask("Is ann@example.org in?")
@@ -588,6 +605,40 @@ def test_a_shadow_that_breaks_on_a_copy_has_failed(tmp_path: Path, system: Path)
         while not candidate.seen.requests and time.monotonic() < deadline:
             time.sleep(0.01)
         assert (candidate.seen.requests, candidate.seen.bad) == (1, 1)
+
+
+def test_an_order_that_is_repeated_while_it_is_carried_out_is_done_once(
+    tmp_path: Path, system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with endpoint(tmp_path, system) as one:
+        create, going, let, made = Keys.create, threading.Event(), threading.Event(), list[str]()
+
+        def slow(*given: Any, **more: Any) -> str:
+            going.set()
+            assert let.wait(10)
+            made.append(create(*given, **more))
+            return made[-1]
+
+        monkeypatch.setattr(Keys, "create", slow)
+        body, said = {"owner": "ann", "scopes": ["infer:chat"]}, list[httpx.Response]()
+
+        def order() -> None:
+            said.append(running_admin(one, "POST", "/admin/v1/keys", body, **{"Idempotency-Key": "a"}))
+
+        threads = [threading.Thread(target=order) for _ in range(2)]
+        threads[0].start()
+        assert going.wait(10)
+        threads[1].start()
+        in_flight = one.front.meters.in_flight._value
+        deadline = time.monotonic() + 10
+        while in_flight.get() < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert in_flight.get() == 2
+        let.set()
+        for thread in threads:
+            thread.join()
+        assert len(made) == 1
+        assert [answer.json() for answer in said] == [{"key": made[0]}] * 2
 
 
 def test_an_engine_that_is_slow_to_begin_is_given_up(tmp_path: Path, system: Path) -> None:

@@ -240,10 +240,11 @@ class Front:
         return b"".join(pieces)
 
     def _address(self, request: Request) -> str:
-        """The peer, or, behind a proxy of ours, the last address that it names."""
+        """The peer, or, behind a proxy of ours, the last address that it names: what stands before is the client's."""
         peer = request.client.host if request.client else ""
         if peer in self.proxies:
-            return request.headers.get("x-forwarded-for", peer).rpartition(",")[2].strip()[:64]
+            *_, last = [peer, *request.headers.getlist("x-forwarded-for")]
+            return last.rpartition(",")[2].strip()[:64]
         return peer
 
 
