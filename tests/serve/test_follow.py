@@ -19,7 +19,7 @@ import pytest
 
 from nightshift import commit, registry, signature
 from nightshift.errors import DiskFull, ReleaseInvalid, StorageError
-from nightshift.registry import Release
+from nightshift.registry import Release, Standing
 from nightshift.serve.follow import Follower
 from nightshift.serve.keys import Keys
 from nightshift.serve.loaded import LONGEST_PAUSE_S, LOOK_EVERY_S
@@ -195,6 +195,26 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripted:
     monkeypatch.setattr(made.follower, "bring_up", made.bring_up)
     monkeypatch.setattr(registry, "current", lambda _: FIRST)
     return made
+
+
+def test_one_look_ends_before_the_next_begins(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback looks at once, and the follower may be looking: two at a time would each bring it about."""
+    under_way, most = 0, 0
+
+    async def keep() -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+
+    async def looking() -> None:
+        await asyncio.gather(*(scripted.follower.look() for _ in range(3)))
+
+    monkeypatch.setattr(scripted.follower, "_keep", keep)
+    monkeypatch.setattr(scripted.follower, "_asked", Standing)
+    asyncio.run(looking())
+    assert most == 1
 
 
 FIRST = Release("v0.1.0", "c" * 40, "a" * 64)

@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
@@ -90,6 +91,7 @@ class Admin:
     store: Keys
     meters: Meters
     _repeated: OrderedDict[tuple[str, str], tuple[float, bytes, Response]] = field(default_factory=OrderedDict)
+    _ordering: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def keys(self, call: Call[Any]) -> Response:
         """GET /admin/v1/keys."""
@@ -194,8 +196,16 @@ class Admin:
         return JSONResponse({"ok": True})
 
     async def _once(self, call: Call[Any], act: Any) -> Response:
-        """Do something, or say again what came of it where the same Idempotency-Key asked for the same before."""
+        """Do something, or say again what came of it where the same Idempotency-Key asked for the same before.
+
+        One that is repeated while the first is carried out waits for what comes of that.
+        """
         name = call.request.headers.get("idempotency-key")
+        ordering = self._ordering.setdefault((call.key.id, name), asyncio.Lock()) if name else asyncio.Lock()
+        async with ordering:
+            return await self._done(call, act, name)
+
+    async def _done(self, call: Call[Any], act: Any, name: str | None) -> Response:
         body = f"{call.request.url.path} {call.asked!r}".encode()
         for known in [one for one, (at, _, _) in self._repeated.items() if at + REPEATED_S < call.wall]:
             del self._repeated[known]

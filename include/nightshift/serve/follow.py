@@ -75,6 +75,7 @@ class Follower:
         self.loaded = Loaded(lambda release: self.bring_up(release), lambda text: self.say(text), lambda: self.clock())
         self._began = 0.0
         self._told: set[str] = set()
+        self._looking = asyncio.Lock()  # a rollback looks at once, beside what looks for ever
 
     def bring_up(self, release: Release) -> Served:
         """Fetch, verify, start and ask one release. Raises ReleaseInvalid when it is bad, else what may pass."""
@@ -125,6 +126,10 @@ class Follower:
 
     async def look(self) -> None:
         """Ask the registry, and bring about what it says; what goes wrong is said, and never raised."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         try:
             self.wanted = await asyncio.to_thread(self._asked)
             self.looked = True
