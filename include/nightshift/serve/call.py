@@ -21,7 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from nightshift.serve.keys import Key
 from nightshift.serve.limits import Taken
 from nightshift.serve.refused import Refused
-from nightshift.spans import Trace
+from nightshift.spans import Step, Trace
 
 if TYPE_CHECKING:
     from nightshift.serve.front import Front
@@ -48,6 +48,7 @@ class Call(Generic[B]):
         waited_s: for its turn.
         asked_at: when its engine was asked; None before.
         status: of the answer.
+        scrub: cleaning what the engine says, from its first token on.
         question: what was asked, masked, and `sections` the bodies that it is answered from, until they are scored.
     """
 
@@ -69,6 +70,7 @@ class Call(Generic[B]):
     masked_in: Counter[str] = field(default_factory=Counter)
     served: Served | None = None
     writing: Writing | None = None
+    scrub: Step | None = None
     question: str | None = None
     sections: Sequence[str] = ()
     ended: bool = False
@@ -102,6 +104,11 @@ class Call(Generic[B]):
         meters.tokens.labels("out").inc(usage["completion_tokens"])
         self.front.remember(self.trace.trace_id, self.key.id, self.served.release.digest if self.served else None)
         self.trace.content(answer=writing.text)
+        if self.scrub is not None:
+            masked, blocked = writing.masked, dict(Counter(writing.harmful))
+            links = masked.pop("LINK", 0)
+            self.scrub.set(masked_out=dict(masked) or None, links=links or None, blocked=blocked or None)
+            self.scrub.end()
 
     def broke(self, refused: Refused) -> None:
         """Its stream ends with an error, at a status that says otherwise."""
@@ -116,11 +123,6 @@ class Call(Generic[B]):
         self.taken.give_back(self.used)
         self.front.count(self)
         found: dict[str, Any] = {"masked_in": dict(self.masked_in) or None, "abstained": self.abstained or None}
-        if self.writing is not None:
-            masked = self.writing.masked
-            found["links"] = masked.pop("LINK", 0) or None
-            found["masked_out"] = dict(masked) or None
-            found["blocked"] = dict(Counter(self.writing.harmful)) or None
         self.trace.set(key=self.key.id, status=self.status, **found)
         self.trace.end()
 

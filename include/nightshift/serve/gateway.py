@@ -280,12 +280,13 @@ class Gateway:
     ) -> Response:
         asked: Sampled = call.asked
         limit, count = bodies[0]["max_tokens"], asked.n or 1
-        step = call.trace.step("engine")
-        step.set(operation="chat" if hits else "text_completion", provider=MODEL, model=MODEL, max_tokens=limit)
+        begun, step = self.clock(), call.trace.step("engine")
+        operation = "chat" if isinstance(asked, Chat) else "text_completion"
+        step.set(operation=operation, provider=MODEL, model=MODEL, max_tokens=limit)
+        step.set(temperature=bodies[0]["temperature"], top_p=bodies[0].get("top_p"))
         head = {"traceparent": call.trace.traceparent(step)}
         images = urls([call.question]) if call.question and links else links or ()  # those that the asker brought
         stops = {"stop": asked.stops} if "stop" in served.accepts and asked.stops else {}
-
         gathered = not asked.stream and not asked.stops  # else it may end early, and then its engine has to know
 
         async def answered() -> AsyncGenerator[Piece]:
@@ -300,6 +301,9 @@ class Gateway:
                     said = pieces(self.wires, engine, path, body | stops, self.patience, head, gathered)
                     async with aclosing(said) as came:
                         async for piece in came:
+                            if call.scrub is None:
+                                step.set(first_token_s=self.clock() - begun)
+                                call.scrub = call.trace.step("scrub")
                             yield piece if len(bodies) == 1 else _of(piece, place * count, used)
 
         def outgoing() -> Outgoing:
