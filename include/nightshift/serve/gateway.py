@@ -22,11 +22,11 @@ import numpy as np
 from starlette.responses import JSONResponse, Response
 
 from nightshift import commit, mask, window
-from nightshift.encode import BUCKETS
 from nightshift.retrieve import Hit
 from nightshift.serve import request as asking
 from nightshift.serve.answering import Answer
 from nightshift.serve.call import Call, until_gone
+from nightshift.serve.embedding import LONGEST, Embedding
 from nightshift.serve.fitting import fits, length
 from nightshift.serve.follow import Follower
 from nightshift.serve.front import Front
@@ -39,6 +39,7 @@ from nightshift.serve.refused import Refused
 from nightshift.serve.request import BARE, EMBEDDINGS, MODEL, Chat, Completion, Embeddings, Feedback, Sampled
 from nightshift.serve.routes import PUBLIC, document
 from nightshift.serve.served import Served
+from nightshift.serve.turns import Turns
 from nightshift.serve.wire import Wires
 from nightshift.serve.writing import Writing
 from nightshift.serving import Rails
@@ -84,7 +85,7 @@ class Gateway:
         self.wires = Wires()
         self.inside = Inside(self.wires, self.patience, self.clock)
         self.mirror = Mirror(self.follower, self.inside)
-        self._encoding = asyncio.Lock()  # the encoder computes for one at a time
+        self.embedding = Embedding(Turns(1, self.limits.queue, self.limits.queue_s))
 
     async def close(self) -> None:
         """Let go of what is open."""
@@ -138,19 +139,7 @@ class Gateway:
         asked = call.asked
         asking.named(asked.model, EMBEDDINGS, MODEL)
         served = self.serving(call)
-        async with self._encoding:
-            encoder = await asyncio.to_thread(lambda: served.system.index.encoder)
-            if asked.dimensions not in (None, encoder.width):
-                message = f"'dimensions' can only be {encoder.width}."
-                raise Refused("unsupported_parameter", message, "dimensions")
-            longest = BUCKETS[-1]
-            counts = await asyncio.to_thread(encoder.lengths, asked.texts)
-            if max(counts) > longest:
-                message = f"The encoder reads {longest} tokens; text {counts.index(max(counts))} has {max(counts)}."
-                raise Refused("context_length_exceeded", message, "input")
-            call.reserve(sum(counts))
-            vectors = await asyncio.to_thread(encoder.encode, asked.texts, longest)
-        call.used = sum(counts)
+        vectors = await until_gone(call.request.receive, self.embedding.vectors(call, served))
         call.trace.set(input_tokens=call.used)
         wanted = vectors.astype("<f4")
         data = [
@@ -225,7 +214,7 @@ class Gateway:
                 facts = served.system.facts
                 said |= {"digest": served.release.digest, "base": facts.get("name"), "licence": facts.get("licence")}
         elif name == EMBEDDINGS:
-            said["context_window"] = BUCKETS[-1]
+            said["context_window"] = LONGEST
         return said
 
     def _accepted(self, served: Served) -> frozenset[str]:
