@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from nightshift import params
+from nightshift import feedback, params, segments
 from nightshift.registry import Release
 from nightshift.serve.admin import ADMIN
 from nightshift.serve.keys import SCOPES, Keys
@@ -335,12 +335,36 @@ def test_a_rating_is_kept_with_its_release_and_masked(running: Endpoint) -> None
     correction = "Say hello to ann@example.org."
     said = running.post("/feedback", {"trace": trace, "rating": -1, "correction": correction})
     assert said.status_code == 200
-    row = json.loads((running.home / "feedback.jsonl").read_text().splitlines()[-1])
+    [path] = segments.files(running.home / feedback.FOLDER)
+    row = json.loads(path.read_bytes().splitlines()[-1])
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert row["key"] == running.key.split("_")[2]
     assert (row["trace"], row["release"], row["rating"]) == (trace, "d" * 64, -1)
     assert row["correction"] == "Say hello to <EMAIL>."
     other = running.made("infer:chat")
     assert code(running.post("/feedback", {"trace": trace, "rating": 1}, other)) == "not_found"
     assert code(running.post("/feedback", {"trace": trace, "rating": 2})) == "invalid_value"
+
+
+def test_of_the_ratings_that_a_key_gives_an_answer_the_last_counts(running: Endpoint) -> None:
+    """One key can neither vote twice nor be taken for another's vote."""
+    begun, other = time.time(), running.made("infer:chat")
+    before, unknown = feedback.counted(running.home, 0.0).get("d" * 64, (0, 0)), "0" * 32
+    trace = running.ask("Hello").json()["nightshift"]["trace"]
+    for rating in (1, 1, 1, -1, 0.5):
+        assert running.post("/feedback", {"trace": trace, "rating": rating}).status_code == 200
+    for rating, key in ((1, None), (1, None), (1, other), (0, other)):
+        assert running.post("/feedback", {"trace": unknown, "rating": rating}, key).status_code == 200
+    good, whole = feedback.counted(running.home, 0.0)["d" * 64]
+    assert (good - before[0], whole - before[1]) == (1, 1)
+    assert feedback.counted(running.home, begun)[""] == (1, 1)
+    assert feedback.counted(running.home, time.time() + 60) == {}
+
+
+def test_a_rating_that_cannot_be_kept_is_said_so(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system) as one:
+        (one.home / feedback.FOLDER).write_text("no folder")
+        assert code(one.post("/feedback", {"trace": "0" * 32, "rating": 1})) == "dependency_unavailable"
 
 
 def test_models_have_their_window_and_no_path(running: Endpoint) -> None:

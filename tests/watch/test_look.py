@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nightshift import drift, invariants, params, registry
+from nightshift import drift, feedback, invariants, params, registry
 from nightshift.counts import Counts
 from nightshift.errors import StorageError
 from nightshift.watch import look, report, told
@@ -195,8 +195,8 @@ def test_the_report_joins_health_accuracy_feedback_and_nights_by_release(project
         {"time": NOW - 2, "trace": "4" * 32, "release": None, "rating": 1},
         {"time": NOW - 40 * 86_400, "trace": "5" * 32, "release": SERVES, "rating": 1},
     ]
-    lines = [*map(json.dumps, rows), "{", '{"rating": "good"}']
-    (project.home / report.FEEDBACK).write_text("\n".join(lines) + "\n")
+    lines = [json.dumps({"key": "a" * 10} | row) for row in rows] + ["{", '{"rating": "good"}']
+    feedback.kept(project.home).append("\n".join([*lines, ""]).encode(), NOW)
     project.look()
     text = (project.state / report.FILE).read_text()
     assert "kvarn" not in text

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from starlette.responses import JSONResponse, Response
 
-from nightshift import commit, mask, window
+from nightshift import feedback, mask, window
 from nightshift.retrieve import Hit
 from nightshift.serve import request as asking
 from nightshift.serve.answering import Answer
@@ -85,6 +84,7 @@ class Gateway:
         self.wires = Wires()
         self.inside = Inside(self.wires, self.patience, self.clock)
         self.mirror = Mirror(self.follower, self.inside)
+        self.ratings = feedback.kept(self.home)
         self.embedding = Embedding(Turns(1, self.limits.queue, self.limits.queue_s))
 
     async def close(self) -> None:
@@ -156,15 +156,18 @@ class Gateway:
         known = self.front.answers.get(asked.trace)
         if known is not None and known[0] != call.key.id:
             raise Refused("not_found", "This key was not given that answer.", "trace")
-        row: dict[str, Any] = {"time": round(call.wall, 3), "trace": asked.trace, "rating": asked.rating}
-        row["release"] = known[1] if known else None
+        row: dict[str, Any] = {"time": round(call.wall, 3), "key": call.key.id, "trace": asked.trace}
+        row["rating"], row["release"] = asked.rating, known[1] if known else None
         if asked.correction is not None:
             row["correction"] = mask.replace(asked.correction)[0]
         rating = Rating(
             asked.trace, "rating", asked.rating, call.key.id, int(call.wall * 1e9), row.get("correction", "")
         )
+        try:
+            await asyncio.to_thread(self.ratings.append, feedback.line(row), call.wall)
+        except OSError:
+            raise Refused("dependency_unavailable", "The rating could not be kept; try again.") from None
         self.front.tracer.rate(rating)
-        await asyncio.to_thread(commit.append, self.home / "feedback.jsonl", json.dumps(row, ensure_ascii=False))
         return JSONResponse({"object": "feedback", "trace": asked.trace}, headers=call.headers(None))
 
     async def models(self, call: Call[Any]) -> Response:

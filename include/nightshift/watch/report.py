@@ -6,15 +6,12 @@ Shares have Wilson's 95 % interval. It holds no text of a question, an answer or
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nightshift import drift, invariants, openslo, registry, slo, stats
+from nightshift import drift, feedback, invariants, openslo, registry, slo, stats
 from nightshift.counts import Counts
 from nightshift.drift import Shift
 from nightshift.openslo import Objective
@@ -25,7 +22,6 @@ from nightshift.watch.alerts import merged
 from nightshift.watch.nights import Ended
 
 FILE = Path("watch") / "report.json"
-FEEDBACK = "feedback.jsonl"
 DAY, WINDOW = 1440, 28 * 1440  # minutes
 LONGEST = max(burn.long for burn in slo.BURNS) + DAY  # of a window, and of silence before which it stands still
 NONE = (0, 0)
@@ -93,32 +89,10 @@ def look(root: Path, home: Path, state: Path, night: Night, since: float, now: i
         drift_days=drift.days(counts, minute, objectives["drift"].threshold or 0.0),
         ended=nights.ended(state),
         due=nights.slots(night.schedule, night.timezone, begin, now),
-        feedback=feedback(home / FEEDBACK, now - WINDOW * 60),
+        feedback=feedback.counted(home, now - WINDOW * 60),
         versions={one.digest: one.version for one in registry.releases(root)},
         serving=serving.digest if serving else None,
     )
-
-
-def feedback(path: Path, first: float) -> dict[str, tuple[int, int]]:
-    """Release → (good, all) ratings since `first`; a rating of 0 is none, a line that is no row is passed over."""
-    found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for row in _rows(path):
-        rating = row["rating"]
-        if row["time"] >= first and rating:
-            found[row.get("release") or ""][0] += rating > 0
-            found[row.get("release") or ""][1] += 1
-    return {release: (good, whole) for release, (good, whole) in found.items()}
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            with suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line)
-                float(row["time"]), float(row["rating"])
-                yield row
 
 
 def made(seen: Looked) -> dict[str, Any]:
