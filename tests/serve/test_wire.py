@@ -183,6 +183,24 @@ def test_nothing_that_listens_is_broken() -> None:
     asyncio.run(run())
 
 
+def test_one_whose_last_answer_was_not_read_is_not_used_again() -> None:
+    """It does not read while an answer waits to be read: the next would never come."""
+
+    async def run() -> None:
+        async with listening(said()) as (engine, url):
+            wires = Wires()
+            one = await wires.ask(url, "/", b"{}", {}, asyncio.get_running_loop().time() + 5)
+            one.data_received(HEAD + b"%x\r\n%b\r\n" % (70_000, b"x" * 70_000) + END)  # all of it at once
+            assert one.whole and one._paused
+            wires.give_back(url, one)
+            engine.script = said(HEAD, b"2\r\nab\r\n", END)
+            assert await ask(wires, url) == (200, b"ab")
+            assert engine.came == 2
+            wires.close()
+
+    asyncio.run(run())
+
+
 def test_an_engine_that_says_more_than_is_read_waits() -> None:
     async def run() -> None:
         lots = b"%x\r\n%b\r\n" % (200_000, b"x" * 200_000)

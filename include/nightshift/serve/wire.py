@@ -45,8 +45,8 @@ class Wire(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether another question may be asked on it."""
-        return self.whole and self._keeps and self._failed is None
+        """Whether another question may be asked on it; not while it does not read, as the last answer was not read."""
+        return self.whole and self._keeps and not self._paused and self._failed is None
 
     @property
     def _ready(self) -> bool:
