@@ -37,6 +37,7 @@ class Dying(Script):
     at: int = 0
     how: str = "cut"
     fired: int = 0
+    other: bytes = b""
 
     async def answer(self, request: Request) -> Response:
         """Say words until it dies."""
@@ -53,6 +54,8 @@ class Dying(Script):
                     raise Died
                 if self.how == "garbage":
                     yield b'data: {"choices": [{"index": 0, "del\n\n'
+                if self.how == "other":
+                    yield self.other
                 if self.how == "done":  # a proxy's way to end
                     yield b"data: [DONE]\n\n"
                 return
@@ -139,6 +142,18 @@ def test_an_engine_that_dies_at_any_token(
         assert given <= charged(running) - (prompt if begun else 0) <= at
     assert running.post(path, asked).json()["error"]["code"] == "engine_error"
     assert engine.fired >= TOKENS + 2
+
+
+@pytest.mark.parametrize(
+    "said", ["[1]", "1", '{"choices": ["a"]}', '{"choices": [{"delta": "a"}]}', '{"choices": {}, "usage": 1}']
+)
+def test_what_an_engine_says_that_is_no_answer_is_its_error(running: Endpoint, engine: Dying, said: str) -> None:
+    engine.how, engine.at, engine.other = "other", 3, f"data: {said}\n\n".encode()
+    fired = engine.fired
+    whole = running.ask("When is the pump oiled?")
+    assert (whole.status_code, whole.json()["error"]["code"]) == (502, "engine_error")
+    assert '"engine_error"' in running.ask("When is the pump oiled?", stream=True).text  # whether it had begun or not
+    assert engine.fired == fired + 2
 
 
 def test_an_answer_in_one_piece_that_broke_off_costs_nothing(running: Endpoint, engine: Dying) -> None:

@@ -80,7 +80,7 @@ async def pieces(
                 yield piece
     except TimeoutError:
         raise Refused("engine_timeout", "The answer took too long; ask for a shorter one.") from None
-    except (Broken, ValueError, KeyError, TypeError, IndexError):
+    except (Broken, ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise _broken() from None
     finally:
         if wire is not None:
@@ -95,7 +95,7 @@ def _read(line: bytes) -> list[Piece]:
     for chunk in deltas(line.decode().strip()):
         made += [_piece(one) for one in chunk.get("choices") or []]
         if usage := chunk.get("usage"):
-            made.append(Piece(usage=usage))
+            made.append(Piece(usage={name: n for name, n in usage.items() if isinstance(n, int)}))
     return made
 
 
