@@ -78,6 +78,17 @@ def test_a_keys_own_limits_are_never_wider() -> None:
     assert refused.value.code == "concurrency_limit"
 
 
+def test_a_key_whose_limits_change_keeps_what_is_under_way() -> None:
+    """Else what ends after the change frees nothing, and the key is locked out for good."""
+    limiter, wide = Limiter(LIMITS), KeyLimits(concurrency=1, requests_a_minute=6, tokens_a_minute=600)
+    taken = take(limiter, limiter.account("a", None, 0.0), 100)
+    with pytest.raises(Refused, match="under way"):
+        limiter.take(limiter.account("a", wide, 0.0))
+    taken.give_back(100)
+    assert limiter.account("a", wide, 0.0).running == 0
+    take(limiter, limiter.account("a", wide, 0.0), 1)
+
+
 def test_accounts_are_bounded() -> None:
     limiter = Limiter(LIMITS)
     for number in range(REMEMBERED + 50):

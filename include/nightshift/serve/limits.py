@@ -81,10 +81,12 @@ class Limiter:
         """The account of a key, filled up to now; a key's own limits hold where they are narrower."""
         found = self.accounts.get(key)
         limits = narrower(own, self.default)
-        if found is None or found.limits != limits:
-            requests, tokens = (Bucket(one, one, now) for one in (limits.requests_a_minute, limits.tokens_a_minute))
-            found = self.accounts[key] = Account(limits, requests, tokens, found.running if found else 0)
+        requests, tokens = (Bucket(one, one, now) for one in (limits.requests_a_minute, limits.tokens_a_minute))
+        if found is None:
+            found = self.accounts[key] = Account(limits, requests, tokens)
             self._forget()
+        elif found.limits != limits:  # the same account: what is under way gives back to it
+            found.limits, found.requests, found.tokens = limits, requests, tokens
         self.accounts.move_to_end(key)
         found.requests.fill(now)
         found.tokens.fill(now)
