@@ -325,8 +325,10 @@ def test_several_texts_are_paid_for_and_must_fit_each(running: Endpoint) -> None
     assert code(running.post("/completions", asked | {"prompt": ["Hello"] * 3}, small)) == "rate_limit_exceeded"
     before = len(running.script.asked)
     assert (
-        code(running.post("/completions", asked | {"prompt": ["Hello", "word " * 3000]})) == "context_length_exceeded"
+        code(long := running.post("/completions", asked | {"prompt": ["Hello", "word " * 3000]}))
+        == "context_length_exceeded"
     )
+    assert long.json()["error"]["param"] == "prompt"
     assert len(running.script.asked) == before
 
 

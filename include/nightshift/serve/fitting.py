@@ -14,17 +14,17 @@ def length(asked: Sampled, served: Served) -> int:
     return min(asked.limit or settings["max_new_tokens"], settings["context"])
 
 
-def fits(served: Served, texts: list[str], limit: int) -> int:
-    """Tokens that the model reads. Raises Refused for what it could not read whole."""
+def fits(served: Served, texts: list[str], limit: int, field: str) -> int:
+    """Tokens that the model reads of a request's field. Raises Refused for what it could not read whole."""
     context = served.system.settings["context"]
     if sum(map(len, texts)) > 32 * context:  # no token is that long on average: not even counted
-        raise _too_long(context, "far more", limit)
+        raise _too_long(context, "far more", limit, field)
     read = sum(len(served.system.tokens.encode(one)) + TURN for one in texts)
     if read + limit > context:
-        raise _too_long(context, str(read), limit)
+        raise _too_long(context, str(read), limit, field)
     return read
 
 
-def _too_long(context: int, read: str, limit: int) -> Refused:
+def _too_long(context: int, read: str, limit: int, field: str) -> Refused:
     message = f"The model reads {context} tokens; this asks for {read} and an answer of {limit}."
-    return Refused("context_length_exceeded", message, "messages")
+    return Refused("context_length_exceeded", message, field)

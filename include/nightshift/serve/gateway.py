@@ -111,7 +111,7 @@ class Gateway:
         with call.trace.step("prompt") as step:
             messages = served.system.messages(question, hits, turns[:-1])
             limit = length(asked, served)
-            read = fits(served, [turn["content"] for turn in messages], limit)
+            read = fits(served, [turn["content"] for turn in messages], limit, "messages")
             step.set(prompt=served.prompt, prompt_name=served.system.settings.get("name"))
         links = urls([*(hit.body for hit in hits), question]) if self.rails.links == "sources" else None
         body = {"messages": messages, "max_tokens": limit, "temperature": 0} | passed
@@ -128,7 +128,7 @@ class Gateway:
         prompts = [self._incoming(one, call) for one in asked.texts]
         call.trace.content(question="\n".join(prompts))
         limit = length(asked, served)
-        read = sum(fits(served, [one], limit) for one in prompts)
+        read = sum(fits(served, [one], limit, "prompt") for one in prompts)
         links = urls(prompts) if self.rails.links == "sources" else None
         bodies = [{"prompt": one, "max_tokens": limit, "temperature": 0} | passed for one in prompts]
         call.reserve(read + limit * (asked.n or 1) * len(prompts))
