@@ -9,7 +9,7 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -617,6 +617,22 @@ def test_a_shadow_is_asked_what_clients_ask_and_answers_nobody(tmp_path: Path, s
         assert (len(one.script.asked), one.follower.candidate.users) == (6, set())
         one.follower.rollout.advance(1.0)  # and then it answers everybody
         assert one.ask("When is the pump oiled?").json()["nightshift"]["version"] == "v0.2.0"
+
+
+def test_what_asked_no_engine_passes_no_step_of_a_rollout(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system, abstain_below=0.5) as one:
+        seen = one.served.seen
+        assert one.ask("Which zebras juggle quasars?").json()["nightshift"]["abstained"] is True
+        assert one.ask("When is the pump oiled?").status_code == 200
+        assert one.ask("REFUSE", nightshift={"sections": False}).status_code == 502
+        _until(lambda: (seen.requests, seen.bad) == (2, 1))
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert true()
 
 
 def test_a_shadow_that_breaks_on_a_copy_has_failed(tmp_path: Path, system: Path) -> None:
