@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,6 +27,7 @@ from tests.serve.scripted import ROWS, Endpoint, chat, endpoint
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 QUICK = {"header_s": 0.6, "body_s": 0.8, "idle_s": 0.7, "write_s": 0.5, "connections_an_address": 40}
+UNCLEANED: dict[str, Any] = {"personal_out": "keep", "links": "keep"}  # megabytes of answers are soon said
 WIDE = KeyLimits(concurrency=64, requests_a_minute=100_000, tokens_a_minute=100_000_000)
 
 
@@ -33,7 +35,7 @@ WIDE = KeyLimits(concurrency=64, requests_a_minute=100_000, tokens_a_minute=100_
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     folder = tmp_path_factory.mktemp("listener")
     system = models.system(folder / "plain", ROOT, ROWS)
-    with endpoint(folder / "served", system, slots=4, key=WIDE, connections=60, **QUICK) as one:
+    with endpoint(folder / "served", system, slots=4, key=WIDE, connections=60, **QUICK, **UNCLEANED) as one:
         yield one
 
 
@@ -255,6 +257,7 @@ def test_at_sigterm_streams_end_whole_and_nobody_else_is_let_in(tmp_path: Path) 
 DRAINED = """
 import asyncio, signal, sys
 from pathlib import Path
+from typing import Any
 from nightshift.serve import server
 from tests import models
 from tests.conftest import ROOT
