@@ -451,6 +451,14 @@ def test_keys_are_made_and_rotated_over_the_admin_listener_once(running: Endpoin
     assert {"key.create", "key.rotate", "key.revoke"} <= {one["action"] for one in events["data"]}
 
 
+def test_an_admin_key_gets_no_secret_of_a_key_that_may_do_more(running: Endpoint) -> None:
+    key, more, less = running.made("keys:admin"), running.made("deploy:approve"), running.made("infer:chat")
+    ways = [f"/admin/v1/keys/{one.split('_')[2]}/rotate" for one in (more, less)]
+    refused, given = (running.call("POST", way, {"overlap_hours": 0}, key) for way in ways)
+    assert (code(refused), given.status_code) == ("insufficient_scope", 200)
+    assert running.keys.check(more, time.time())  # it was not rotated
+
+
 def test_an_admin_key_gives_no_scope_that_it_lacks(running: Endpoint) -> None:
     key = running.made("keys:admin")
     said = httpx.post(

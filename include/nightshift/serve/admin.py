@@ -117,6 +117,9 @@ class Admin:
         asked, identifier = call.asked, call.request.path_params["id"]
 
         def rotate() -> dict[str, Any]:
+            scopes = {scope for one in self.store.listed() if one.id == identifier for scope in one.scopes}
+            if lacks := sorted(scopes - set(call.key.scopes) - GIVEN):
+                raise Refused("insufficient_scope", f"That key has the scope '{lacks[0]}', which this one lacks.")
             made = self.store.rotate(identifier, asked.overlap_hours, asked.days, call.wall, call.key.id)
             return {"key": made}
 
