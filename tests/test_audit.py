@@ -75,6 +75,14 @@ def test_nothing_is_added_to_an_audit_that_was_cut_off(home: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_an_event_may_hold_what_ends_a_line_of_text(home: Path) -> None:
+    audit.write(home, 2e9, actor="ann", action="approve", target="x", reason="one\u2028two\u2029three\x85four")
+    audit.write(home, 2e9, actor="ann", action="approve", target="y")
+    assert audit.verify(home) == 5
+    assert [one["target"] for one in audit.events(home, 2)] == ["x", "y"]
+    assert len(audit.events(home)) == 5
+
+
 def edited(lines: list[bytes], drawn: random.Random) -> list[bytes]:
     """One edit: a letter, a line gone, doubled, moved or put in, the end gone, or two lines exchanged."""
     made, at = list(lines), drawn.randrange(len(lines))

@@ -81,6 +81,25 @@ def test_answers_come_whole_and_in_order(at_once: int, tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["out.jsonl", "questions.txt"]
 
 
+def test_a_question_may_hold_what_ends_a_line_of_text(tmp_path: Path) -> None:
+    """U+2028 and its like stand in JSON as they are, in the questions and in what is kept of the answers."""
+    lines = ["one\u2028two", json.dumps({"question": "three\x85four"}, ensure_ascii=False), "five"]
+    asked = batch.questions(file(tmp_path, *lines))
+    assert [one.text for one in asked] == ["one\u2028two", "three\x85four", "five"]
+    seen: list[str] = []
+
+    def ask(question: str) -> dict[str, Any]:
+        seen.append(question)
+        if question == "five" and len(seen) == 3:
+            raise StorageError("away")
+        return {"answer": "six\u2029seven"}
+
+    with pytest.raises(StorageError):
+        batch.run(asked, tmp_path / "out", ask, 1)
+    assert batch.run(asked, tmp_path / "out", ask, 1) == 0
+    assert seen[3:] == ["five"]
+
+
 def test_a_full_endpoint_is_waited_for_as_it_says(tmp_path: Path) -> None:
     replies = [error(503, "server_overloaded", retry_after="7"), error(429, "rate_limit_exceeded"), answer("q")]
     with endpoint(lambda _: replies.pop(0)) as (server, pauses):

@@ -70,10 +70,10 @@ def verify(home: Path) -> int:
     return len(lines)
 
 
-def events(home: Path, last: int) -> list[dict[str, Any]]:
-    """The last so many events, oldest first; whether they are what they were says `verify`."""
+def events(home: Path, last: int = 0) -> list[dict[str, Any]]:
+    """The last so many events, oldest first, or all; whether they are what they were says `verify`."""
     path = home / FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_bytes().splitlines() if path.is_file() else []  # of text U+2028 would end a line too
     return [json.loads(line) for line in lines[-last:]]
 
 

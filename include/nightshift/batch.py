@@ -42,7 +42,7 @@ def questions(path: Path) -> list[Question]:
     """The questions of a file; empty lines are none. Raises SourceError with the line of one that cannot be read."""
     found = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON and texts may hold U+2028, which ends no line
     except UnicodeDecodeError:
         raise SourceError("it is not UTF-8 text", str(path), "save it as UTF-8") from None
     for number, line in enumerate(lines, 1):
@@ -127,7 +127,7 @@ def _error(said: httpx.Response) -> str:
 def _kept(part: Path, asked: list[Question]) -> list[dict[str, Any]]:
     """Answers of an earlier run, as far as they are to the same questions."""
     found: list[dict[str, Any]] = []
-    lines = part.read_text(encoding="utf-8").splitlines() if part.is_file() else []
+    lines = part.read_bytes().splitlines() if part.is_file() else []
     for line, question in zip(lines, asked, strict=False):
         with suppress(ValueError):
             said = json.loads(line)

@@ -253,9 +253,9 @@ def _tags(repository: Path) -> list[_Tag]:
     if listed.returncode != 0:
         raise RepositoryError("this is not a Git repository", str(repository), "go into the project's folder")
     found = []
-    for line in listed.stdout.splitlines():
-        name, at, when, said = line.split("\x1f")
+    for line in listed.stdout.split("\n"):
         with suppress(ValueError, TypeError):
+            name, at, when, said = line.split("\x1f")
             message = dict(json.loads(said))
             if at and TAG.fullmatch(name) and DIGEST.fullmatch(str(message.get("digest"))):
                 found.append(_Tag(name, at, int(when), message))

@@ -54,7 +54,7 @@ def write(home: Path, entry: Entry) -> None:
 def read(home: Path) -> list[Entry]:
     """Every entry, oldest first; a line that is none is left out."""
     path, found = home / FILE, []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:  # of text U+2028 would end a line too
         with suppress(ValueError, TypeError):
             found.append(Entry(**json.loads(line)))
     return found

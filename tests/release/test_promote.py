@@ -89,6 +89,12 @@ def test_who_proposes_does_not_approve(staged: Released) -> None:
     ]  # fmt: skip
 
 
+def test_a_reason_may_hold_what_ends_a_line_of_text(staged: Released) -> None:
+    audit.write(staged.store.home, 1e9, actor="ann", action="rollback", target="x", reason="slow\u2028and wrong")
+    assert to(staged, "prod", "ann", approvals=1).proposer == "ann"
+    assert to(staged, "prod", "bob", approvals=1).made
+
+
 def test_one_person_is_one_approval(staged: Released) -> None:
     to(staged, "prod", "ann", approvals=2)
     for _ in range(2):

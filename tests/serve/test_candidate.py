@@ -217,6 +217,14 @@ def test_a_rollback_by_hand_takes_over_at_once_and_stays(world: World) -> None:
     assert "2" * 64 in rollouts.bad(world.follower.home)
 
 
+def test_a_reason_may_hold_what_ends_a_line_of_text(world: World) -> None:
+    world.run(*[world.well] * 20, until=lambda: world.prod == "v0.2.0")
+    rollouts.back(world.repository, world.follower.home, "ann", "slow\u2028and\x85wrong", world.now)
+    last = rollouts.last(world.follower.home, "2" * 64)
+    assert last and (last.outcome, last.reason) == ("back", "slow\u2028and\x85wrong")
+    assert "2" * 64 in rollouts.bad(world.follower.home)
+
+
 def test_there_is_nothing_to_go_back_to_is_said(world: World) -> None:
     with pytest.raises(ReleaseInvalid, match="no release was in production before"):
         rollouts.back(world.repository, world.follower.home, "ann", "x", 1.0)

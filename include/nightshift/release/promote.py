@@ -9,7 +9,6 @@ are about: once another assignment has that number they are void, and what every
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,9 +128,7 @@ def _next(said: Standing, who: str) -> str | None:
 def _events(home: Path, environment: str, release: Release, number: int) -> Iterator[dict[str, Any]]:
     """Proposal and approvals of one promotion, in order."""
     audit.verify(home)
-    path = home / audit.FILE
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        said = json.loads(line)
+    for said in audit.events(home):
         about = (said.get("environment"), said.get("target"), said.get("number"))
         if said.get("action") in (PROPOSED, APPROVED) and about == (environment, release.digest, number):
             yield said
