@@ -172,6 +172,26 @@ def test_a_bad_candidate_goes_back_within_thirty_seconds_and_is_not_tried_again(
     assert restarted._asked().candidate is None
 
 
+def test_one_that_errs_is_out_though_the_records_are_damaged_and_is_written_down_once_they_are_mended(
+    world: World,
+) -> None:
+    path = world.follower.home / audit.FILE
+
+    def harmed() -> None:
+        if world.follower.candidate and not path.exists():
+            path.write_bytes(b"damaged\n")
+            errs(world)
+
+    world.run(*[harmed] * 3)
+    assert path.exists() and rollouts.bad(world.follower.home) == frozenset()
+    said = [one for one in world.said if "the audit was changed" in one]
+    assert len(said) == 1  # the fault fired
+    assert (world.prod, world.follower.rollout, world.follower.candidate) == ("v0.1.0", None, None)
+    path.unlink()
+    world.run(until=lambda: "2" * 64 in rollouts.bad(world.follower.home))
+    assert [one["action"] for one in audit.events(world.follower.home)] == ["back"]
+
+
 def test_one_whose_second_engine_dies_goes_back_too(world: World) -> None:
     def dies_beside() -> None:
         if world.follower.candidate and len(world.follower.candidate.engines) == 1:

@@ -99,7 +99,7 @@ def test_what_the_cache_holds_damaged_is_named_and_leaves_nothing(repository: Pa
     assert list((tmp_path / "copies").iterdir()) == []
 
 
-@pytest.mark.parametrize("said", ["{}", '{"digest": ""}', '{"digest": "../../home"}', '{"digest": 5', "[5]", "a\u2028b"])
+@pytest.mark.parametrize("said", ["{}", '{"digest": ""}', '{"digest": "../../home"}', '{"digest": 5', "[5]", "\u2028"])
 def test_a_tag_whose_digest_is_none_is_not_a_release(said: str, repository: Path) -> None:
     git(repository, "tag", "-a", "nightshift@v0.2.0", "-m", said)
     git(repository, "tag", "-a", "nightshift@latest", "-m", registry.message("a" * 64))

@@ -76,6 +76,7 @@ class Follower:
         self._began = 0.0
         self._told: set[str] = set()
         self._looking = asyncio.Lock()  # a rollback looks at once, beside what looks for ever
+        self._gone: dict[str, Entry] = {}  # went back here, and stands nowhere yet
 
     def bring_up(self, release: Release) -> Served:
         """Fetch, verify, start and ask one release. Raises ReleaseInvalid when it is bad, else what may pass."""
@@ -136,6 +137,7 @@ class Follower:
             await self._follow_stable()
             await self._follow_candidate()
             await self._keep()
+            self._write_down()
         except Exception as error:  # a bug too must not end what follows the registry
             self._told_once(error)
 
@@ -155,7 +157,7 @@ class Follower:
         """What is assigned where."""
         if self.rules is None:
             return Standing(registry.current(self.repository))
-        return registry.standing(self.repository, rollouts.bad(self.home))
+        return registry.standing(self.repository, rollouts.bad(self.home) | set(self._gone))
 
     async def _follow_stable(self) -> None:
         """Serve the release in production, once it is up; until then what serves goes on."""
@@ -240,19 +242,27 @@ class Follower:
             self.candidate.seen, self.served.seen = rollout.candidate, rollout.stable
 
     def _back(self, why: str) -> None:
-        """Send a candidate back, for good."""
+        """Send a candidate back, for good: out of the traffic first, since the records may not be writable."""
         rollout = self.rollout
         assert rollout is not None
-        audit.write(self.home, self.wall(), actor="gateway", action="back", target=rollout.release.digest, reason=why)
-        self._note("back", why)
-        self.say(f"{rollout.release.version} goes back: {why}")
+        self._gone[rollout.release.digest] = self._entry(rollout, "back", why)
         self.rollout = self.candidate = None
+        self.say(f"{rollout.release.version} goes back: {why}")
+
+    def _write_down(self) -> None:
+        """Keep what went back, in the audit and among the rollouts; what cannot be kept is tried in the next look."""
+        for digest, entry in list(self._gone.items()):
+            audit.write(self.home, entry.time, actor="gateway", action="back", target=digest, reason=entry.reason)
+            rollouts.write(self.home, entry)
+            del self._gone[digest]
 
     def _note(self, outcome: Outcome, reason: str = "") -> None:
-        rollout, served = self.rollout, self.served
-        if rollout is None:
-            return
-        entry = Entry(
+        if self.rollout is not None:
+            rollouts.write(self.home, self._entry(self.rollout, outcome, reason))
+
+    def _entry(self, rollout: Rollout, outcome: Outcome, reason: str) -> Entry:
+        served = self.served
+        return Entry(
             round(self.wall(), 3),
             rollout.release.digest,
             rollout.release.version,
@@ -264,7 +274,6 @@ class Follower:
             round(self.clock() - rollout.begun, 3),
             len(self.candidate.users) if self.candidate else 0,
         )
-        rollouts.write(self.home, entry)
 
     async def _keep(self) -> None:
         """Keep what serves, what is tried and what a rollback would go to; end everything else."""
