@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from nightshift import params
+from nightshift.process import Process
 from nightshift.serve.local import Endpoint
 from nightshift.stage import SERVING
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("pid", [os.getpid(), os.getppid(), 1], ids=["own", "parent", "init"])
@@ -26,3 +34,45 @@ def test_after_a_reboot_a_strangers_pid_is_not_the_endpoint(
     assert not endpoint.up()
     endpoint.stop()
     assert not (tmp_path / SERVING).exists()
+
+
+@contextmanager
+def answering() -> Iterator[int]:
+    """The port of a listener on loopback that is well."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_whether_it_is_up_says_its_admin_however_the_other_listens(tmp_path: Path) -> None:
+    with answering() as admin:  # where the public listener would be, nobody speaks plain HTTP
+        Process(tmp_path / SERVING).keep(os.getpid(), admin - 1)
+        assert Endpoint(tmp_path, tmp_path, {}).up()
+
+
+@pytest.mark.parametrize(
+    ("host", "tls", "url"),
+    [
+        ("127.0.0.1", None, "http://127.0.0.1:8000/v1"),
+        ("0.0.0.0", {"certificate": "a.pem", "key": "a.key"}, "https://127.0.0.1:8000/v1"),
+        ("models.example", {"certificate": "a.pem", "key": "a.key"}, "https://models.example:8000/v1"),
+        ("fd00::5", {"certificate": "a.pem", "key": "a.key"}, "https://[fd00::5]:8000/v1"),
+    ],
+)
+def test_clients_are_given_the_address_that_it_listens_at(
+    host: str, tls: dict[str, str] | None, url: str, tmp_path: Path
+) -> None:
+    shutil.copyfile(ROOT / params.FILE, tmp_path / params.FILE)
+    values = {"serve.listen.host": host} | ({"serve.listen.tls": tls} if tls else {})
+    params.write(tmp_path / params.FILE, values, "test")
+    assert Endpoint(tmp_path, tmp_path, {}).url == url

@@ -13,9 +13,11 @@ from typing import Any
 
 import httpx
 
+from nightshift import params
 from nightshift.errors import NightBroke
 from nightshift.process import Process
 from nightshift.serve.server import HOST, free
+from nightshift.serving import Listen
 from nightshift.stage import SERVING
 
 PORT = 8000
@@ -49,8 +51,11 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """What clients are given as base URL."""
-        return f"http://{HOST}:{self.port}/v1"
+        """What clients on this machine are given as base URL. Raises ParamsError."""
+        listen = params.load(self.root / params.FILE, Listen)
+        host = {"0.0.0.0": HOST, "::": "::1"}.get(listen.host, listen.host)  # every address is none to ask
+        scheme = "https" if listen.tls else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
 
     @property
     def admin(self) -> str:
@@ -58,11 +63,11 @@ class Endpoint:
         return f"http://{HOST}:{self.port + 1}"
 
     def up(self) -> bool:
-        """Whether its process runs and answers."""
+        """Whether its process runs and answers: its admin, which is on loopback however the other listens."""
         if self.process.pid is None:
             return False
         with suppress(httpx.HTTPError):
-            return httpx.get(f"http://{HOST}:{self.port}/healthz", timeout=5).is_success
+            return httpx.get(f"{self.admin}/healthz", timeout=5).is_success
         return False
 
     def free(self, port: int) -> None:
