@@ -146,6 +146,16 @@ def test_a_new_pepper_takes_over_at_the_next_use(keys: Keys) -> None:
         keys.check(other, NOW)  # was not used since
 
 
+def test_a_secret_that_ended_needs_its_pepper_no_more(keys: Keys) -> None:
+    old = create(keys)
+    new = keys.rotate(old.split("_")[2], 1, 30, NOW)
+    keys.store.new_pepper()
+    assert keys.check(new, NOW)
+    (keys.home / "keys" / "pepper-1").unlink()
+    assert keys.check(new, NOW + 3600)
+    assert keys.check(old, NOW + 3600) is None
+
+
 def test_limits_of_its_own_are_kept(keys: Keys) -> None:
     keys.home.mkdir()
     own = KeyLimits(concurrency=1, requests_a_minute=2, tokens_a_minute=3)

@@ -117,8 +117,8 @@ class Keys:
         if not parsed or checksum(text.rpartition("_")[0]) != parsed[4]:
             return None
         with self.store.open(CHECKED_WITHIN_S, make=False) as db:
-            asked = "select k.*, s.* from keys k join secrets s using (id) where k.id = ?"
-            rows = db.execute(asked, (parsed[2],)).fetchall() or [None]
+            asked = "select k.*, s.* from keys k join secrets s using (id) where k.id = ? and s.expires > ?"
+            rows = db.execute(asked, (parsed[2], now)).fetchall() or [None]
             right = [row for row in rows if self._is(parsed[3], row)]
             found = _key(right[0]) if right else None
             if found is None or found.revoked is not None or not found.created <= now < found.expires:
