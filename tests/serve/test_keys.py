@@ -168,8 +168,11 @@ def test_what_is_done_to_a_key_stands_in_the_audit(keys: Keys) -> None:
     identifier = key.split("_")[2]
     keys.rotate(identifier, 1, 30, NOW, actor="ann")
     keys.revoke(identifier, NOW, actor="ann", reason="it was pasted into a chat")
+    assert keys.new_pepper(NOW, actor="ann") == 2
     text = (keys.home / audit.FILE).read_text()
-    assert audit.verify(keys.home) == 3
+    assert audit.verify(keys.home) == 4
+    said = audit.events(keys.home)[-1]
+    assert (said["actor"], said["action"], said["target"]) == ("ann", "key.pepper", "pepper-2")
     assert text.count(identifier) == 3 and key.split("_", 3)[3][:43] not in text
 
 

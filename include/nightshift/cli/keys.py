@@ -78,7 +78,7 @@ def revoke(
 def pepper() -> None:
     """Make another pepper: new secrets are hashed under it, and each that there is at its next use."""
     place = Place.here()
-    version = _store(place).store.new_pepper()
+    version = _store(place).new_pepper(time.time(), audit.actor())
     print(f"{place.home / 'keys' / f'pepper-{version}'} is in use; keep the ones before until every key was used.")
 
 

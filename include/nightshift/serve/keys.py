@@ -162,6 +162,11 @@ class Keys:
             self._noted(now, actor, "key.revoke", identifier, reason=reason)
             db.execute("update keys set revoked = ? where id = ? and revoked is null", (int(now), identifier))
 
+    def new_pepper(self, now: float, actor: str = "local") -> int:
+        """Make another pepper (keystore.py); returns its version. Raises AccessDenied, DiskFull."""
+        self._noted(now, actor, "key.pepper", f"pepper-{self.store.pepper()[0] + 1}")
+        return self.store.new_pepper()
+
     def _noted(self, now: float, actor: str, action: str, identifier: str, **more: object) -> None:
         audit.write(self.home, now, actor=actor, action=action, target=identifier, **more)
 
