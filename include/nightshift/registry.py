@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nightshift import commit, objects
@@ -28,11 +28,16 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Release:
-    """A released digest: its version, and the commit whose lock file holds it."""
+    """A released digest: its version, and the commit whose lock file holds it.
+
+    Args:
+        role: what the night made it as, winner, plain or refresh; "" where its tag does not say.
+    """
 
     version: str
     commit: str
     digest: str
+    role: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,7 @@ def _assignments(tags: Sequence[_Tag], environment: str) -> list[Assignment]:
 
 
 def _release(tag: _Tag) -> Release:
-    return Release(tag.name.partition("@")[2], tag.commit, tag.digest)
+    return Release(tag.name.partition("@")[2], tag.commit, tag.digest, str(tag.said.get("role", "")))
 
 
 def _tags(repository: Path) -> list[_Tag]:

@@ -36,6 +36,9 @@ Change = Literal[
 ]  # fmt: skip
 
 
+BY_ROLE: Mapping[str, Change] = {"refresh": "documents"}  # what a release of this role changes; others, the model
+
+
 @dataclass(frozen=True)
 class Burn:
     """One row of the alert table: `share` of the budget gone within `long` minutes, and going on for `short`."""
@@ -226,6 +229,11 @@ def may_deploy(change: Change, standing: Standing, policy: Policy) -> Decision:
                 False, f"of the error budget of {name} {left:.0%} is left, and {change} has to wait", samples
             )
     return Decision(True, samples=samples)
+
+
+def may_release(role: str, home: Path, root: Path, now: int) -> Decision:
+    """What the policy of a project says about a release of this role, at minute `now`. Raises ParamsError."""
+    return may_deploy(BY_ROLE.get(role, "model"), standing(home, root, now), Policy.read(root))
 
 
 def silence(counts: Counts, now: int) -> int | None:

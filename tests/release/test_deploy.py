@@ -12,7 +12,9 @@ import pytest
 
 from nightshift import invariants, openslo, registry, rollouts, slo
 from nightshift.counts import Counts
+from nightshift.errors import AccessDenied
 from nightshift.release import deploy
+from nightshift.release.handover import by_hand
 from nightshift.summary import summary
 from tests.release.test_release import git, tag
 
@@ -28,7 +30,6 @@ def repository(root: Path, tmp_path: Path) -> Path:
     git(folder, "commit", "-q", "--allow-empty", "-m", "first")
     tag(folder, "v0.1.0", "a" * 64)
     registry.assign(folder, registry.releases(folder)[0])
-    tag(folder, "v0.2.0", "b" * 64)
     shutil.copytree(root / "include" / "policies", folder / "include" / "policies")
     at_once = (root / "params.yaml").read_text().replace("strategy: canary", "strategy: immediate")
     (folder / "params.yaml").write_text(at_once)
@@ -39,6 +40,7 @@ def repository(root: Path, tmp_path: Path) -> Path:
 
 def tonight(folder: Path, role: str) -> None:
     (folder / "metrics" / "release.json").write_text(json.dumps({"digest": "b" * 64, "role": role}))
+    tag(folder, "v0.2.0", "b" * 64, role=role)
 
 
 def counted(home: Path, bad: int, sli: str = "availability") -> None:
@@ -75,6 +77,12 @@ def test_with_little_left_a_model_waits_and_documents_do_not(
     said = done(repository, tmp_path)
     assert ("frozen" in said) == waits
     assert not waits or said["frozen"].endswith("10% is left, and model has to wait")
+    found = registry.find(repository, "v0.2.0")  # the gateway, which asks again before each step, says the same
+    assert slo.may_release(found.role, tmp_path, repository, NOW).allowed != waits
+    by_hand(repository, tmp_path, found, "staging", NOW)
+    if waits:
+        with pytest.raises(AccessDenied, match="model has to wait"):
+            by_hand(repository, tmp_path, found, "prod", NOW)
 
 
 def test_with_a_spent_budget_nothing_new_is_deployed_until_it_is_back(repository: Path, tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def tag(folder: Path, version: str, digest: str) -> None:
-    git(folder, "tag", "-a", f"nightshift@{version}", "-m", registry.message(digest))
+def tag(folder: Path, version: str, digest: str, **said: str) -> None:
+    git(folder, "tag", "-f", "-a", f"nightshift@{version}", "-m", registry.message(digest, **said))
 
 
 @pytest.fixture

@@ -262,7 +262,7 @@ def test_another_assignment_meanwhile_begins_the_rollout_again(world: World) -> 
 def test_a_promotion_does_not_undo_what_a_person_did_meanwhile(world: World) -> None:
     fired: list[str] = []
 
-    def permits() -> Decision:  # asked just before a step is passed
+    def permits(_: Release) -> Decision:  # asked just before a step is passed
         if world.follower.rollout and str(world.follower.rollout.step) == "100 %" and not fired:
             fired.append(str(registry.assign(world.repository, world.releases[2]).number))
         return Decision(True)
@@ -278,6 +278,20 @@ def test_a_promotion_does_not_undo_what_a_person_did_meanwhile(world: World) -> 
         "interrupted",
         "begun",
     ]  # and it is tried again, from its start
+
+
+def test_the_error_budget_is_asked_about_what_the_candidate_changes(world: World) -> None:
+    asked: list[str] = []
+    name = "nightshift@v0.2.0"
+    git(world.repository, "tag", "-f", "-a", name, f"{name}^{{}}", "-m", registry.message("2" * 64, role="refresh"))
+
+    def permits(release: Release) -> Decision:
+        asked.append(release.role)
+        return Decision(True)
+
+    world.follower.permits = permits
+    world.run(*[world.well] * 20, until=lambda: world.prod == "v0.2.0")
+    assert set(asked) == {"refresh"}
 
 
 def test_a_gateway_that_is_killed_midway_serves_the_stable_release_and_begins_the_rollout_again(world: World) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from nightshift import feedback, params, segments
+from nightshift import feedback, params, registry, segments
 from nightshift.registry import Release
 from nightshift.serve.admin import ADMIN
 from nightshift.serve.keys import SCOPES, Keys
@@ -27,8 +27,10 @@ from nightshift.serve.routes import PUBLIC
 from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
 from nightshift.serving import KeyLimits, Listen, Rollouts
+from nightshift.slo import Decision
 from tests import models
 from tests.conftest import ROOT
+from tests.release.test_release import git, tag
 from tests.serve.scripted import PLAIN, ROWS, Endpoint, chat, endpoint
 
 SHAPE = {"message", "type", "param", "code"}
@@ -449,6 +451,30 @@ def test_keys_are_made_and_rotated_over_the_admin_listener_once(running: Endpoin
     events = running_admin(running, "GET", "/admin/v1/audit").json()
     assert events["whole"] is True
     assert {"key.create", "key.rotate", "key.revoke"} <= {one["action"] for one in events["data"]}
+
+
+@pytest.mark.parametrize("role", ["winner", "refresh"])
+def test_what_the_error_budget_holds_back_is_not_proposed(
+    role: str, running: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "-q", str(tmp_path))
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "first")
+    tag(tmp_path, "v0.1.0", "a" * 64)
+    registry.assign(tmp_path, registry.releases(tmp_path)[0])
+    tag(tmp_path, "v0.2.0", "b" * 64, role=role)
+
+    def permits(release: Release) -> Decision:
+        return Decision(release.role == "refresh", "of the error budget of speed 10% is left, and model has to wait")
+
+    monkeypatch.setattr(running.follower, "repository", tmp_path)
+    monkeypatch.setattr(running.follower, "permits", permits)
+    said = running.call("POST", "/admin/v1/deployments", {"version": "v0.2.0", "reason": "test"})
+    tried = registry.current(tmp_path, registry.CANARY)
+    if role == "refresh":
+        assert said.status_code == 200 and tried
+        return
+    assert code(said) == "deploy_frozen" and tried is None
+    assert said.json()["error"]["message"].startswith("Of the error budget of speed 10% is left")
 
 
 def test_an_admin_key_gets_no_secret_of_a_key_that_may_do_more(running: Endpoint) -> None:

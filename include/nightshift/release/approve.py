@@ -16,7 +16,7 @@ from typing import Any
 
 from nightshift import audit, registry, signature
 from nightshift.errors import AccessDenied, RepositoryError
-from nightshift.release.handover import CHANGES, by_hand, let_in
+from nightshift.release.handover import by_hand, let_in
 from nightshift.release.release import UNDECIDED
 from nightshift.store import Store
 
@@ -62,8 +62,9 @@ def approve(
     if known and registry.current(repository, environment) == known:
         raise AccessDenied(f"{known.version} is in {environment} already", f"branch {branch}", "nothing is left to do")
     role, verdict = metrics["role"], metrics["verdict_on_it"]
-    wanted = known or registry.Release(registry.next_version(repository, minor=role == "winner"), commit, digest)
-    chosen = by_hand(repository, home, wanted, environment, CHANGES[role], int(now) // 60)
+    version = registry.next_version(repository, minor=role == "winner")
+    wanted = known or registry.Release(version, commit, digest, role)
+    chosen = by_hand(repository, home, wanted, environment, int(now) // 60)
     store = Store(repository, home, state)
     folder = registry.fetch(repository, wanted, store.copy(digest))
     event = {"actor": who, "action": "approve", "target": digest, "version": wanted.version, "reason": reason.strip()}

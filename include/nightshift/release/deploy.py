@@ -20,7 +20,7 @@ from nightshift import audit, params, registry, rollouts
 from nightshift.deployment import Environments
 from nightshift.errors import NightshiftError, ReleaseInvalid, known, tell
 from nightshift.registry import CANARY, Release
-from nightshift.release.handover import CHANGES, way
+from nightshift.release.handover import way
 
 TRIED_WITHIN_S = 420.0  # a night has 1,200 s; a rollout goes on without it
 LOOK_EVERY_S = 2.0
@@ -40,7 +40,7 @@ def deploy(
         what = "no version was published of this release"
         raise ReleaseInvalid(what, str(metrics.get("digest")), "run the night again")
     first = params.load(clone / params.FILE, Environments).first
-    chosen = way(repository, clone, home, found, first, CHANGES[metrics["role"]], int(now) // 60)
+    chosen = way(repository, clone, home, found, first, int(now) // 60)
     if chosen.held:
         return {"deployed": None, "frozen": chosen.held, "why_not_deployed": f"frozen: {chosen.held}"}
     current = registry.current(repository, first)

@@ -15,9 +15,6 @@ from nightshift.counts import Counts
 from nightshift.errors import AccessDenied
 from nightshift.registry import PROD, Assignment, Release
 from nightshift.serving import Rollouts
-from nightshift.slo import Change
-
-CHANGES: dict[str, Change] = {"winner": "model", "plain": "model", "refresh": "documents"}  # by the release's role
 
 
 @dataclass(frozen=True)
@@ -31,14 +28,11 @@ class Way:
     tried: bool = False
 
 
-def way(
-    repository: Path, settings: Path, home: Path, release: Release, environment: str, change: Change, minute: int
-) -> Way:
+def way(repository: Path, settings: Path, home: Path, release: Release, environment: str, minute: int) -> Way:
     """The way of one release.
 
     Args:
         settings: folder with the params.yaml and the policies that hold.
-        change: what of the one in production it changes.
         minute: now, minutes since 1970.
 
     Raises ParamsError for a policy or an objective that cannot be read.
@@ -46,21 +40,21 @@ def way(
     current = registry.current(repository, environment)
     if environment != PROD or current in (None, release):
         return Way()
-    said = slo.may_deploy(change, slo.standing(home, settings, minute), slo.Policy.read(settings))
+    said = slo.may_release(release.role, home, settings, minute)
     if not said.allowed:
         return Way(held=said.reason)
     immediate = params.load(settings / params.FILE, Rollouts).strategy == "immediate"
     return Way(tried=not immediate and Counts(home).since(minute) is not None)
 
 
-def by_hand(repository: Path, home: Path, release: Release, environment: str, change: Change, minute: int) -> Way:
+def by_hand(repository: Path, home: Path, release: Release, environment: str, minute: int) -> Way:
     """The way of one that a person brings; back to one that was there before is free.
 
     Raises AccessDenied where it has to wait.
     """
     if registry.assigned(repository, release.digest, environment):
         return Way()
-    found = way(repository, repository, home, release, environment, change, minute)
+    found = way(repository, repository, home, release, environment, minute)
     if found.held:
         raise AccessDenied(found.held, release.version, "`nightshift slo show` says how the objectives stand")
     return found

@@ -77,7 +77,7 @@ def promote(
     store.trusted(release)
     number = registry.upcoming(store.repository, to)
     said = standing(store.home, place, release, number)
-    chosen = by_hand(store.repository, store.home, release, to, "model", int(now) // 60)
+    chosen = by_hand(store.repository, store.home, release, to, int(now) // 60)
     action = _next(said, who.name)
     if (right := RIGHTS[action or PROMOTED]) not in who.scopes:
         raise AccessDenied(f"the key of {who.name} lacks the scope {right}", "--key", "use one that has it")

@@ -156,6 +156,8 @@ class Admin:
 
         def assign() -> dict[str, Any]:
             found = registry.find(repository, asked.version)
+            if registry.current(repository) and not (said := self.follower.permits(found)).allowed:
+                raise Refused("deploy_frozen", f"{said.reason[0].upper()}{said.reason[1:]}.")
             rollouts.proposed(repository, home, found, call.key.id, asked.reason, call.wall)
             return {"version": found.version, "digest": found.digest}
 

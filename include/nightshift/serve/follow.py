@@ -45,7 +45,7 @@ class Follower:
         clock: seconds that only grow; `wall`, seconds since 1970.
         rules: of rollouts; None serves `prod` alone and keeps nothing warm.
         queue: requests that wait for a release's engines, at most, and `wait_s` how long, seconds.
-        permits: whether the error budget lets a rollout go on; asked before each step, and never before a step back.
+        permits: whether the error budget lets this release in; asked before each step, and never before a step back.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Follower:
         rules: Rollouts | None = None,
         queue: int = 32,
         wait_s: float = 10.0,
-        permits: Callable[[], Decision] = lambda: Decision(True),
+        permits: Callable[[Release], Decision] = lambda release: Decision(True),
         kind: Kind = "openvino",
     ) -> None:
         self.repository, self.home, self.state, self.threads, self.kind = repository, home, state, threads, kind
@@ -209,7 +209,7 @@ class Follower:
         """Pass a step that was seen through."""
         verdict = rollout.verdict(self.clock())
         if verdict != "wait":
-            said = await asyncio.to_thread(self.permits)
+            said = await asyncio.to_thread(self.permits, rollout.release)
             rollout.samples = said.samples
             if not said.allowed:
                 self._held(said.reason)

@@ -29,6 +29,7 @@ from nightshift.counts import Counts
 from nightshift.deployment import Deployment, Traffic
 from nightshift.engine import Kind
 from nightshift.errors import AccessDenied
+from nightshift.registry import Release
 from nightshift.scaling import Rules
 from nightshift.sections import Compute, Night
 from nightshift.serve.admin import ADMIN, Admin
@@ -94,10 +95,11 @@ def serve(repository: Path, home: Path, state: Path, port: int, traced: Callable
     allowed(settings.listen)
     for one in (port, port + 1):
         free(one)
-    limits, policy = settings.limits, slo.Policy.read(repository)
+    limits = settings.limits
+    slo.Policy.read(repository)  # a bad one is said before anything is served
 
-    def permits() -> slo.Decision:
-        return slo.may_deploy("model", slo.standing(home, repository, int(time.time()) // 60), policy)
+    def permits(release: Release) -> slo.Decision:
+        return slo.may_release(release.role, home, repository, int(time.time()) // 60)
 
     follower = Follower(
         repository,
