@@ -32,6 +32,15 @@ ROWS: list[dict[str, object]] = [section("pump.md", "Pump", "The pump is oiled e
 MESSAGES = [{"role": "user", "content": "When is the pump oiled?"}]
 
 
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "x", "LANGFUSE_SECRET_KEY": "x",
+    "NIGHTSHIFT_SMTP_PASSWORD": "x", "NIGHTSHIFT_WEBHOOK_URL": "https://hooks.example/x", "HF_TOKEN": "x",
+    "AIRFLOW__CORE__FERNET_KEY": "x", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://me:secret@db/airflow",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=x", "GOOGLE_APPLICATION_CREDENTIALS": "/key.json",
+}  # fmt: skip
+PLAIN = {"CUDA_VISIBLE_DEVICES": "0", "HF_HUB_CACHE": "/models", "TOKENIZERS_PARALLELISM": "false", "MONKEY": "1"}
+
+
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.system(tmp_path_factory.mktemp("engine") / "plain", ROOT, ROWS)
@@ -266,7 +275,9 @@ class TestVllm:
     """vLLM's command line and protocol; the program itself needs a GPU."""
 
     @pytest.mark.usefixtures("vllm")
-    def test_a_plain_system(self, system: Path) -> None:
+    def test_a_plain_system(self, system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in (SECRETS | PLAIN).items():
+            monkeypatch.setenv(name, value)
         with engine.start(system, 1, kind="vllm") as running:
             said = json.loads(running.chat(MESSAGES, 5))
             secret = running.headers["Authorization"].removeprefix("Bearer ")
@@ -282,6 +293,8 @@ class TestVllm:
         assert not any(secret in word for word in argv)
         assert said["environment"]["VLLM_API_KEY"] == secret
         assert said["environment"]["VLLM_NO_USAGE_STATS"] == "1"
+        assert not set(SECRETS) & set(said["environment"])
+        assert said["environment"].items() >= PLAIN.items()
         assert said["asked"]["temperature"] == 0
         assert running.slots > 1
         assert running.accepts > {"temperature", "top_p", "seed", "stop", "n", "logprobs", "response_format"}

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -44,6 +45,9 @@ ANSWER_WITHIN_S = 120.0
 STOPPED_WITHIN_S = 5.0
 # what a base's own generation_config.json may say about sampling: requests say it here, and nobody else
 SAMPLING = {"do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_length", "max_new_tokens"}
+# words of a name, or the password of an address, by which a variable opens something: an engine has use for none
+OPENS = re.compile(r"(?:^|_)(?:KEYS?|SECRETS?|TOKENS?|PASS(?:WORD|WD)?|CREDENTIALS?|AUTH|HEADERS|WEBHOOK)(?:_|$)", re.I)
+WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as --max-lora-rank (vllm/config/lora.py, 0.33)
 
 
@@ -223,11 +227,16 @@ def _settings(system: Path) -> dict[str, Any]:
 
 
 def _around(threads: int, secret: str) -> dict[str, str]:
-    """The environment of an engine: this package first on its path, its secret, no telemetry, nothing fetched."""
+    """The environment of an engine: this package first on its path, its own secret and no other, nothing fetched."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
     own = {SECRET: secret, "VLLM_API_KEY": secret, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     own |= {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    return {**os.environ, **WAITING, **own}
+    return {name: value for name, value in os.environ.items() if not _opens(name, value)} | WAITING | own
+
+
+def _opens(name: str, value: str) -> bool:
+    """Whether a variable of the environment opens something elsewhere."""
+    return bool(OPENS.search(name) or WITH_PASSWORD.search(value))
 
 
 def _folder(system: Path, scratch: Path) -> Path:
