@@ -60,6 +60,21 @@ def test_what_was_pushed_is_pulled_and_can_be_served(project: Released, elsewher
     assert elsewhere.trusted(release)[0] == folder
 
 
+def test_one_that_was_signed_again_is_pushed_with_its_new_signature(
+    project: Released, elsewhere: Store, tmp_path: Path
+) -> None:
+    release = project.release("v0.2.0")
+    remote.push(project.store, release, str(tmp_path / "pushed"))
+    signature.rotate(project.store.home, project.store.keys, [])
+    shutil.rmtree(elsewhere.keys)
+    shutil.copytree(project.store.keys, elsewhere.keys)
+    with pytest.raises(ReleaseInvalid, match="was replaced before"):
+        remote.pull(elsewhere, release, str(tmp_path / "pushed"))
+    signature.sign(project.store.copy(release.digest), project.store.signature(release.digest), project.store.home)
+    remote.push(project.store, release, str(tmp_path / "pushed"))
+    remote.pull(elsewhere, release, str(tmp_path / "pushed"))
+
+
 def test_a_push_that_was_cut_off_is_not_there(project: Released, elsewhere: Store, tmp_path: Path) -> None:
     release = project.release("v0.2.0")
     remote.push(project.store, release, str(tmp_path / "pushed"))

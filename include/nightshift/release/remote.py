@@ -23,9 +23,9 @@ def push(store: Store, release: Release, location: str) -> str:
     """Copy a release that is trusted here to LOCATION/DIGEST; that address. Done twice it is done once."""
     folder, _ = store.trusted(release)
     there = f"{location.rstrip('/')}/{release.digest}"
+    storage.upload(store.signature(release.digest), f"{there}/{SIGNATURE}")  # also of one that was signed again
     if _pushed(there) == release.digest:
         return there
-    storage.upload(store.signature(release.digest), f"{there}/{SIGNATURE}")
     for name in sorted(commit.names(folder), key=lambda one: (one == commit.MANIFEST, one)):
         storage.upload(folder / name, f"{there}/release/{name}")
     return there
