@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +127,12 @@ class Engine:
         except (httpx.HTTPError, KeyError, ValueError) as error:
             raise StorageError(f"the engine gave no answer ({error})", self.url, "look at its log") from None
 
+    def kill(self) -> None:
+        """End the process at once, and wait for nothing: of one that is being started, who starts it does the rest."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """End the process and remove its scratch folder."""
         with suppress(ProcessLookupError):
@@ -145,12 +151,14 @@ def start(
     kind: Kind = "openvino",
     cache: Path | None = None,
     log: Path | None = None,
+    begun: Callable[[Engine], None] = lambda engine: None,
 ) -> Engine:
     """Serve the model of a system folder, and wait until it answered once.
 
     Args:
         device: of transformers' server; the other kinds have one each.
         cache: where graphs are kept for the next start; None makes one for this start alone.
+        begun: is told of the engine before it answers, so that `kill` can end the wait; what it raises ends it too.
 
     Raises StorageError when it does not answer, ParamsError when the kind's program is not there.
     """
@@ -179,6 +187,7 @@ def start(
     traits, headers = TRAITS[kind], {"Authorization": f"Bearer {secret}"}
     engine = Engine(child, f"http://127.0.0.1:{port}", model, scratch, headers, traits.slots, traits.accepts)
     try:
+        begun(engine)
         _until_ready(engine, traits.ready_within_s, log or scratch / "engine.log")
     except BaseException:
         engine.stop()

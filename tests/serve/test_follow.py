@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,14 +22,17 @@ import pytest
 from nightshift import commit, registry, signature
 from nightshift.errors import DiskFull, ReleaseInvalid, StorageError
 from nightshift.registry import Release, Standing
+from nightshift.serve import server
 from nightshift.serve.follow import Follower
 from nightshift.serve.keys import Keys
 from nightshift.serve.loaded import LONGEST_PAUSE_S, LOOK_EVERY_S
 from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
+from tests import models
 from tests.conftest import ROOT
 from tests.dvc_airflow.test_objects import flip
 from tests.night.project import unused
+from tests.serve.scripted import ROWS, TRACER
 
 MAKE = """\
 from pathlib import Path
@@ -324,3 +329,58 @@ def test_the_command_says_it_and_lives(serving: tuple[subprocess.Popen[str], int
     child.terminate()
     assert child.wait(30) == 0
     assert child.stderr.read() == ""  # no traceback of what was cancelled
+
+
+NEVER = """\
+#!{python}
+import signal
+import time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program vllm that never answers; where its scratch folders are made."""
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(NEVER.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    return tmp_path / "scratch"
+
+
+def test_a_signal_while_a_release_loads_ends_it_at_once(
+    never: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, children = models.system(tmp_path / "plain", ROOT, ROWS), list[Any]()
+    follower = Follower(tmp_path, tmp_path / "home", tmp_path / "state", 1, lambda _: None, kind="vllm")
+    monkeypatch.setattr(registry, "current", lambda _: FIRST)
+    monkeypatch.setattr(follower, "bring_up", lambda _: follower._start(system))
+    monkeypatch.setattr(server, "hasten", lambda: None)
+    begun: list[float] = []
+
+    async def signalled() -> None:
+        while not follower._starting:
+            await asyncio.sleep(0.01)
+        children.extend(one.child for one in follower._starting)
+        begun.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def running() -> None:
+        service = server.Service.of(follower, tmp_path / "home", ROOT, server.Settings.read(ROOT), TRACER)
+        beside = asyncio.create_task(signalled())
+        await server.run(service, follower, unused(), server.Settings.read(ROOT))
+        await beside
+
+    asyncio.run(running())  # which waits for the threads that load
+    follower.close()
+    assert time.monotonic() - begun[0] < 15  # what `nightshift down` waits for
+    assert len(children) == 1 and children[0].poll() is not None
+    assert list(never.glob("nightshift-engine-*")) == []
+    with pytest.raises(StorageError, match="the endpoint ends"):
+        follower._start(system)
+    assert list(never.glob("nightshift-engine-*")) == []

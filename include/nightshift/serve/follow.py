@@ -19,8 +19,8 @@ from typing import Literal
 
 from nightshift import audit, engine, registry, rollouts
 from nightshift.answer import System
-from nightshift.engine import Kind
-from nightshift.errors import ReleaseInvalid, known
+from nightshift.engine import Engine, Kind
+from nightshift.errors import ReleaseInvalid, StorageError, known
 from nightshift.registry import Release, Standing
 from nightshift.rollouts import Entry, Outcome
 from nightshift.serve.loaded import LOOK_EVERY_S, Loaded
@@ -77,6 +77,8 @@ class Follower:
         self._told: set[str] = set()
         self._looking = asyncio.Lock()  # a rollback looks at once, beside what looks for ever
         self._gone: dict[str, Entry] = {}  # went back here, and stands nowhere yet
+        self._starting: list[Engine] = []  # by threads
+        self._over = False
 
     def bring_up(self, release: Release) -> Served:
         """Fetch, verify, start and ask one release. Raises ReleaseInvalid when it is bad, else what may pass."""
@@ -90,13 +92,29 @@ class Follower:
         if system.settings["sections"]:
             system.sections("ready?")  # opens the index and its encoder before the first question does
 
-        def start() -> engine.Engine:
-            return engine.start(folder / "system", self.threads, kind=self.kind, cache=self.state / "graphs")
+        def start() -> Engine:
+            return self._start(folder / "system")
 
         began = self.clock()
         made = opened(release, folder, [start()], self.queue, self.wait_s, system)
         made.another, made.lead_s = start, self.clock() - began
         return made
+
+    def _start(self, system: Path) -> Engine:
+        """One more engine of a system. Raises StorageError for one that does not start, or not any more."""
+        mine: list[Engine] = []
+
+        def begun(one: Engine) -> None:
+            mine.append(one)
+            self._starting.append(one)
+            if self._over:
+                raise StorageError("the endpoint ends, and starts no engine", one.model)
+
+        try:
+            return engine.start(system, self.threads, kind=self.kind, cache=self.state / "graphs", begun=begun)
+        finally:
+            for one in mine:
+                self._starting.remove(one)
 
     def serving(self, key: str) -> Served | None:
         """The release that answers this key; None while none does."""
@@ -147,8 +165,15 @@ class Follower:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)
 
+    def end(self) -> None:
+        """Start nothing more, and end what is being started: a large model takes minutes, and nobody waits for it."""
+        self._over = True
+        for one in list(self._starting):
+            one.kill()
+
     def close(self) -> None:
         """Stop what serves."""
+        self.end()
         self.loaded.close()
         if self.served:
             self.served.stop()

@@ -208,6 +208,7 @@ async def run(service: Service, follower: Follower, port: int, settings: Setting
 
     def end() -> None:
         service.gateway.draining = True
+        follower.end()
         for server in servers:
             server.should_exit = True
 
