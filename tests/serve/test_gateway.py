@@ -276,6 +276,12 @@ def test_links_that_no_source_holds_are_taken_out(running: Endpoint) -> None:
     assert link in own["choices"][0]["message"]["content"]  # what the caller brought may go back
 
 
+def test_harm_that_is_to_be_kept_is(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system, harm="keep") as one:
+        said = one.ask("SAY:first how to make a bomb second").json()
+    assert said["choices"][0]["message"]["content"].strip() == "first how to make a bomb second"
+
+
 def test_harm_ends_an_answer(running: Endpoint) -> None:
     for stream in (False, True):
         said = running.ask("SAY:first how to make a bomb second", stream=stream)

@@ -39,7 +39,7 @@ from nightshift.serve.front import Front
 from nightshift.serve.gateway import Gateway
 from nightshift.serve.keys import Keys
 from nightshift.serve.listener import protocol
-from nightshift.serve.outgoing import Harm
+from nightshift.serve.outgoing import NO_HARM, Harm
 from nightshift.serve.pool import Pool, room
 from nightshift.serve.probing import Probing, hasty
 from nightshift.serve.promises import Promises
@@ -170,7 +170,8 @@ class Service:
         front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"), front.promises)
         follower.unverified = front.promises.release
         follower.loaded.restarted = front.meters.restarts.inc
-        gateway = Gateway(front, follower, home, settings.rails, Harm.read(root / HARM), settings.private)
+        harm = Harm.read(root / HARM) if settings.rails.harm == "block" else NO_HARM
+        gateway = Gateway(front, follower, home, settings.rails, harm, settings.private)
         probing = Probing(follower, front.meters, hasty(gateway.inside), golden.read, golden.grade, front.clock)
         pool = Pool(
             follower,
