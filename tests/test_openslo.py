@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from nightshift import openslo
+from nightshift import openslo, params, slo
 from nightshift.errors import ParamsError
 
 REFUSED = {
@@ -69,3 +70,16 @@ def test_what_is_promised_is_read(root: Path) -> None:
     tail, first = found["first_token_tail"].threshold, found["first_token"].threshold
     assert (tail, first) != (None, None)
     assert tail == pytest.approx(3 * (first or 0))
+
+
+def test_the_objectives_of_an_endpoint_are_those_of_prod(root: Path, tmp_path: Path) -> None:
+    shutil.copyfile(root / params.FILE, tmp_path / params.FILE)
+    shutil.copytree(root / openslo.POLICIES, tmp_path / openslo.POLICIES)
+    said = {"target": None, "keys": "local", "approvals": 0}
+    items = [said | {"name": "staging", "slo": "slo"}, said | {"name": "prod", "slo": "stricter"}]
+    params.write(tmp_path / params.FILE, {"environments.items": items}, "test")
+    shutil.copytree(root / openslo.FOLDER, tmp_path / openslo.POLICIES / "stricter")
+    for file in (tmp_path / openslo.FOLDER).iterdir():
+        file.unlink()
+    assert openslo.promised(tmp_path) == openslo.read(root / openslo.FOLDER)
+    assert slo.standing(tmp_path, tmp_path, 29_000_000).budgets

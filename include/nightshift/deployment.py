@@ -72,8 +72,11 @@ class Environment(Strict):
 
     name: Word = Field(description="Lower-case letters; part of the tag that assigns a release")
     target: str | None = Field(description="Folder or s3://bucket/prefix that its endpoint pulls from; null: this one")
-    slo: str = Field(pattern=r"^[\w-]+$", description="Its objectives: a folder of include/policies")
-    keys: Word = Field(description="The word in its keys: ns_WORD_…")
+    slo: str = Field(
+        pattern=r"^[\w-]+$",
+        description="Its objectives: a folder of include/policies; the endpoint, which serves prod, keeps prod's",
+    )
+    keys: Word = Field(description="The word in its keys, ns_WORD_…; keys made here are prod's")
     approvals: int = Field(ge=0, le=5, description="People beside the proposer who have to agree")
 
 
@@ -96,6 +99,11 @@ class Environments(Section):
             what = f"nights deploy to {names[0]}, the first, and nobody approves at night"
             raise ValueError(f"{what}; put an environment without approvals before it")
         return self
+
+    @property
+    def prod(self) -> Environment:
+        """The environment that this project's endpoint serves."""
+        return next(one for one in self.items if one.name == "prod")
 
     @property
     def first(self) -> str:

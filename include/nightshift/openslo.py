@@ -17,10 +17,13 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from nightshift import params
+from nightshift.deployment import Environments
 from nightshift.errors import ParamsError
 from nightshift.params import Strict, whole
 
-FOLDER = Path("include") / "policies" / "slo"
+POLICIES = Path("include") / "policies"
+FOLDER = POLICIES / "slo"
 MINUTES = {"m": 1, "h": 60, "d": 1440, "w": 10_080}
 # where a total outage still burns twice the budget; below 0.926 it burns less than a page asks for (slo.py), and only
 # tickets come of it
@@ -59,6 +62,11 @@ class Objective:
     def budget(self) -> float:
         """Share of valid events that may be bad."""
         return 1 - self.target
+
+
+def promised(root: Path) -> dict[str, Objective]:
+    """The objectives of a project's endpoint: those of `prod`. Raises ParamsError with file and line."""
+    return read(root / POLICIES / params.load(root / params.FILE, Environments).prod.slo)
 
 
 def read(folder: Path) -> dict[str, Objective]:

@@ -251,7 +251,7 @@ def series(counts: Counts, now: int, minutes: int) -> Series:
 def standing(home: Path, root: Path, now: int) -> Standing:
     """How things stand at minute `now`, by the counts of a home and the objectives of a project. Raises ParamsError."""
     counts = Counts(home)
-    objectives = openslo.counted(openslo.read(root / openslo.FOLDER).values())
+    objectives = openslo.counted(openslo.promised(root).values())
     silent = silence(counts, now)
     at = now - (silent or 0)
     left: dict[str, float | None] = {}

@@ -127,6 +127,15 @@ def test_a_rotation_has_bounds(keys: Keys, overlap: float, days: int) -> None:
         keys.rotate(key.split("_")[2], overlap, days, NOW)
 
 
+def test_a_key_says_of_which_environment_it_is(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    keys = Keys(tmp_path / "home", "staging")
+    first = create(keys)
+    second = keys.rotate(first.split("_")[2], 24, 30, NOW)
+    for one in (first, second):
+        assert one.startswith("ns_staging_") and keys.check(one, NOW)
+
+
 def test_the_last_use_of_each_secret_can_be_seen(keys: Keys) -> None:
     old = create(keys)
     keys.rotate(old.split("_")[2], 24, 30, NOW)

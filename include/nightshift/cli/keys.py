@@ -108,9 +108,11 @@ def _standing(place: Place, name: str, owner: str, scopes: tuple[str, ...]) -> P
 
 
 def _store(place: Place) -> Keys:
+    from nightshift import params
+    from nightshift.deployment import Environments
     from nightshift.serve.keys import Keys
 
-    return Keys(place.home)
+    return Keys(place.home, params.load(place.root / params.FILE, Environments).prod.keys)
 
 
 def _day(used: int | None) -> str:

@@ -23,7 +23,7 @@ def show() -> None:
     place = Place.here()
     now = int(time.time()) // 60
     stands, policy = slo.standing(place.home, place.root, now), slo.Policy.read(place.root)
-    for name, one in openslo.read(place.root / openslo.FOLDER).items():
+    for name, one in openslo.promised(place.root).items():
         left = stands.budgets.get(name)
         told = "too few events" if left is None else f"{left:.0%} of its error budget left"
         print(f"{name:<17} {one.category:<9} {one.target:.7g}  {told if one.counted else 'see `nightshift report`'}")
@@ -45,7 +45,7 @@ def rules() -> None:
     from nightshift.watch import rules as made
 
     root = Place.here().root
-    commit.file(root / RULES, made.written(openslo.read(root / openslo.FOLDER).values()))
+    commit.file(root / RULES, made.written(openslo.promised(root).values()))
     print(RULES)
 
 

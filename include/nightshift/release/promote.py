@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nightshift import audit, registry
+from nightshift import audit, openslo, registry
 from nightshift.deployment import Environment, Environments
 from nightshift.errors import AccessDenied, ParamsError
 from nightshift.registry import Assignment, Release
@@ -23,7 +23,6 @@ from nightshift.release.handover import by_hand, let_in
 from nightshift.store import Store
 
 PROPOSED, APPROVED, PROMOTED = "propose", "approve-promotion", "promote"
-POLICIES = Path("include", "policies")
 # what is done → the scope of a key that may do it
 RIGHTS = {PROPOSED: "deploy:propose", PROMOTED: "deploy:propose", APPROVED: "deploy:approve"}
 
@@ -66,8 +65,10 @@ def promote(
     if not reason.strip():
         raise AccessDenied("a reason is needed", "--reason", "say why it may go there")
     place, before = _places(environments, to)
-    if not (store.repository / POLICIES / place.slo).is_dir():
-        raise ParamsError(f"{to} has no objectives", str(POLICIES / place.slo), "write them there, or name others")
+    if not (store.repository / openslo.POLICIES / place.slo).is_dir():
+        raise ParamsError(
+            f"{to} has no objectives", str(openslo.POLICIES / place.slo), "write them there, or name others"
+        )
     release = registry.find(store.repository, name)
     if before and not registry.assigned(store.repository, release.digest, before.name):
         do = f"promote it to {before.name} first"

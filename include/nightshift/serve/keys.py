@@ -82,10 +82,10 @@ class Key:
 
 
 class Keys:
-    """The keys of one home."""
+    """The keys of one home; those that are made hold this word, which says of which environment they are."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, word: str = "local") -> None:
+        self.home, self.word = home, word
         self.store = KeyStore(home)
 
     def create(
@@ -95,7 +95,6 @@ class Keys:
         groups: tuple[str, ...],
         days: int,
         now: float,
-        place: str = "local",
         limits: KeyLimits | None = None,
         actor: str = "local",
     ) -> str:
@@ -106,7 +105,7 @@ class Keys:
             self._noted(now, actor, "key.create", identifier, owner=owner, scopes=list(scopes), groups=list(groups))
             kept = (identifier, owner, json.dumps(scopes), json.dumps(groups), _kept(limits), int(now))
             db.execute("insert into keys values (?, ?, ?, ?, ?, ?, null)", kept)
-            return self._secret(db, identifier, 1, days, now, place)
+            return self._secret(db, identifier, 1, days, now)
 
     def check(self, text: str, now: float) -> Key | None:
         """The key that this text is, when it is known, unexpired and not revoked; else None, after the same work.
@@ -152,7 +151,7 @@ class Keys:
             until = "update secrets set expires = min(expires, ?) where id = ? and slot {} ?"
             db.execute(until.format("="), (int(now + overlap_h * HOUR_S), identifier, slots[-1]))
             db.execute(until.format("<"), (int(now), identifier, slots[-1]))
-            return self._secret(db, identifier, slots[-1] + 1, days, now, "local")
+            return self._secret(db, identifier, slots[-1] + 1, days, now)
 
     def revoke(self, identifier: str, now: float, actor: str = "local", reason: str = "") -> None:
         """End a key at once. Raises AccessDenied for an unknown id."""
@@ -170,13 +169,13 @@ class Keys:
     def _noted(self, now: float, actor: str, action: str, identifier: str, **more: object) -> None:
         audit.write(self.home, now, actor=actor, action=action, target=identifier, **more)
 
-    def _secret(self, db: sqlite3.Connection, identifier: str, slot: int, days: int, now: float, place: str) -> str:
+    def _secret(self, db: sqlite3.Connection, identifier: str, slot: int, days: int, now: float) -> str:
         """A new secret in this slot, as the key that is shown once."""
         secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
         version, pepper = self.store.pepper()
         kept = (identifier, slot, _hash(secret, pepper), version, int(now), int(now) + days * DAY_S)
         db.execute("insert into secrets values (?, ?, ?, ?, ?, ?, null)", kept)
-        head = f"ns_{place}_{identifier}_{secret}"
+        head = f"ns_{self.word}_{identifier}_{secret}"
         return f"{head}_{checksum(head)}"
 
     def _is(self, secret: str, row: tuple[object, ...] | None) -> bool:

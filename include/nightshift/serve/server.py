@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from nightshift import golden, hours, logs, openslo, params, slo
 from nightshift import port as ports
 from nightshift.counts import Counts
-from nightshift.deployment import Deployment, Traffic
+from nightshift.deployment import Deployment, Environments, Traffic
 from nightshift.engine import Kind
 from nightshift.errors import AccessDenied
 from nightshift.registry import Release
@@ -162,9 +162,10 @@ class Service:
     @classmethod
     def of(cls, follower: Follower, home: Path, root: Path, settings: Settings, tracer: Tracer) -> Service:
         """Made of what params.yaml and include/policies say. Raises ParamsError."""
-        promised = openslo.read(root / openslo.FOLDER)
+        promised = openslo.promised(root)
         bounds = {name: one.threshold for name, one in promised.items() if one.threshold is not None}
-        keys, proxies = Keys(home), frozenset(settings.listen.behind_proxy)
+        word = params.load(root / params.FILE, Environments).prod.keys
+        keys, proxies = Keys(home, word), frozenset(settings.listen.behind_proxy)
         front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds)
         front.promises = Promises(home, front.meters, front.wall, settings.rails.personal_out == "mask")
         front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"), front.promises)

@@ -72,7 +72,7 @@ class Looked:
 def look(root: Path, home: Path, state: Path, night: Night, since: float, now: int) -> Looked:
     """Read everything. Nights that were due before `since` (seconds since 1970) are nobody's. Raises ParamsError."""
     minute, counts = now // 60, Counts(home)
-    objectives = openslo.read(root / openslo.FOLDER)
+    objectives = openslo.promised(root)
     begin = max(since, now - WINDOW * 60)
     serving = registry.current(root)
     standing = slo.standing(home, root, minute)
