@@ -83,6 +83,15 @@ def test_an_event_may_hold_what_ends_a_line_of_text(home: Path) -> None:
     assert len(audit.events(home)) == 5
 
 
+@pytest.mark.parametrize("line", [b"{", b"[]", b"\xff"])
+def test_what_is_left_of_a_damaged_audit_can_be_shown(line: bytes, home: Path) -> None:
+    path = home / audit.FILE
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    assert [one["seq"] for one in audit.events(home, 3)] == [2, 3]
+    with pytest.raises(AccessDenied, match="the audit was changed"):
+        audit.verify(home)
+
+
 def edited(lines: list[bytes], drawn: random.Random) -> list[bytes]:
     """One edit: a letter, a line gone, doubled, moved or put in, the end gone, or two lines exchanged."""
     made, at = list(lines), drawn.randrange(len(lines))

@@ -71,10 +71,17 @@ def verify(home: Path) -> int:
 
 
 def events(home: Path, last: int = 0) -> list[dict[str, Any]]:
-    """The last so many events, oldest first, or all; whether they are what they were says `verify`."""
+    """The last so many events, oldest first, or all; a line that is none is left out.
+
+    Whether they are what they were says `verify`.
+    """
     path = home / FILE
     lines = path.read_bytes().splitlines() if path.is_file() else []  # of text U+2028 would end a line too
-    return [json.loads(line) for line in lines[-last:]]
+    found = []
+    for line in lines[-last:]:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [one for one in found if isinstance(one, dict)]
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
