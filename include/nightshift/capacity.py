@@ -157,6 +157,11 @@ def fit(shape: Shape, room: int, window: int, slots: int = 1) -> int:
     return users
 
 
+def engines(shape: Shape, room: int, window: int, slots: int) -> int:
+    """How many whole engines fit into `room` bytes when each gives `slots` answers at a time, all of them in use."""
+    return fit(shape, room, window, slots) // slots
+
+
 def memory() -> int:
     """Bytes of memory that this machine gives to programs: its own, or less where a control group has a limit."""
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

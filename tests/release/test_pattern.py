@@ -6,17 +6,24 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from nightshift import params
+from nightshift import capacity, params
+from nightshift.answer import System
+from nightshift.cli.deployment import _engines_that_fit
 from nightshift.deployment import Deployment
+from nightshift.engine import TRAITS
 from nightshift.errors import ParamsError
+from nightshift.place import Place
 from nightshift.release import pattern
 from nightshift.release.pattern import Line, Table, derive
+from nightshift.serve.pool import room
 from tests.conftest import ROOT
+from tests.release.project import Released
 
 TABLE = Table.read(ROOT / pattern.TABLE)
 BUSY = {"days": ["mon", "tue", "wed", "thu", "fri"], "from_hour": 8, "to_hour": 18, "share": 0.8}
@@ -249,3 +256,15 @@ def test_a_case_that_the_table_leaves_out_is_said() -> None:
     short = TABLE.model_copy(update={"lines": TABLE.lines | {"card": TABLE.lines["card"][:1]}})
     with pytest.raises(ParamsError, match=r"deployment\.yaml: no line of card holds for .*; add one that does"):
         derive(short, Deployment.model_validate(BASE), "cpu", 4096, None)
+
+
+def test_it_counts_on_as_many_engines_as_the_endpoint_starts(
+    project: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape, slots = capacity.Shape(42_092_032, 16, 8, 64, 512, 1024, 2, 8192, 0), TRAITS["openvino"].slots
+    monkeypatch.setattr(capacity.Shape, "of", lambda *_: shape)
+    monkeypatch.setattr(capacity, "memory", lambda: 8 * capacity.need(shape, slots, shape.context, slots).total)
+    folder = project.store.trusted(project.release("v0.1.0"))[0] / "system"
+    served: Any = SimpleNamespace(system=System.open(folder), engines=[SimpleNamespace(slots=slots)])
+    place = Place(project.folder, project.store.state, project.store.home, project.folder)
+    assert _engines_that_fit(place, shape.context) == room(served, "openvino")

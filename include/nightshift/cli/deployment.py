@@ -111,14 +111,16 @@ def certify(
 
 def _engines_that_fit(place: Place, window: int) -> int | None:
     """How many engines of the release in production fit here; None while there is none."""
-    from nightshift import capacity, registry
+    from nightshift import capacity, engine, registry
     from nightshift.store import Store
 
     found = registry.current(place.root)
     if found is None:
         return None
     folder, _ = Store(place.root, place.home, place.state).trusted(found)
-    return capacity.fit(capacity.Shape.of(folder / "system", _kind(place.root)), capacity.memory(), window)
+    kind = _kind(place.root)
+    shape = capacity.Shape.of(folder / "system", kind)
+    return capacity.engines(shape, capacity.memory(), window, engine.TRAITS[kind].slots)
 
 
 def _kind(repository: Path) -> Kind:

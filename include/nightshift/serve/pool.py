@@ -239,5 +239,4 @@ def room(served: Served, kind: Kind) -> int | None:
         shape = capacity.Shape.of(served.system.folder, kind)
     except DataRefused:
         return None
-    slots = served.engines[0].slots
-    return capacity.fit(shape, capacity.memory(), shape.context, slots) // slots
+    return capacity.engines(shape, capacity.memory(), shape.context, served.engines[0].slots)
