@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -150,7 +151,10 @@ def test_the_audit_is_verified_and_shown(project: Path, root: Path) -> None:
     assert "audit.jsonl:" in refused.stderr
 
 
-def test_the_first_key_is_made_anew_once_it_is_not_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_key_is_made_anew_once_it_is_not_valid(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(root / "params.yaml", tmp_path)
     place = Place(tmp_path, tmp_path / "state", tmp_path / "var", tmp_path)
     keys = Keys(place.home)
     first = commands.first_key(place).read_text()
