@@ -64,6 +64,7 @@ def test_what_loading_refuses_is_said_as_it_was() -> None:
         list(workers.ask(refuse, ("there",), question, MANY, 2))
 
 
+@pytest.mark.long
 def test_copies_answer_as_one_does(tmp_path: Path) -> None:
     given = (base(tmp_path / "base"), None, COMPUTE)
     alone = list(workers.ask(Model.load, given, choices, MANY, 1))

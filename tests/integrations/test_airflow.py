@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.integrations import environments
 from tests.integrations.served import Running
 
 
+@pytest.mark.long
 def test_connections_of_its_types_reach_the_endpoint(running: Running) -> None:
     environments.cases("airflow", running.checkout.root, running.url)
 
