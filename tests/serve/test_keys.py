@@ -214,3 +214,29 @@ def test_a_revocation_holds_in_every_thread_and_process_at_once(keys: Keys) -> N
         Keys(keys.home).revoke(key.split("_")[2], NOW) if len(seen) == 1 else None
     look()
     assert seen == [True, False, False]
+
+
+def test_a_key_that_was_right_is_looked_for_again_once_anything_changed(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, other, looked = create(keys), create(keys), list[str]()
+    same = Keys._is
+    monkeypatch.setattr(Keys, "_is", lambda self, secret, row: looked.append(secret) or same(self, secret, row))
+
+    def looks(text: str = key, now: float = NOW) -> int:
+        looked.clear()
+        assert keys.check(text, now) is not None
+        return len(looked)
+
+    assert [looks(), looks(), looks()] == [1, 1, 0]  # the first notes the day of its use
+    assert looks(other) == 1  # noted too: the store changed
+    assert [looks(), looks()] == [1, 0]
+    Keys(keys.home).revoke(FORM.fullmatch(other)[2], NOW, "ann", "lost")  # type: ignore[index]
+    assert keys.check(other, NOW) is None
+    assert [looks(), looks()] == [1, 0]
+    assert looks(now=NOW + DAY) == 1
+    keys.new_pepper(NOW + DAY)
+    assert looks(now=NOW + DAY) == 1
+    keys.store.file.write_bytes(b"x" * keys.store.file.stat().st_size)
+    with pytest.raises(StorageError):
+        looks(now=NOW + DAY)

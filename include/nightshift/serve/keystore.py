@@ -1,7 +1,7 @@
 """The file behind the keys: keys, their secrets as keyed hashes, and the peppers that they are hashed under.
 
-SQLite in NIGHTSHIFT_HOME/keys, read on every request, so that a revocation holds at once in every process. A pepper
-is a file of its own, readable by its owner alone; keys are never made or checked under another than their own.
+SQLite in NIGHTSHIFT_HOME/keys, looked at on every request, so that a revocation holds at once in every process. A
+pepper is a file of its own, readable by its owner alone; keys are never made or checked under another than their own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from nightshift import commit
 from nightshift.errors import AccessDenied, StorageError, full, no_room
@@ -73,6 +74,16 @@ class KeyStore:
             do = "check that it is whole and may be written; restore it from a backup, or make new keys"
             raise StorageError(f"the key store cannot be used ({error})", str(self.file), do) from error
 
+    def proven(self, db: sqlite3.Connection) -> dict[tuple[bytes, int], Any]:
+        """Keys that were right, by the hash of their text and the day, since anything in the store changed.
+
+        A connection sees by SQLite's data_version that another one wrote; what else happens to the file, by its stat.
+        """
+        now = (db.execute("pragma data_version").fetchone()[0], _seen(self.file), self.newest[0])
+        if now != self._mine.when_proven:
+            self._mine.when_proven, self._mine.proven = now, {}
+        return self._mine.proven
+
     def pepper(self, version: int | None = None) -> tuple[int, bytes]:
         """A pepper with its version, the newest unless one is named; the first is made with the first key.
 
@@ -128,6 +139,7 @@ class KeyStore:
         self.file.chmod(0o600)
         _migrate(db, make)
         self._mine.db, self._mine.inode, self._mine.wait_s = db, self.file.stat().st_ino, wait_s
+        self._mine.when_proven = None
         return db
 
 
