@@ -28,6 +28,11 @@ class Checkpoint:
     tensors: dict[str, Any]
     state: dict[str, Any]
 
+    def adamw(self, name: str, device: Any) -> dict[str, Any]:
+        """What torch's AdamW keeps of a parameter: its moments where its weights are, its step on the CPU."""
+        moments = {kind: self.tensors[f"{kind}/{name}"].to(device) for kind in ("exp_avg", "exp_avg_sq")}
+        return {"step": self.tensors[f"step/{name}"], **moments}
+
 
 def save(folder: Path, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Save the tensors and the JSON-able state of a step, and forget all but the two newest."""

@@ -184,8 +184,7 @@ class Trainer:
         with torch.no_grad():
             for name, one in self.trained.items():
                 one.copy_(saved.tensors[f"weight/{name}"])
-                moments = {kind: saved.tensors[f"{kind}/{name}"].to(one.device) for kind in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[one] = {"step": saved.tensors[f"step/{name}"], **moments}
+                self.optimizer.state[one] = saved.adamw(name, one.device)
         self.step = saved.step
 
 

@@ -102,8 +102,7 @@ class TorchEngine:
         with torch.no_grad():
             for name, one in self._named().items():
                 one.copy_(saved.tensors[f"weight/{name}"])
-                moments = {kind: saved.tensors[f"{kind}/{name}"].to(one.device) for kind in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[one] = {"step": saved.tensors[f"step/{name}"], **moments}
+                self.optimizer.state[one] = saved.adamw(name, one.device)
         return saved.step, list(saved.state["losses"])
 
     def weights(self) -> dict[str, Any]:
