@@ -60,9 +60,6 @@ class KeyStore:
         Raises AccessDenied without the pepper, StorageError for a store that cannot be used.
         """
         self.newest = self.pepper()
-        if not make and not self.file.is_file():
-            do = f"restore it from a backup, or remove {self.folder} and make new keys"
-            raise StorageError("the key store is not there", str(self.file), do)
         try:
             db = self._connected(wait_s, make)
             with db:
@@ -79,7 +76,7 @@ class KeyStore:
 
         A connection sees by SQLite's data_version that another one wrote; what else happens to the file, by its stat.
         """
-        now = (db.execute("pragma data_version").fetchone()[0], _seen(self.file), self.newest[0])
+        now = (db.execute("pragma data_version").fetchone()[0], self._mine.seen, self.newest[0])
         if now != self._mine.when_proven:
             self._mine.when_proven, self._mine.proven = now, {}
         return self._mine.proven
@@ -126,7 +123,10 @@ class KeyStore:
 
     def _connected(self, wait_s: float, make: bool) -> sqlite3.Connection:
         """This thread's connection; a new one when the file is another than it was."""
-        seen = _seen(self.file)
+        seen = self._mine.seen = _seen(self.file)
+        if seen is None and not make:
+            do = f"restore it from a backup, or remove {self.folder} and make new keys"
+            raise StorageError("the key store is not there", str(self.file), do)
         db: sqlite3.Connection | None = getattr(self._mine, "db", None)
         if db is not None and seen and seen[0] == self._mine.inode:
             if wait_s != self._mine.wait_s:
