@@ -122,6 +122,16 @@ class System:
 
         return Tokenizer.from_file(str(self.base / "tokenizer.json"))
 
+    def length(self, text: str) -> int:
+        """Tokens of one turn's text; those of the prompt itself, which every question brings, are counted once."""
+        known = self._own.get(text)
+        return known if known is not None else len(self.tokens.encode(text))
+
+    @cached_property
+    def _own(self) -> dict[str, int]:
+        """The prompt's own turns, and their tokens."""
+        return {turn["content"]: len(self.tokens.encode(turn["content"])) for turn in self.messages("", [])[:-1]}
+
     @cached_property
     def inert(self) -> Inert:
         """Makes a text inert for this model: nothing in it begins or ends a turn."""

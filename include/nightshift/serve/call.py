@@ -115,6 +115,10 @@ class Call(Generic[B]):
         self.broken = refused.code
         self.trace.fail(refused.code)
 
+    def end_soon(self) -> None:
+        """End it once what was written is on its way: nobody waits for what is counted."""
+        asyncio.get_running_loop().call_soon(self.end)
+
     def end(self) -> None:
         """It is over; a second time says nothing."""
         if self.ended:
@@ -150,7 +154,7 @@ class Ending(StreamingResponse):
             if not ends:
                 self.call.status = LEFT
             await self.events.aclose()
-            self.call.end()
+            self.call.end_soon()
 
 
 async def until_gone(receive: Receive, work: Awaitable[T]) -> T:

@@ -19,7 +19,7 @@ def fits(served: Served, texts: list[str], limit: int, field: str) -> int:
     context = served.system.settings["context"]
     if sum(map(len, texts)) > 32 * context:  # no token is that long on average: not even counted
         raise _too_long(context, "far more", limit, field)
-    read = sum(len(served.system.tokens.encode(one)) + TURN for one in texts)
+    read = sum(served.system.length(one) + TURN for one in texts)
     if read + limit > context:
         raise _too_long(context, str(read), limit, field)
     return read

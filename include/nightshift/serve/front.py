@@ -168,7 +168,7 @@ class Front:
                 self._outside(entry, trace, response.status_code)
             elif not isinstance(response, Ending):  # which ends it with its last byte
                 call.status = response.status_code
-                call.end()
+                call.end_soon()
         return response
 
     def _outside(self, entry: Entry, trace: Trace, status: int) -> None:
