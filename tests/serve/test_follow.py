@@ -28,6 +28,7 @@ from nightshift.serve.keys import Keys
 from nightshift.serve.loaded import LONGEST_PAUSE_S, LOOK_EVERY_S
 from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
+from nightshift.store import Store
 from tests import models
 from tests.conftest import ROOT
 from tests.dvc_airflow.test_objects import flip
@@ -102,6 +103,23 @@ def test_what_the_cache_holds_damaged_is_named_and_leaves_nothing(repository: Pa
         f"remove {held}, run the night again and restart the endpoint, or assign another release."
     )
     assert list((tmp_path / "copies").iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", ["wanted", "of today", "the only one"])
+def test_copies_that_nobody_asks_for_are_removed_unless_they_are_the_only_ones(kept: str, repository: Path) -> None:
+    store, one = Store(repository, repository / "var", repository / ".nightshift"), release(repository)
+    now = time.time()
+    signature.sign(repository / "release", store.signature(one.digest), store.home)
+    copy, _ = store.trusted(one)
+    if kept == "the only one":
+        shutil.move(repository / ".dvc/cache", repository / "cache")
+    store.tidy({one.digest} if kept == "wanted" else (), now + (3600 if kept == "of today" else 2 * 86_400))
+    assert copy.is_dir()
+    if kept == "the only one":
+        shutil.move(repository / "cache", repository / ".dvc/cache")
+    store.tidy((), now + 2 * 86_400)
+    assert not copy.exists()
+    assert (store.trusted(one)[0] / "card.md").read_text() == "A release."
 
 
 @pytest.mark.parametrize("said", ["{}", '{"digest": ""}', '{"digest": "../../home"}', '{"digest": 5', "[5]", "\u2028"])

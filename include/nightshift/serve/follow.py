@@ -82,12 +82,14 @@ class Follower:
 
     def bring_up(self, release: Release) -> Served:
         """Fetch, verify, start and ask one release. Raises ReleaseInvalid when it is bad, else what may pass."""
+        store = Store(self.repository, self.home, self.state)
         try:
-            folder, _ = Store(self.repository, self.home, self.state).trusted(release)
+            folder, _ = store.trusted(release)
         except ReleaseInvalid:
             if self.served is not None and self.served.release.digest == release.digest:
                 self.unverified(release.digest)
             raise
+        store.tidy({release.digest, *self.loaded.up}, self.wall())
         system = System.open(folder / "system")
         if system.settings["sections"]:
             system.sections("ready?")  # opens the index and its encoder before the first question does
