@@ -103,3 +103,19 @@ def test_what_was_approved_since_is_not_asked_for_again() -> None:
 def test_that_nothing_could_be_picked_is_said() -> None:
     said = summary(night(stages=stages(select={"absent": "the validation side has no question"})))
     assert "Picked: none, since the validation side has no question." in said
+
+
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        (
+            {"certified": 1024, "context": 2048, "reached": True},
+            "finds a planted fact in texts of up to 1,024 of 2,048",
+        ),
+        ({"certified": 256, "context": 2048, "reached": False}, "(night.certify_tokens did not reach further)"),
+        ({"certified": None, "context": 2048, "reached": True}, "finds a planted fact in no text"),
+        ({"certified": None, "why_not": "its engine died."}, "Its window was not measured: its engine died.\n"),
+    ],
+)
+def test_the_window_of_a_release_is_said(window: dict[str, Any], said: str) -> None:
+    assert said in summary(night(released="d" * 64, window=window))

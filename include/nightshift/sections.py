@@ -25,6 +25,7 @@ class Night(Section):
     schedule: str | None = Field(description="Cron expression of the nightly run; null for none")
     timezone: str = Field(description="IANA time zone that the expression is read in")
     prices: dict[str, Price] = Field(description="Price of a slot of a pool for an hour, in any one currency")
+    certify_tokens: int = Field(ge=0, description="Tokens to read, at most, to find a release's true window; 0: not")
 
     @field_validator("schedule")
     @classmethod

@@ -122,6 +122,8 @@ def decision(night: Night) -> Iterator[str]:
         yield f"Released: {role} {night['released'][:12]}{deployed}."
     elif gate:
         yield "Released: nothing new."
+    if said := night.get("window"):
+        yield f"  {_window(said)}"
     if approved := night.get("approved"):
         yield f"Approved since: {approved['version']} is in {approved['environment']}."
     elif why := night.get("why_not_deployed"):
@@ -167,6 +169,19 @@ def following(night: Night) -> Iterator[str]:
         yield f"Next: {told}, if you know better than the gate could."
     elif night.get("published"):
         yield "Next: `nightshift pull` brings these results into your tree; `dvc metrics diff` compares."
+
+
+def _window(said: Mapping[str, Any]) -> str:
+    """In how long a text the release found a planted fact."""
+    if why := said.get("why_not"):
+        return f"Its window was not measured: {str(why).rstrip('.')}."
+    context, held = said["context"], said["certified"]
+    if held is None:
+        return (
+            "It finds a planted fact in no text, not even in the shortest: `nightshift certify` shows at which depths."
+        )
+    rest = "" if said["reached"] else " (night.certify_tokens did not reach further)"
+    return f"It finds a planted fact in texts of up to {held:,} of {context:,} tokens{rest}."
 
 
 def _since(night: Night, before: Night | None) -> str:

@@ -157,6 +157,11 @@ def store(home: Path, digest: str, certificate: Certificate) -> Path:
     return path
 
 
+def certified(home: Path, digest: str) -> bool:
+    """Whether a release has a certificate, whatever it says."""
+    return (home / "releases" / digest / FILE).is_file()
+
+
 def effective(home: Path, digest: str, context: int) -> int:
     """The window of a release as its certificate has it, in tokens; its context where it has none that holds."""
     with suppress(OSError, ValueError, KeyError, TypeError):

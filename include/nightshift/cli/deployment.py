@@ -88,18 +88,11 @@ def certify(
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to read for it, at most")] = 60_000,
 ) -> None:
     """Find the window in which a release finds a planted fact, and keep it for /v1/models."""
-    from nightshift import engine, params
-    from nightshift import window as needle
-    from nightshift.answer import System
-    from nightshift.sections import Compute
+    from nightshift import params
+    from nightshift.release import certify as needle
 
     store, release = _release(name)
-    system = System.open(store.trusted(release)[0] / "system")
-    compute = params.load(store.repository / params.FILE, Compute)
-    kind = _kind(store.repository)
-    with engine.start(system.folder, compute.threads, compute.device, kind, store.state / "graphs") as running:
-        said = needle.certify(system, running.chat, tokens)
-    needle.store(store.home, release.digest, said)
+    said = needle.certify(store, store.repository / params.FILE, release, tokens)
     for one in said.tried:
         missed = f"; not at {', '.join(f'{depth} %' for depth in one.missed)}" if one.missed else ""
         print(f"  {one.window:7,} tokens: found at {one.found:.0%} of the depths{missed}")
