@@ -105,6 +105,11 @@ class Environments(Section):
         """The environment that this project's endpoint serves."""
         return next(one for one in self.items if one.name == "prod")
 
+    def before(self, name: str) -> Environment | None:
+        """The environment that a release comes from when it is promoted to this one; None for the first."""
+        names = [one.name for one in self.items]
+        return self.items[names.index(name) - 1] if names.index(name) else None
+
     @property
     def first(self) -> str:
         """The environment that nights deploy to."""

@@ -110,6 +110,17 @@ def test_a_proposal_is_about_one_digest_and_one_moment(staged: Released) -> None
     assert (said.proposer, said.approvers, said.made) == ("bob", (), None)
 
 
+def test_what_went_back_is_agreed_on_anew(staged: Released) -> None:
+    Counts(staged.store.home).begin(int(1e9) // 60)
+    assert to(staged, "prod", "ann").made is None
+    tried = to(staged, "prod", "bob").made
+    assert tried and tried.environment == "canary"
+    digest = staged.release("v0.2.0").digest
+    audit.write(staged.store.home, 1e9, actor="gateway", action="back", target=digest, reason="it errs")
+    said = to(staged, "prod", "ann")
+    assert (said.proposer, said.approvers, said.made) == ("ann", (), None)
+
+
 def test_another_assignment_meanwhile_makes_it_fail(staged: Released, monkeypatch: pytest.MonkeyPatch) -> None:
     registry.assign(staged.folder, staged.release("v0.2.0"))
     registry.assign(staged.folder, staged.release("v0.1.0"))

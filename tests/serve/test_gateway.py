@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import shutil
 import struct
 import threading
 import time
@@ -459,15 +460,21 @@ def test_keys_are_made_and_rotated_over_the_admin_listener_once(running: Endpoin
     assert {"key.create", "key.rotate", "key.revoke"} <= {one["action"] for one in events["data"]}
 
 
+def registered(folder: Path, role: str) -> None:
+    """A register with one release in production, and another of this role that is nowhere yet."""
+    git(folder, "init", "-q", str(folder))
+    git(folder, "commit", "-q", "--allow-empty", "-m", "first")
+    tag(folder, "v0.1.0", "a" * 64)
+    registry.assign(folder, registry.releases(folder)[0])
+    tag(folder, "v0.2.0", "b" * 64, role=role)
+    shutil.copyfile(ROOT / params.FILE, folder / params.FILE)
+
+
 @pytest.mark.parametrize("role", ["winner", "refresh"])
 def test_what_the_error_budget_holds_back_is_not_proposed(
     role: str, running: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    git(tmp_path, "init", "-q", str(tmp_path))
-    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "first")
-    tag(tmp_path, "v0.1.0", "a" * 64)
-    registry.assign(tmp_path, registry.releases(tmp_path)[0])
-    tag(tmp_path, "v0.2.0", "b" * 64, role=role)
+    registered(tmp_path, role)
 
     def permits(release: Release) -> Decision:
         return Decision(release.role == "refresh", "of the error budget of speed 10% is left, and model has to wait")
@@ -481,6 +488,39 @@ def test_what_the_error_budget_holds_back_is_not_proposed(
         return
     assert code(said) == "deploy_frozen" and tried is None
     assert said.json()["error"]["message"].startswith("Of the error budget of speed 10% is left")
+
+
+@pytest.mark.parametrize("asks", ["approvals", "staging", "staging, where it was"])
+def test_a_key_alone_takes_nothing_past_approvals_or_another_environment(
+    asks: str, running: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered(tmp_path, "winner")
+    prod = "    - {name: prod, target: null, slo: slo, keys: local, approvals: 0}\n"
+    if asks == "approvals":
+        first, wanted = prod.replace("prod", "dev"), prod.replace("approvals: 0", "approvals: 1")
+        registry.assign(tmp_path, registry.find(tmp_path, "v0.2.0"), "dev")
+    else:
+        first, wanted = prod.replace("prod", "staging"), prod
+    if asks == "staging, where it was":
+        registry.assign(tmp_path, registry.find(tmp_path, "v0.2.0"), "staging")
+    path = tmp_path / params.FILE
+    assert prod in path.read_text()
+    path.write_text(path.read_text().replace(prod, first + wanted))
+    monkeypatch.setattr(running.follower, "repository", tmp_path)
+    monkeypatch.setattr(running.follower, "permits", lambda release: Decision(True))
+    said = running.call("POST", "/admin/v1/deployments", {"version": "v0.2.0", "reason": "test"})
+    tried = registry.current(tmp_path, registry.CANARY)
+    if asks == "staging, where it was":
+        assert said.status_code == 200 and tried
+        return
+    assert code(said) == "conflict" and tried is None
+    assert (
+        said.json()["error"]["message"]
+        == {
+            "approvals": "Others have to agree to it here: `nightshift promote` takes it there.",
+            "staging": "It was never in staging, which comes before prod.",
+        }[asks]
+    )
 
 
 def test_an_admin_key_gets_no_secret_of_a_key_that_may_do_more(running: Endpoint) -> None:

@@ -4,7 +4,7 @@ A release goes to an environment only from the one before it, whole, signed with
 environment asks for approvals, the first who promotes proposes, and others who promote the same approve; proposal and
 approvals are events of the audit, so that nobody can add one unseen. They name the number of the assignment that they
 are about: once another assignment has that number they are void, and what everybody agreed on is exactly what happens
-(the tag of the assignment can be made once).
+(the tag of the assignment can be made once). A release that went back has to be agreed on anew.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nightshift.release.handover import by_hand, let_in
 from nightshift.store import Store
 
 PROPOSED, APPROVED, PROMOTED = "propose", "approve-promotion", "promote"
+BACK = ("back", "rollback")  # after which what was agreed before is void: nobody knew of it then
 # what is done → the scope of a key that may do it
 RIGHTS = {PROPOSED: "deploy:propose", PROMOTED: "deploy:propose", APPROVED: "deploy:approve"}
 
@@ -106,7 +107,9 @@ def standing(home: Path, place: Environment, release: Release, number: int) -> S
     proposer: str | None = None
     approvers: list[str] = []
     for event in _events(home, place.name, release, number):
-        if event["action"] == PROPOSED:
+        if event["action"] in BACK:
+            proposer, approvers = None, []
+        elif event["action"] == PROPOSED:
             proposer = proposer or event["actor"]
         elif event["actor"] not in (proposer, *approvers):
             approvers.append(event["actor"])
@@ -127,11 +130,12 @@ def _next(said: Standing, who: str) -> str | None:
 
 
 def _events(home: Path, environment: str, release: Release, number: int) -> Iterator[dict[str, Any]]:
-    """Proposal and approvals of one promotion, in order."""
+    """Proposal and approvals of one promotion, and what sent the release back, in order."""
     audit.verify(home)
     for said in audit.events(home):
         about = (said.get("environment"), said.get("target"), said.get("number"))
-        if said.get("action") in (PROPOSED, APPROVED) and about == (environment, release.digest, number):
+        agreed = said.get("action") in (PROPOSED, APPROVED) and about == (environment, release.digest, number)
+        if agreed or (said.get("action") in BACK and said.get("target") == release.digest):
             yield said
 
 
@@ -140,5 +144,4 @@ def _places(environments: Environments, to: str) -> tuple[Environment, Environme
     names = [one.name for one in environments.items]
     if to not in names:
         raise ParamsError(f"no environment {to!r}", "--to", f"environments.items has {', '.join(names)}")
-    at = names.index(to)
-    return environments.items[at], environments.items[at - 1] if at else None
+    return environments.items[names.index(to)], environments.before(to)

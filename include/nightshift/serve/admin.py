@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from nightshift import audit, registry, rollouts
-from nightshift.errors import AccessDenied, DiskFull, ReleaseInvalid, RepositoryError, StorageError
+from nightshift import audit, params, registry, rollouts
+from nightshift.deployment import Environments
+from nightshift.errors import AccessDenied, DiskFull, ParamsError, ReleaseInvalid, RepositoryError, StorageError
+from nightshift.registry import Release
 from nightshift.serve.body import Body
 from nightshift.serve.call import Call
 from nightshift.serve.follow import Follower
@@ -158,6 +161,7 @@ class Admin:
             found = registry.find(repository, asked.version)
             if registry.current(repository) and not (said := self.follower.permits(found)).allowed:
                 raise Refused("deploy_frozen", f"{said.reason[0].upper()}{said.reason[1:]}.")
+            _agreed(repository, found)
             rollouts.proposed(repository, home, found, call.key.id, asked.reason, call.wall)
             return {"version": found.version, "digest": found.digest}
 
@@ -222,7 +226,7 @@ class Admin:
             made = JSONResponse(await asyncio.to_thread(act))
         except RepositoryError:
             raise Refused("conflict", "Somebody else assigned a release meanwhile; look, and ask again.") from None
-        except (DiskFull, StorageError, OSError):
+        except (DiskFull, StorageError, ParamsError, OSError):
             raise Refused("dependency_unavailable", "It could not be kept, and was not done; try again.") from None
         except (AccessDenied, ReleaseInvalid) as error:
             raise Refused("invalid_value", f"{error.what[0].upper()}{error.what[1:]}.") from None
@@ -249,3 +253,13 @@ def told(key: Key) -> dict[str, Any]:
     said |= {"created": key.created, "expires": key.expires, "revoked": key.revoked}
     slots = [vars(one) for one in key.secrets]
     return said | {"limits": key.limits.model_dump() if key.limits else None, "secrets": slots}
+
+
+def _agreed(repository: Path, release: Release) -> None:
+    """Raises Refused where a release comes to production by other environments, or by other people's approval."""
+    environments = params.load(repository / params.FILE, Environments)
+    before = environments.before(registry.PROD)
+    if before and not registry.assigned(repository, release.digest, before.name):
+        raise Refused("conflict", f"It was never in {before.name}, which comes before {registry.PROD}.", "version")
+    if environments.prod.approvals:
+        raise Refused("conflict", "Others have to agree to it here: `nightshift promote` takes it there.", "version")
