@@ -65,6 +65,7 @@ def test_who_waits_too_long_for_the_encoder_is_told_when_to_come_again(tmp_path:
         late = embed(one, "b", timeout=5)
         assert (late.status_code, late.json()["error"]["code"]) == (503, "server_overloaded")
         assert "retry-after" in late.headers
+        assert (one.served.seen.requests, one.served.seen.bad) == (0, 0)  # the queue is not the release's
         encoder.let.set()
         first.join()
         assert said[0].status_code == 200

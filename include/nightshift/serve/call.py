@@ -48,6 +48,7 @@ class Call(Generic[B]):
         waited_s: for its turn.
         asked_at: when its engine was asked; None before.
         status: of the answer.
+        shed: refused because the queue was full.
         scrub: cleaning what the engine says, from its first token on.
         question: what was asked, masked, and `sections` the bodies that it is answered from, until they are scored.
     """
@@ -67,6 +68,7 @@ class Call(Generic[B]):
     status: int = 200
     broken: str | None = None
     abstained: bool = False
+    shed: bool = False
     masked_in: Counter[str] = field(default_factory=Counter)
     served: Served | None = None
     writing: Writing | None = None

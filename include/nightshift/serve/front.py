@@ -42,6 +42,7 @@ from nightshift.spans import Trace, Tracer
 REQUEST_ID = re.compile(r"[\w-]{1,64}")
 KEY_IN_ADDRESS = re.compile(rb"ns_[a-z]+_[a-z2-7]{10}_")
 REMEMBERED = 10_000  # answers that can be rated by the key that was given them
+SHED = "server_overloaded"
 ASKING = ("chat", "completions", "embeddings")  # routes whose answers the objectives are about
 Handler = Callable[[Any], Awaitable[Response]]
 log = logging.getLogger("nightshift.serve")
@@ -114,7 +115,7 @@ class Front:
             self.counting.answers.append(_answered(call, call.question, call.served.release.digest, good))
         digest = call.served.release.digest if call.served else ""
         meters.event("availability", digest, good)
-        if call.served is not None:
+        if call.served is not None and not call.shed:  # a full queue says nothing of the release that it is before
             first = call.writing.first if call.writing else None
             took = now - call.asked_at if call.asked_at is not None else None
             call.served.answered(call.key.id, good, first - call.begun if first else None, took)
@@ -155,7 +156,9 @@ class Front:
         except Refused as refused:
             refused.headers.setdefault("x-trace-id", trace.trace_id)
             trace.fail(refused.code)
-            self.meters.shed.inc(refused.code == "server_overloaded")
+            self.meters.shed.inc(refused.code == SHED)
+            if call is not None:
+                call.shed = refused.code == SHED
             response = refusal(refused)
         except (Gone, ClientDisconnect):
             pass  # nobody reads a response
