@@ -16,6 +16,8 @@ import pytest
 from nightshift import params
 from nightshift.process import Process
 from nightshift.serve.local import Endpoint
+from nightshift.serve.server import drain_s
+from nightshift.serving import Limits
 from nightshift.stage import SERVING
 from tests.conftest import ROOT
 
@@ -34,6 +36,15 @@ def test_after_a_reboot_a_strangers_pid_is_not_the_endpoint(
     assert not endpoint.up()
     endpoint.stop()
     assert not (tmp_path / SERVING).exists()
+
+
+def test_it_is_given_the_time_that_its_answers_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(Process, "stop", lambda self, within_s: waited.append(within_s))
+    Process(tmp_path / SERVING).keep(os.getpid(), 1)
+    Process(tmp_path / SERVING).note(drain_s=drain_s(params.load(ROOT / params.FILE, Limits)))
+    Endpoint(tmp_path, tmp_path, {}).stop()
+    assert waited[0] > params.load(ROOT / params.FILE, Limits).total_s
 
 
 @contextmanager

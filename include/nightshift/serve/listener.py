@@ -22,7 +22,7 @@ from nightshift.serving import Limits
 REASONS = {400: "Bad Request", 408: "Request Timeout", 429: "Too Many Requests", 431: "Headers Too Large", 503: "Busy"}
 
 
-def protocol(limits: Limits, proxies: Collection[str] = ()) -> type[HttpToolsProtocol]:
+def protocol(limits: Limits, proxies: Collection[str] = ()) -> type[Connection]:
     """The protocol class of one listener; a proxy's connections are not counted by address."""
 
     class Bounded(Connection):

@@ -19,7 +19,6 @@ from nightshift.serve.served import Served
 
 LOOK_EVERY_S = 2.0
 LONGEST_PAUSE_S = 60.0  # between two tries of one release
-DRAIN_S = 30.0
 AT_ONCE_S = 0.05  # what is up this fast is up in the same look
 
 
@@ -49,6 +48,7 @@ class Loaded:
         clock: seconds that only grow.
         bad: digests that are not tried again, with the reason.
         restarted: is told of an engine that died and was brought up again.
+        drain_s: seconds that the answers of a release which is ended have left; none takes longer.
     """
 
     bring_up: Callable[[Release], Served]
@@ -57,6 +57,7 @@ class Loaded:
     up: dict[str, Served] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
     restarted: Callable[[], None] = lambda: None
+    drain_s: float = 120.0
     _coming: dict[str, asyncio.Task[Served]] = field(default_factory=dict)
     _trouble: dict[str, Trouble] = field(default_factory=dict)
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
@@ -129,7 +130,7 @@ class Loaded:
                 traceback.print_exception(error)
 
     def _end(self, old: Served) -> None:
-        task = asyncio.create_task(_ended(old))
+        task = asyncio.create_task(_ended(old, self.drain_s))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -138,10 +139,10 @@ class Loaded:
             self._end(task.result())
 
 
-async def _ended(old: Served) -> None:
-    """Stop a release once its answers are out, or after half a minute."""
+async def _ended(old: Served, within_s: float) -> None:
+    """Stop a release once its answers are out, or after so long."""
     waited = 0.0
-    while old.busy and waited < DRAIN_S:
+    while old.busy and waited < within_s:
         await asyncio.sleep(0.1)
         waited += 0.1
     await asyncio.to_thread(old.stop)

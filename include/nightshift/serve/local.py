@@ -16,13 +16,13 @@ import httpx
 from nightshift import params
 from nightshift.errors import NightBroke
 from nightshift.process import Process
-from nightshift.serve.server import HOST, free
-from nightshift.serving import Listen
+from nightshift.serve.server import HOST, drain_s, free
+from nightshift.serving import Limits, Listen
 from nightshift.stage import SERVING
 
 PORT = 8000
 UP_WITHIN_S = 30.0
-STOPPED_WITHIN_S = 15.0
+STOPPED_WITHIN_S = 15.0  # once its last answer is out
 LOADED_WITHIN_S = 90.0
 _UNSETTLED = {
     "none": "no release is in production yet: `make nightly` makes one, and the endpoint takes it up",
@@ -94,6 +94,7 @@ class Endpoint:
             start_new_session=True,
         )
         self.process.keep(started.pid, port)
+        self.process.note(drain_s=drain_s(params.load(self.root / params.FILE, Limits)))
         deadline = time.monotonic() + UP_WITHIN_S
         while not self.up():
             if started.poll() is not None or time.monotonic() > deadline:
@@ -129,5 +130,5 @@ class Endpoint:
         return {}
 
     def stop(self) -> None:
-        """Stop it, with its engine; does nothing when it does not run."""
-        self.process.stop(STOPPED_WITHIN_S)
+        """Stop it, with its engine, once its answers are out; does nothing when it does not run."""
+        self.process.stop(float(self.process.kept.get("drain_s", 0)) + STOPPED_WITHIN_S)

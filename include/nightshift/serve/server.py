@@ -10,6 +10,7 @@ import asyncio
 import gc
 import ipaddress
 import logging
+import math
 import signal
 import sys
 import time
@@ -21,7 +22,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nightshift import golden, hours, logs, openslo, params, slo
 from nightshift import port as ports
@@ -38,7 +38,7 @@ from nightshift.serve.follow import Follower, to_log
 from nightshift.serve.front import Front
 from nightshift.serve.gateway import Gateway
 from nightshift.serve.keys import Keys
-from nightshift.serve.listener import protocol
+from nightshift.serve.listener import Connection, protocol
 from nightshift.serve.outgoing import NO_HARM, Harm
 from nightshift.serve.pool import Pool, room
 from nightshift.serve.probing import Probing, hasty
@@ -48,7 +48,7 @@ from nightshift.serving import Engines, Limits, Listen, Rails, Rollouts, Warm
 from nightshift.spans import Tracer
 
 HOST = "127.0.0.1"
-DRAIN_S = 30  # for answers that are under way at the end
+DRAIN_MORE_S = 2  # seconds beyond the longest answer, until what is still open at the end is cut
 # objects more than went, after which garbage is looked for: at Python's 700 one request in 17 waits 0.5 ms
 YOUNG = 10_000
 SWITCH_S = 0.0005  # that a thread may hold the interpreter while the event loop waits for it
@@ -170,6 +170,7 @@ class Service:
         front.promises = Promises(home, front.meters, front.wall, settings.rails.personal_out == "mask")
         front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"), front.promises)
         follower.unverified = front.promises.release
+        follower.loaded.drain_s = drain_s(settings.limits)
         follower.loaded.restarted = front.meters.restarts.inc
         harm = Harm.read(root / HARM) if settings.rails.harm == "block" else NO_HARM
         gateway = Gateway(front, follower, home, settings.rails, harm, settings.private)
@@ -195,6 +196,11 @@ def hasten() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG)
+
+
+def drain_s(limits: Limits) -> int:
+    """Seconds that an endpoint which is stopped waits for its answers, of which none takes longer."""
+    return math.ceil(limits.total_s) + DRAIN_MORE_S
 
 
 async def run(service: Service, follower: Follower, port: int, settings: Settings) -> None:
@@ -230,7 +236,7 @@ async def run(service: Service, follower: Follower, port: int, settings: Setting
 
 
 def _server(
-    app: Any, host: str, port: int, http: type[HttpToolsProtocol], tls: dict[str, Any] | None = None
+    app: Any, host: str, port: int, http: type[Connection], tls: dict[str, Any] | None = None
 ) -> uvicorn.Server:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
@@ -245,7 +251,7 @@ def _server(
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=DRAIN_S,
+        timeout_graceful_shutdown=drain_s(http.bounds),
         **(tls or {}),
     )
     return _Server(config)
