@@ -86,5 +86,5 @@ def test_a_running_engine_takes_no_more_than_is_planned(kind: Kind, tmp_path: Pa
         ).is_success
         status = Path(f"/proc/{running.child.pid}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    assert peak <= need.total - capacity.GATEWAY - need.index
-    assert peak >= 0.5 * need.total
+    planned = need.total - capacity.GATEWAY - need.index
+    assert 0.5 * planned <= peak <= planned

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nightshift import audit, params, registry, rollouts
-from nightshift.errors import ReleaseInvalid, StorageError
+from nightshift.errors import DiskFull, ReleaseInvalid, StorageError
 from nightshift.registry import CANARY, Release
 from nightshift.serve.follow import Follower
 from nightshift.serve.served import Served
@@ -190,6 +190,32 @@ def test_one_that_errs_is_out_though_the_records_are_damaged_and_is_written_down
     path.unlink()
     world.run(until=lambda: "2" * 64 in rollouts.bad(world.follower.home))
     assert [one["action"] for one in audit.events(world.follower.home)] == ["back"]
+
+
+@pytest.mark.parametrize("outcome", ["begun", "advanced", "promoted", "interrupted"])
+def test_a_full_disk_stops_no_rollout_and_what_happened_is_written_down_once_there_is_room(
+    outcome: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, full = rollouts.write, []
+
+    def refuse(home: Path, entry: rollouts.Entry) -> None:
+        if entry.outcome == outcome and len(full) < 3:
+            full.append(entry)
+            raise DiskFull("no room left", str(home), "make room")
+        write(home, entry)
+
+    monkeypatch.setattr(rollouts, "write", refuse)
+    if outcome == "interrupted":
+        world.run(lambda: None, lambda: None)
+        registry.assign(world.repository, world.releases[2])
+        world.run(*[lambda: None] * 5)
+        wanted = ["begun", "interrupted", "begun"]
+    else:
+        world.run(*[world.well] * 20)
+        wanted = ["begun", "advanced", "advanced", "promoted"]
+    assert len(full) == 3  # the fault fired
+    assert [one.outcome for one in rollouts.read(world.follower.home)] == wanted
+    assert (world.follower.rollout is None) == (outcome != "interrupted")
 
 
 def test_one_whose_second_engine_dies_goes_back_too(world: World) -> None:

@@ -1,15 +1,14 @@
 """Find the window in which a release finds a planted fact (window.py), asking the engine that would serve it.
 
-A night does it once for each release, after the release was deployed, so that nobody waits for it; the endpoint says the
-certified window from then on. A release that finds no fact serves all the same, as the gate let it out, and the night
-says what was found: an adapter that learned its answers by heart may no longer read what it is shown.
+A night does it once for each release, after the release was deployed, so that nobody waits for it; from then on the
+endpoint says the certified window. A release that finds no fact serves all the same, as the gate let it out, and the
+night says what was found: an adapter that learned its answers by heart may no longer read what it is shown.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 

@@ -76,7 +76,7 @@ class Follower:
         self._began = 0.0
         self._told: set[str] = set()
         self._looking = asyncio.Lock()  # a rollback looks at once, beside what looks for ever
-        self._gone: dict[str, Entry] = {}  # went back here, and stands nowhere yet
+        self._unwritten: list[Entry] = []  # happened here, and stands nowhere yet
         self._starting: list[Engine] = []  # by threads
         self._over = False
 
@@ -184,7 +184,8 @@ class Follower:
         """What is assigned where."""
         if self.rules is None:
             return Standing(registry.current(self.repository))
-        return registry.standing(self.repository, rollouts.bad(self.home) | set(self._gone))
+        gone = {one.digest for one in self._unwritten if one.outcome == "back"}
+        return registry.standing(self.repository, rollouts.bad(self.home) | gone)
 
     async def _follow_stable(self) -> None:
         """Serve the release in production, once it is up; until then what serves goes on."""
@@ -272,20 +273,23 @@ class Follower:
         """Send a candidate back, for good: out of the traffic first, since the records may not be writable."""
         rollout = self.rollout
         assert rollout is not None
-        self._gone[rollout.release.digest] = self._entry(rollout, "back", why)
+        self._note("back", why)
         self.rollout = self.candidate = None
         self.say(f"{rollout.release.version} goes back: {why}")
 
     def _write_down(self) -> None:
-        """Keep what went back, in the audit and among the rollouts; what cannot be kept is tried in the next look."""
-        for digest, entry in list(self._gone.items()):
-            audit.write(self.home, entry.time, actor="gateway", action="back", target=digest, reason=entry.reason)
-            rollouts.write(self.home, entry)
-            del self._gone[digest]
+        """Keep what happened, what went back in the audit too; what cannot be kept is tried in the next look."""
+        while self._unwritten:
+            one = self._unwritten[0]
+            if one.outcome == "back":
+                audit.write(self.home, one.time, actor="gateway", action="back", target=one.digest, reason=one.reason)
+            rollouts.write(self.home, one)
+            del self._unwritten[0]
 
     def _note(self, outcome: Outcome, reason: str = "") -> None:
+        """Remember what happened; it is written down after what follows from it, which a full disk may not stop."""
         if self.rollout is not None:
-            rollouts.write(self.home, self._entry(self.rollout, outcome, reason))
+            self._unwritten.append(self._entry(self.rollout, outcome, reason))
 
     def _entry(self, rollout: Rollout, outcome: Outcome, reason: str) -> Entry:
         served = self.served
