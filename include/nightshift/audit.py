@@ -2,7 +2,8 @@
 
 Kept in NIGHTSHIFT_HOME/audit.jsonl, on the disk before the deed is done. A line that was changed or taken out breaks
 the chain; `verify` says where. The last event's number and hash stand beside it, since a chain that lost its end is
-whole; a copy of that file elsewhere tells also when somebody wrote the whole chain anew.
+whole. What is appended to a log that lost it goes on from there, so that the gap stays until the lines are put back. A
+copy of that file elsewhere tells also when somebody wrote the whole chain anew.
 """
 
 from __future__ import annotations
@@ -44,29 +45,33 @@ def write(home: Path, now: float, **event: Any) -> None:
         os.fchmod(log.fileno(), 0o600)
         fcntl.flock(log, fcntl.LOCK_EX)
         log.seek(0)
-        lines = log.read().splitlines()
-        last = _parsed(path, len(lines), lines[-1])["hash"] if lines else FIRST
-        said = {"seq": len(lines) + 1, "time": round(now, 3), **event, "prev": last}
+        number, last = _end(path, log.read().splitlines())
+        said = {"seq": number + 1, "time": round(now, 3), **event, "prev": last}
         own = _hash(said)
         commit.grow(log, json.dumps(said | {"hash": own}, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-        commit.file(home / HEAD, commit.dumps({"seq": said["seq"], "hash": own}), 0o600)
+        if _head(home) is not None:  # a damaged one stays, to be seen
+            commit.file(home / HEAD, commit.dumps({"seq": said["seq"], "hash": own}), 0o600)
 
 
 def verify(home: Path) -> int:
     """How many events there are. Raises AccessDenied at the first that is not what it was."""
-    path = home / FILE
-    last, (length, head) = FIRST, _head(home)  # which is read first: who writes meanwhile makes the log longer
+    path, noted = home / FILE, _head(home)  # which is read first: who writes meanwhile makes the log longer
+    if noted is None:
+        raise _changed(home / HEAD, 1)
+    last, (length, head) = FIRST, noted
     lines = path.read_bytes().splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):
         said = _parsed(path, number, line)
-        own = said.pop("hash")
-        if said.get("seq") != number or said.get("prev") != last or _hash(said) != own:
+        own, seq = said.pop("hash"), said.get("seq")
+        if isinstance(seq, int) and seq > number and _hash(said) == own:
+            raise _changed(path, number, seq - 1)
+        if seq != number or said.get("prev") != last or _hash(said) != own:
             raise _changed(path, number)
         if number == length and own != head:
             raise _changed(path, number)
         last = own
     if len(lines) < length:
-        raise _changed(path, len(lines) + 1)
+        raise _changed(path, len(lines) + 1, length)
     return len(lines)
 
 
@@ -84,6 +89,21 @@ def events(home: Path, last: int = 0) -> list[dict[str, Any]]:
     return [one for one in found if isinstance(one, dict)]
 
 
+def _end(path: Path, lines: list[bytes]) -> tuple[int, str]:
+    """Number and hash of the event that the next one follows. Raises AccessDenied for a last line that is none.
+
+    The head's, where no line is that event: those at the end are gone, and what goes on from it shows that. Lines after
+    it are of writers that were killed before they noted theirs.
+    """
+    last = str(_parsed(path, len(lines), lines[-1])["hash"]) if lines else FIRST
+    length, head = _head(path.parent) or (0, "")
+    if not head:
+        return len(lines), last
+    noted = f'"hash": "{head}"'.encode()
+    after = next((place for place, line in enumerate(reversed(lines)) if noted in line), None)
+    return (length, head) if after is None else (length + after, last)
+
+
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     """An event with its hash. Raises AccessDenied for a line that is none."""
     with suppress(ValueError):
@@ -93,19 +113,22 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     raise _changed(path, number)
 
 
-def _head(home: Path) -> tuple[int, str]:
-    """Number and hash of the last event, as noted; (0, "") where they never were. Raises AccessDenied."""
+def _head(home: Path) -> tuple[int, str] | None:
+    """Number and hash of the last event, as noted; (0, "") where they never were, None where they cannot be read."""
     path = home / HEAD
     if not path.is_file():
         return 0, ""
     with suppress(ValueError, TypeError, KeyError):
         said = json.loads(path.read_text(encoding="utf-8"))
         return int(said["seq"]), str(said["hash"])
-    raise _changed(path, 1)
+    return None
 
 
-def _changed(path: Path, number: int) -> AccessDenied:
-    return AccessDenied("the audit was changed", f"{path}:{number}", "compare it with a copy")
+def _changed(path: Path, first: int, last: int | None = None) -> AccessDenied:
+    """The log is not what it was from event `first` on; where `last` is given, these are missing."""
+    missing = f"event {first} is missing" if first == last else f"events {first} to {last} are missing"
+    what = "the audit was changed" if last is None else f"the audit was changed, {missing}"
+    return AccessDenied(what, f"{path}:{first}", "compare it with a copy")
 
 
 def _hash(said: dict[str, Any]) -> str:
