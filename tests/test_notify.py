@@ -41,7 +41,8 @@ class Waits(list[float]):
 
 def sent(settings: Notify, credentials: Credentials = NONE) -> tuple[dict[notify.Channel, str], Waits]:
     waits = Waits()
-    return notify.send(MESSAGE, notify.channels(settings), settings, credentials, waits), waits
+    failed = notify.send(MESSAGE, notify.channels(settings), settings, credentials, waits)
+    return {channel: why.reason for channel, why in failed.items()}, waits
 
 
 def test_a_mail_says_what_is_wrong_to_everyone_who_is_named() -> None:
@@ -186,14 +187,13 @@ def test_credentials_come_from_the_environment_or_a_file_that_nobody_else_reads(
 
 def test_an_address_that_is_a_secret_comes_with_the_credentials() -> None:
     settings = Notify.model_validate({"email": None, "webhook": {"url": None}})
-    failed = notify.send(MESSAGE, ["webhook"], settings, NONE, Waits())
-    assert failed == {"webhook": "no address is given: set NIGHTSHIFT_WEBHOOK_URL"}
+    assert sent(settings)[0] == {"webhook": "no address is given: set NIGHTSHIFT_WEBHOOK_URL"}
     with webhook() as sink:
         url = f"http://127.0.0.1:{sink.port}/s3cret"
-        assert notify.send(MESSAGE, ["webhook"], settings, Credentials(url=url), Waits()) == {}
+        assert sent(settings, Credentials(url=url)) == ({}, [])
     assert len(sink.calls) == 1
-    told = notify.send(MESSAGE, ["webhook"], settings, Credentials(url="http://x.org/s3cret"), Waits())
-    assert told == {"webhook": "messages to x.org would go in the clear; use https"}
+    told = sent(settings, Credentials(url="http://x.org/s3cret"))
+    assert told[0] == {"webhook": "messages to x.org would go in the clear; use https"}
 
 
 def test_a_trial_goes_to_every_channel_and_says_where_there_is_none() -> None:

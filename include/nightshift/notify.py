@@ -85,9 +85,9 @@ def send(
     notify: Notify,
     credentials: Credentials,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[Channel, str]:
+) -> dict[Channel, Failed]:
     """Send a message over these channels; returns why not, for each that did not take it."""
-    failed: dict[Channel, str] = {}
+    failed: dict[Channel, Failed] = {}
     for channel in to:
         for tried in range(TRIES):
             try:
@@ -95,7 +95,7 @@ def send(
                 failed.pop(channel, None)
                 break
             except Failed as error:
-                failed[channel] = error.reason
+                failed[channel] = error
                 if not error.again or tried == TRIES - 1:
                     break
             sleep(2.0**tried)
@@ -161,4 +161,5 @@ def prove(notify: Notify, credentials: Credentials, now: int) -> dict[Channel, s
         raise ParamsError("no channel is named", "params.yaml: notify", "give it email, webhook or both")
     text = "This is what a message of Nightshift looks like. Nothing is wrong."
     message = Message(f"trial-{now}", "resolved", "trial", "Nightshift: a trial", text, now)
-    return send(message, channels(notify), notify, credentials)
+    failed = send(message, channels(notify), notify, credentials)
+    return {channel: why.reason for channel, why in failed.items()}

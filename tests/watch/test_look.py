@@ -149,6 +149,31 @@ def test_a_channel_that_does_not_answer_is_told_at_the_next_look_and_the_other_i
     assert project.told() == ["Nightshift: page: health"]
 
 
+@pytest.mark.parametrize("status", [400, 401])
+def test_a_message_that_is_refused_for_good_holds_up_no_other(project: Project, status: int) -> None:
+    project.counted(0, availability=(100, 100))
+    invariants.broke(project.home, 1.0, "scrub", "EMAIL stood in an answer")
+    project.hook.answers += [status]
+    assert project.look()["untold"] == {"webhook": f"the webhook answered {status}"}
+    project.counted(1, availability=(0, 4000))
+    project.hook.answers += [status]
+    project.look(1)
+    assert [body["subject"] for _, body in project.hook.calls] == ["Nightshift: page: health"]
+    assert project.look(2)["untold"] == {}  # somebody mended what was wrong with it
+    assert project.hook.calls[1][1]["subject"] == "Nightshift: page: invariant scrub"
+    assert len(project.mails.mails) == 2
+
+
+def test_a_channel_that_is_away_is_asked_once_a_look(project: Project) -> None:
+    project.counted(0, availability=(0, 4000))
+    invariants.broke(project.home, 1.0, "scrub", "EMAIL stood in an answer")
+    project.hook.answers += [503] * 4
+    assert project.look()["untold"] == {"webhook": "the webhook answered 503"}
+    assert (project.hook.tries, len(project.hook.calls), len(project.mails.mails)) == (4, 0, 2)
+    project.look(1)
+    assert len(project.told()) == 2
+
+
 def test_what_was_killed_before_it_sent_is_sent_by_the_next_look(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,7 @@ def watch(
     found = look.once(place.root, place.home, place.state, os.environ, int(time.time()), take)
     print(json.dumps(found) if as_json else _said(found))
     for channel, why in found["untold"].items():
-        print(f"nightshift: {channel}: {why}; it is told at the next look.", file=sys.stderr)
+        print(f"nightshift: {channel}: {why}; it is tried again at the next look.", file=sys.stderr)
 
 
 def notify() -> None:

@@ -1,7 +1,7 @@
 """What is open, what is new, what is over: so that a fault is told once, and its end once.
 
 Kept in NIGHTSHIFT_HOME/watch/alerts.json, written before anything is sent: what is killed in between is sent again,
-under the same key. A message that no channel took waits for the next look, at most a day.
+under the same key. A message that a channel did not take waits for the next look, at most a day.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nightshift import commit, notify, params
-from nightshift.notify import Channel, Credentials
+from nightshift.notify import Channel, Credentials, Failed
 from nightshift.sections import Night
 from nightshift.watch import alerts, report
 from nightshift.watch.report import Looked
@@ -39,8 +39,9 @@ def once(
 ) -> dict[str, Any]:
     """Look at minute now // 60; returns what is new, what is over, what goes on, and who could not be told.
 
-    `take` is the scheduler's: what it has not taken yet, and may start a night, is `taken`, and not given again.
-    Raises ParamsError, AccessDenied, StorageError, DiskFull.
+    `take` is the scheduler's: what it has not taken yet, and may start a night, is `taken`, and not given again. What a
+    channel refuses for good holds up no other message, and is tried again at each look for a day: a person may mend a
+    token or an address. Raises ParamsError, AccessDenied, StorageError, DiskFull.
     """
     told = params.load(root / params.FILE, Notify)
     credentials = Credentials.read(home, environ)
@@ -50,11 +51,12 @@ def once(
         taken = book.untaken if take else []
         book.untaken = [] if take else book.untaken
         alerts.save(home, book)
-        untold: dict[Channel, str] = {}
+        failed: dict[Channel, Failed] = {}
         for place, (message, to) in enumerate(book.waiting):
-            failed = notify.send(message, [one for one in to if one not in untold], told, credentials, sleep)
-            untold |= failed
-            book.waiting[place] = (message, [one for one in to if one in untold])
+            away = [one for one in to if one in failed and failed[one].again]
+            now_failed = notify.send(message, [one for one in to if one not in away], told, credentials, sleep)
+            failed |= now_failed
+            book.waiting[place] = (message, [one for one in to if one in away or one in now_failed])
         book.waiting = [one for one in book.waiting if one[1]]
         alerts.save(home, book)
     return {
@@ -62,5 +64,5 @@ def once(
         "resolved": news.resolved,
         "open": {key: one.severity for key, one in book.open.items()},
         "taken": taken,
-        "untold": untold,
+        "untold": {channel: why.reason for channel, why in failed.items()},
     }
