@@ -13,8 +13,9 @@ import pytest
 
 from nightshift import drift, feedback, invariants, params, registry
 from nightshift.counts import Counts
-from nightshift.errors import StorageError
+from nightshift.errors import DiskFull, StorageError, no_room
 from nightshift.watch import look, report, told
+from nightshift.watch.alerts import Book
 from tests.release.test_release import git, tag
 from tests.watch.sinks import Sink, mail, webhook
 
@@ -201,6 +202,34 @@ def test_the_scheduler_gets_an_alert_once_whoever_saw_it_first(project: Project)
     project.look(over + 30)
     project.counted(over + 6 * 1440, availability=(9000, 9000))
     assert project.look(over + 6 * 1440, take=True)["taken"] == []  # it is over before the scheduler looked
+
+
+@pytest.mark.parametrize("fault", ["a kill while it is told", "a disk without room at the end"])
+def test_an_alert_is_taken_by_the_next_look_where_this_one_broke(
+    project: Project, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[Book] = []
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def full(home: Path, book: Book) -> None:
+        saved.append(book)
+        if len(saved) > 1:
+            raise no_room(str(home))
+        save(home, book)
+
+    save = look.alerts.save
+    project.counted(0, availability=(0, 4000))
+    if "kill" in fault:
+        monkeypatch.setattr(look.notify, "send", killed)
+    else:
+        monkeypatch.setattr(look.alerts, "save", full)
+    with pytest.raises((KeyboardInterrupt, DiskFull)):
+        project.look(take=True)
+    monkeypatch.undo()
+    assert project.look(1, take=True)["taken"] == ["health"]
+    assert project.look(2, take=True)["taken"] == []
 
 
 def test_a_damaged_book_is_one_sentence(project: Project) -> None:

@@ -39,17 +39,15 @@ def once(
 ) -> dict[str, Any]:
     """Look at minute now // 60; returns what is new, what is over, what goes on, and who could not be told.
 
-    `take` is the scheduler's: what it has not taken yet, and may start a night, is `taken`, and not given again. What a
-    channel refuses for good holds up no other message, and is tried again at each look for a day: a person may mend a
-    token or an address. Raises ParamsError, AccessDenied, StorageError, DiskFull.
+    `take` is the scheduler's: what it has not taken yet, and may start a night, is `taken`, and not given again once
+    this look has ended well. What a channel refuses for good holds up no other message, and is tried again at each look
+    for a day: a person may mend a token or an address. Raises ParamsError, AccessDenied, StorageError, DiskFull.
     """
     told = params.load(root / params.FILE, Notify)
     credentials = Credentials.read(home, environ)
     with alerts.kept(home, now) as book:
         seen, _ = reported(root, home, state, book.since, now)
         news = alerts.step(book, seen.alerts, now, notify.channels(told))
-        taken = book.untaken if take else []
-        book.untaken = [] if take else book.untaken
         alerts.save(home, book)
         failed: dict[Channel, Failed] = {}
         for place, (message, to) in enumerate(book.waiting):
@@ -58,6 +56,8 @@ def once(
             failed |= now_failed
             book.waiting[place] = (message, [one for one in to if one in away or one in now_failed])
         book.waiting = [one for one in book.waiting if one[1]]
+        taken = book.untaken if take else []
+        book.untaken = [] if take else book.untaken  # last: who is killed before it is given them again
         alerts.save(home, book)
     return {
         "opened": [asdict(one) for one in news.opened],
