@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
 from pathlib import Path
+
+import pytest
 
 from nightshift import segments
 from nightshift.segments import DAY_S, Segments
@@ -50,6 +53,22 @@ def test_a_file_is_gone_on_with_and_a_torn_line_is_closed(tmp_path: Path) -> Non
     assert list(segments.lines(path)) == [b"three", b"tw", b"one"]
     assert list(segments.lines(path, b"thr")) == [b"three"]
     assert list(segments.lines(path, b"e")) == [b"three", b"one"]
+
+
+def test_a_disk_that_takes_half_a_line_is_an_error(tmp_path: Path) -> None:
+    kept = Segments(tmp_path, "feedback")
+    kept.append(b"one\n", NOW)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            kept.append(b"two\n", NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (path,) = segments.files(tmp_path)
+    assert path.read_bytes() == b"one\ntw"
+    kept.append(b"three\n", NOW)
+    assert list(segments.lines(path)) == [b"three", b"tw", b"one"]
 
 
 def test_a_file_that_was_taken_away_is_made_again(tmp_path: Path) -> None:

@@ -299,3 +299,12 @@ def test_words_are_kept_only_where_they_are_asked_for_and_scrubbed(tmp_path: Pat
     assert b"zaunkoenig" not in ask(1.0)
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in segments.files(tmp_path / "1.0"))
     assert mask.find("anna.zaunkoenig@example.org")
+
+
+@pytest.mark.parametrize("torn", [b'{"trace": "%s", "question": "Wh', b'["%s"]', b'{"trace": "%s"}', b'"%s"'])
+def test_words_are_found_behind_a_line_that_is_none(torn: bytes, tmp_path: Path) -> None:
+    kept, trace = Segments(tmp_path, content.SERVICE), "a" * 32
+    whole = json.dumps({"trace": trace, "question": "Who oils it?", "answer": "She."}).encode()
+    kept.append(whole + b"\n" + torn % trace.encode(), 1e9)
+    kept.append(b"{}\n", 1e9)
+    assert content.find(tmp_path, trace) == {"question": "Who oils it?", "answer": "She."}

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +59,10 @@ def find(folder: Path, trace: str) -> dict[str, str] | None:
     """question and answer of a trace; None where they were not kept, or are no more."""
     for path in reversed(segments.files(folder, SERVICE)):
         for line in segments.lines(path, trace.encode()):
-            said: dict[str, str] = json.loads(line)
-            if said["trace"] == trace:
-                return {"question": said["question"], "answer": said["answer"]}
+            with suppress(ValueError, TypeError, KeyError):  # a torn line is none
+                said = json.loads(line)
+                if said["trace"] == trace:
+                    return {"question": said["question"], "answer": said["answer"]}
     return None
 
 

@@ -2,12 +2,14 @@
 
 A service's lines lie in `SERVICE-20261126T020304Z.jsonl` files, for their owner alone. Several processes may append to
 the newest at once: each write is one `write` with O_APPEND. Nothing is fsynced: lines of the last seconds may be lost
-with the machine, and a torn last line is passed over by `lines`, and closed by the next writer.
+with the machine, and a torn last line is passed over by `lines`, and closed by the next writer: a reader may then meet
+a line that is none.
 """
 
 from __future__ import annotations
 
 import calendar
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -40,13 +42,18 @@ class Segments:
     _looked: float = field(default=0.0, init=False)  # when old files were looked for last
 
     def append(self, content: bytes, now: float) -> None:
-        """Append whole lines at `now`, seconds since 1970. Raises OSError; no line is then half-written for long."""
+        """Append whole lines at `now`, seconds since 1970. Raises OSError, also where the disk took a part of them.
+
+        That part stays, since another process may have written behind it; the next writer closes its last line.
+        """
         path = self._current(now)
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.lseek(handle, 0, os.SEEK_END)
             torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, b"\n" + content if torn else content)
+            whole = b"\n" + content if torn else content
+            if os.write(handle, whole) != len(whole):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         finally:
             os.close(handle)
 
