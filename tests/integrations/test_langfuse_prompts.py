@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import polars as pl
 import pytest
 from ruamel.yaml import YAML
 
 from nightshift import commit, params, registry
 from nightshift.answer import Template
+from nightshift.errors import StorageError
 from nightshift.integrations.langfuse import PUBLIC, SECRET, Server
 from nightshift.integrations.langfuse_prompts import Prompts
 from nightshift.tracing import Traces
@@ -195,6 +197,36 @@ def test_a_span_is_linked_to_the_version_that_its_release_carries(project: Proje
     assert prompts.linked("lora", digest) == ("nightshift/served", 1)
     assert len(project.held.requests) == asked  # looked for once a process
     assert Prompts(Server.of("http://127.0.0.1:1", KEYS)).linked("lora", digest) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>Sign in</html>",
+        b"[]x",
+        b"[1]",
+        b'{"version": 1}',
+        b'{"name": "a", "version": "one", "prompt": []}',
+        b'{"name": "a", "version": 1, "prompt": ["x"]}',
+        b'{"name": "a", "version": 1, "prompt": [], "config": "x"}',
+        b'{"name": "a", "version": 1, "prompt": [], "config": {"file": 1}}',
+    ],
+)
+def test_an_answer_that_is_none_links_nothing_and_is_one_sentence(body: bytes) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, content=body)
+
+    prompts = Prompts(Server("http://langfuse.example.org", "pk", "sk"))
+    client = httpx.Client(transport=httpx.MockTransport(answer), base_url=prompts.server.url)
+    prompts.server.__dict__["client"] = client  # in the place of the cached one
+    assert prompts.linked("lora", "a" * 64) is None
+    assert asked
+    if b"file" not in body:
+        with pytest.raises(StorageError, match=r"langfuse\.example\.org"):
+            prompts.latest("lora")
 
 
 def test_every_prompt_survives_the_way_there_and_back(project: Project) -> None:

@@ -94,7 +94,11 @@ class Server:
         if said.status_code >= 300:
             what = f"it answered {said.status_code}: {said.text[:200]}"
             raise StorageError(what, f"{self.url}{path}", "do what it says, or try again")
-        return said.json()
+        try:
+            return said.json()
+        except ValueError:  # of a proxy's own page, most often
+            what = f"it answered {said.status_code} with what is no JSON"
+            raise StorageError(what, f"{self.url}{path}", "look what answers there") from None
 
     def version(self) -> tuple[int, ...]:
         """The server's version, like (4, 59, 0). Raises StorageError."""

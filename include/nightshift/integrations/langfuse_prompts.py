@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from nightshift import commit, registry
 from nightshift.answer import Template
-from nightshift.errors import DataRefused, NightshiftError, ParamsError
+from nightshift.errors import DataRefused, NightshiftError, ParamsError, StorageError
 from nightshift.integrations.langfuse import Server
 from nightshift.past import Past
 
@@ -108,7 +108,7 @@ class Prompts:
             "tags": ["nightshift"],
             "commitMessage": f"{of} {hashlib.sha256(file.encode()).hexdigest()[:12]}",
         }
-        return _kept(self.server.ask("POST", _PROMPTS, json=body))
+        return self._read(self.server.ask("POST", _PROMPTS, json=body))
 
     def label(self, kept: Kept, labels: list[str]) -> None:
         """Move labels to a version; they leave the others of its name. Raises StorageError."""
@@ -118,7 +118,15 @@ class Prompts:
     def _get(self, name: str, **which: str | int) -> Kept | None:
         asked = which | {"resolve": "false"}
         said = self.server.ask("GET", f"{_PROMPTS}/{quote(_there(name), safe='')}", params=asked)
-        return _kept(said) if said else None
+        return self._read(said) if said else None
+
+    def _read(self, said: Any) -> Kept:
+        """The version that an answer holds. Raises StorageError where it holds none."""
+        try:
+            return _kept(said)
+        except (KeyError, ValueError, TypeError, AttributeError):  # of another shape, wherever that differs
+            what = "its answer is not of the form of a prompt"
+            raise StorageError(what, f"{self.server.url}{_PROMPTS}", "look what answers there") from None
 
 
 def push(prompts: Prompts, root: Path, force: bool = False) -> Iterator[str]:
@@ -253,7 +261,9 @@ def _kept(said: dict[str, Any]) -> Kept:
         "section": config.get("section", ""),
     }
     template = {key: _unbraced(str(text)) for key, text in texts.items()}
-    return Kept(said["name"], int(said["version"]), tuple(said.get("labels") or ()), template, config.get("file"))
+    file = config.get("file")
+    pushed = file if isinstance(file, str) else None  # who edits there may write anything
+    return Kept(str(said["name"]), int(said["version"]), tuple(said.get("labels") or ()), template, pushed)
 
 
 def _checked(kept: Kept) -> None:
