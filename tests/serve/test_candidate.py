@@ -320,6 +320,18 @@ def test_the_error_budget_is_asked_about_what_the_candidate_changes(world: World
     assert set(asked) == {"refresh"}
 
 
+def test_a_step_that_waits_is_said_once_and_again_after_one_that_might_go_on(world: World) -> None:
+    answers = [False, False, True, False, False]
+
+    def permits(_: Release) -> Decision:
+        return Decision(answers.pop(0) if answers else True, "the budget is spent")
+
+    world.follower.permits = permits
+    world.run(*[world.well] * 20, until=lambda: world.prod == "v0.2.0")
+    assert answers == []
+    assert [one for one in world.said if "waits" in one] == ["a rollout waits: the budget is spent"] * 2
+
+
 def test_a_gateway_that_is_killed_midway_serves_the_stable_release_and_begins_the_rollout_again(world: World) -> None:
     def first_step() -> None:
         if world.follower.rollout and world.follower.rollout.place == 0:

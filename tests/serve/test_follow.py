@@ -285,6 +285,18 @@ def test_a_bad_release_is_remembered_and_another_is_taken_at_once(
     assert len(scripted.said) == 2
 
 
+def test_a_second_outage_of_the_register_is_said_again(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_: Path) -> Release:
+        raise StorageError("the register is away")
+
+    for _ in range(2):
+        scripted.look(2, LOOK_EVERY_S)
+        with monkeypatch.context() as patched:
+            patched.setattr(registry, "current", away)
+            scripted.look(3, LOOK_EVERY_S)
+    assert [one for one in scripted.said if "away" in one] == ["the register is away."] * 2
+
+
 def test_another_release_does_not_wait_for_the_pause_of_one_that_fails(
     scripted: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -319,3 +319,37 @@ def test_what_cannot_be_read_is_said_and_ends_nothing(make: Callable[..., World]
 
     asyncio.run(went())
     assert len(world.said) == 1 and "the counts cannot be used" in world.said[0]
+
+
+def test_counts_that_break_a_second_time_are_said_again(make: Callable[..., World]) -> None:
+    world = make()
+    path = world.pool.counts.path
+    path.parent.mkdir()
+
+    async def went() -> None:
+        for content in ("no database", "no database", None, "no database"):  # a quarter of an hour each
+            path.unlink(missing_ok=True)
+            if content:
+                path.write_text(content)
+            await world.look(3, every=300)
+
+    asyncio.run(went())
+    assert len(world.said) == 2
+
+
+def test_a_start_that_fails_again_after_one_that_went_well_is_said_again(make: Callable[..., World]) -> None:
+    world = make(Rules(3, 3, 10.0, 1.0, 0.05))
+    fails = lambda: [StorageError("its engine did not start")] * 2  # noqa: E731
+
+    async def went() -> None:
+        world.fails = fails()
+        await world.look(10, every=LONGEST_PAUSE_S)
+        assert world.served.warm == 3
+        for engine in world.served.engines[1:]:
+            vars(engine)["alive"] = False
+        world.fails = fails()
+        await world.look(10, every=LONGEST_PAUSE_S)
+        assert world.served.warm == 3
+
+    asyncio.run(went())
+    assert len([one for one in world.said if "did not start" in one]) == 2

@@ -74,7 +74,8 @@ class Follower:
         self.looked = False  # whether the registry was asked yet
         self.loaded = Loaded(lambda release: self.bring_up(release), lambda text: self.say(text), lambda: self.clock())
         self._began = 0.0
-        self._told: set[str] = set()
+        self._told: set[str] = set()  # kinds of errors, until a look goes well
+        self._waits: set[tuple[str, str]] = set()  # releases and why they wait, until one may go on
         self._looking = asyncio.Lock()  # a rollback looks at once, beside what looks for ever
         self._unwritten: list[Entry] = []  # happened here, and stands nowhere yet
         self._starting: list[Engine] = []  # by threads
@@ -158,6 +159,7 @@ class Follower:
             await self._follow_candidate()
             await self._keep()
             self._write_down()
+            self._told.clear()
         except Exception as error:  # a bug too must not end what follows the registry
             self._told_once(error)
 
@@ -240,8 +242,9 @@ class Follower:
             said = await asyncio.to_thread(self.permits, rollout.release)
             rollout.samples = said.samples
             if not said.allowed:
-                self._held(said.reason)
+                self._held(rollout.release, said.reason)
                 return
+            self._waits.clear()
             verdict = rollout.verdict(self.clock())  # there may be more to see now
         if verdict == "advance":
             self._note("advanced")
@@ -258,10 +261,10 @@ class Follower:
             self.wanted = Standing(rollout.release, None, self.served.release if self.served else None)
             await self._follow_stable()
 
-    def _held(self, why: str) -> None:
+    def _held(self, release: Release, why: str) -> None:
         """A step waits; said once."""
-        if why not in self._told:
-            self._told.add(why)
+        if (release.digest, why) not in self._waits:
+            self._waits.add((release.digest, why))
             self.say(f"a rollout waits: {why}")
 
     def _look_anew(self, rollout: Rollout) -> None:
@@ -321,7 +324,7 @@ class Follower:
         self.loaded.keep(wanted)
 
     def _told_once(self, error: Exception) -> None:
-        """Say what keeps the registry from being followed, each kind once."""
+        """Say what keeps the registry from being followed, each kind once while it lasts."""
         found = known(error)
         kind = type(found or error).__name__
         if kind not in self._told:

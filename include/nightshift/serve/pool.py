@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
@@ -35,11 +35,13 @@ class Growth:
     Args:
         times: how often in a row an engine died or did not start.
         again: when the next may be started, seconds of the clock.
+        told: kinds of errors that kept one from starting, until one starts.
     """
 
     starting: set[asyncio.Task[Engine]] = field(default_factory=set)
     times: int = 0
     again: float = 0.0
+    told: set[str] = field(default_factory=set)
 
     def failed(self, now: float) -> None:
         """One died, or did not start."""
@@ -69,7 +71,7 @@ class Pool:
     replaced: Callable[[], None] = lambda: None
     _growth: dict[Served, Growth] = field(default_factory=dict)
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
-    _told: set[str] = field(default_factory=set)
+    _told: dict[str, int] = field(default_factory=dict)  # kind of an error → quarter in which it was met last
     _quarter: int = 0  # whose profile it is, minutes since 1970 // 15
     _room: int | None = None  # engines that memory holds
     _of: tuple[Served, ...] = ()  # whose `_lately` it is
@@ -90,7 +92,10 @@ class Pool:
         try:
             await self._look()
         except Exception as error:  # a bug too must not end what follows the load
-            self._say_once(error)
+            self._say_once(error, self._told)
+            self._told[_kind(error)] = self._quarter
+        else:  # the counts are read once a quarter, so that the rest of a quarter goes well without them
+            self._told = {kind: quarter for kind, quarter in self._told.items() if quarter == self._quarter}
 
     async def _look(self) -> None:
         follower, now = self.follower, self.follower.clock()
@@ -152,9 +157,11 @@ class Pool:
             growth.starting.discard(task)
             try:
                 one.add(task.result())
+                growth.told.clear()
             except Exception as error:  # what keeps an engine from starting may pass, and a bug too is said
                 growth.failed(now)
-                self._say_once(error)
+                self._say_once(error, growth.told)
+                growth.told.add(_kind(error))
         for _ in range(one.bury() if one is not self.follower.candidate else 0):  # such a candidate goes back
             growth.failed(now)
             self.replaced()
@@ -217,15 +224,17 @@ class Pool:
         held = f", and memory holds {self._most()}" if now.engines > self._most() else ""
         self.follower.say(f"engines warm: {now.engines} instead of {before} ({why}{held})")
 
-    def _say_once(self, error: Exception) -> None:
-        """Say what goes wrong, each kind once."""
-        found = known(error)
-        kind = type(found or error).__name__
-        if kind not in self._told:
-            self._told.add(kind)
+    def _say_once(self, error: Exception, told: Collection[str]) -> None:
+        """Say what goes wrong, unless its kind was told."""
+        found, kind = known(error), _kind(error)
+        if kind not in told:
             self.follower.say(f"engines are not scaled: {found or f'{kind}: {error}'}")
             if found is None:
                 traceback.print_exception(error)
+
+
+def _kind(error: Exception) -> str:
+    return type(known(error) or error).__name__
 
 
 def room(served: Served, kind: Kind) -> int | None:
