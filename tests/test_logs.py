@@ -9,18 +9,22 @@ import logging
 import pytest
 
 from nightshift import logs
+from nightshift.serve import server
+from nightshift.serve.listener import protocol
 from nightshift.spans import CURRENT, Tracer
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
 def untouched() -> object:
-    """The logger as it was, once a test is over."""
-    logger = logging.getLogger(logs.NAME)
-    before = (logger.handlers[:], logger.level, logger.propagate)
+    """The loggers as they were, once a test is over."""
+    loggers = [logging.getLogger(name) for name in (logs.NAME, *logs.BELOW)]
+    before = [(one, one.handlers[:], one.level, one.propagate) for one in loggers]
     token = CURRENT.set(None)
     yield
     CURRENT.reset(token)
-    logger.handlers[:], logger.level, logger.propagate = before
+    for one, handlers, level, propagate in before:
+        one.handlers[:], one.level, one.propagate = handlers, level, propagate
 
 
 def said(monkeypatch: pytest.MonkeyPatch, form: str, run: str = "") -> tuple[io.StringIO, logging.Logger]:
@@ -56,3 +60,15 @@ def test_a_line_of_a_request_names_its_trace_and_release(monkeypatch: pytest.Mon
     }
     assert (second["trace"], second["release"], second["level"]) == (trace.trace_id, "a" * 64, "error")
     assert "ValueError" in second["exception"]
+
+
+def test_lines_of_the_http_server_and_the_event_loop_have_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, _ = said(monkeypatch, "json")
+    server._server(None, server.HOST, 0, protocol(server.Settings.read(ROOT).limits))
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).critical("it is odd")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(one["logger"], one["message"]) for one in lines] == [
+        ("uvicorn.error", "it is odd"),
+        ("asyncio", "it is odd"),
+    ]

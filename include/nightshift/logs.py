@@ -2,8 +2,8 @@
 
 `NIGHTSHIFT_LOGS=json` makes each line one JSON object: time (UTC), level, logger, message, service, and, where they are
 known, trace, span, run and release: those of the request that the line belongs to, found by the context that it runs
-in. Without it a line is `service: message`, as it always was. A message is a sentence of ours; what a user wrote is
-never put into one.
+in. Without it a line is `service: message`, as it always was. A message is a sentence of ours, or of the HTTP server
+and the event loop below us; what a user wrote is never put into one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import IO, Any
 from nightshift import spans
 
 NAME = "nightshift"  # of the logger that every other of ours hangs below
+BELOW = ("uvicorn", "asyncio")  # who else logs in a process that serves
 VARIABLE = "NIGHTSHIFT_LOGS"
 
 
@@ -57,14 +58,19 @@ class Plain(logging.Formatter):
 
 
 def set_up(service: str, out: IO[str] | None = None, run: str = "") -> logging.Logger:
-    """The logger of this process, writing to stderr in the form that NIGHTSHIFT_LOGS asks for; once is enough."""
+    """The logger of this process, writing to stderr in the form that NIGHTSHIFT_LOGS asks for; once is enough.
+
+    So do those of what serves below it.
+    """
     handler = logging.StreamHandler(out or sys.stderr)
     handler.setFormatter(JsonLines(service, run) if as_json() else Plain(service))
-    logger = logging.getLogger(NAME)
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    return logger
+    for name in (NAME, *BELOW):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+    ours = logging.getLogger(NAME)
+    ours.setLevel(logging.INFO)
+    return ours
 
 
 def as_json() -> bool:

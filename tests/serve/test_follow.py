@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import logging
 import os
 import shutil
 import signal
@@ -19,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from nightshift import commit, registry, signature
+from nightshift import commit, logs, registry, signature
 from nightshift.errors import DiskFull, ReleaseInvalid, StorageError
 from nightshift.registry import Release, Standing
 from nightshift.serve import server
@@ -283,6 +286,31 @@ def test_a_bad_release_is_remembered_and_another_is_taken_at_once(
     scripted.look(1, 0)
     assert scripted.tried == [FIRST.digest, other.digest]
     assert len(scripted.said) == 2
+
+
+@pytest.mark.parametrize("where", ["a release", "the register"])
+def test_a_bug_is_logged_with_its_traceback_in_the_form_of_every_line(
+    where: str, scripted: Scripted, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(logs.JsonLines("serve"))
+    monkeypatch.setattr(logging.getLogger(logs.NAME), "handlers", [handler])
+
+    def wrong(_: object) -> Any:
+        raise PASSING["a bug"]
+
+    if where == "a release":
+        scripted.fails = [PASSING["a bug"]] * 9
+    else:
+        monkeypatch.setattr(registry, "current", wrong)
+    scripted.look(4, LOOK_EVERY_S)
+    (line,) = out.getvalue().splitlines()
+    said = json.loads(line)
+    assert (said["level"], said["message"]) == ("error", "a bug: KeyError")
+    assert "Traceback" in said["exception"]
+    assert len(scripted.said) == 1
+    assert capfd.readouterr().err == ""
 
 
 def test_a_second_outage_of_the_register_is_said_again(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:

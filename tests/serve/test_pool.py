@@ -353,3 +353,11 @@ def test_a_start_that_fails_again_after_one_that_went_well_is_said_again(make: C
 
     asyncio.run(went())
     assert len([one for one in world.said if "did not start" in one]) == 2
+
+
+def test_a_bug_is_logged_with_its_traceback(make: Callable[..., World], caplog: pytest.LogCaptureFixture) -> None:
+    world = make(fits=lambda _: {}["memory"])
+    asyncio.run(world.look(2))
+    (record,) = caplog.records
+    assert record.getMessage() == "a bug: KeyError" and record.exc_info
+    assert world.said == ["engines are not scaled: KeyError: 'memory'"]

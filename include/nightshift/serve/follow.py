@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -30,6 +29,7 @@ from nightshift.serving import Rollouts
 from nightshift.slo import Decision
 from nightshift.store import Store
 
+log = logging.getLogger("nightshift.serve")
 Phase = Literal["serving", "loading", "refused", "none"]
 
 
@@ -331,9 +331,9 @@ class Follower:
             self._told.add(kind)
             self.say(str(found or f"{kind}: {error}"))
             if found is None:
-                traceback.print_exception(error)
+                log.error("a bug: %s", type(error).__name__, exc_info=error)
 
 
 def to_log(text: str) -> None:
     """Tell the log."""
-    logging.getLogger("nightshift.serve").info("%s", text)
+    log.info("%s", text)

@@ -9,7 +9,7 @@ is said once.
 from __future__ import annotations
 
 import asyncio
-import traceback
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from nightshift.serve.served import Served
 LOOK_EVERY_S = 2.0
 LONGEST_PAUSE_S = 60.0  # between two tries of one release
 AT_ONCE_S = 0.05  # what is up this fast is up in the same look
+log = logging.getLogger("nightshift.serve")
 
 
 @dataclass
@@ -127,7 +128,7 @@ class Loaded:
             trouble.said.add(kind)
             self.say(f"{release.version} is not served: {trouble.last}")
             if found is None:
-                traceback.print_exception(error)
+                log.error("a bug: %s", type(error).__name__, exc_info=error)
 
     def _end(self, old: Served) -> None:
         task = asyncio.create_task(_ended(old, self.drain_s))

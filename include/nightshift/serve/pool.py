@@ -10,8 +10,8 @@ pauses that grow while that goes on. The last one is not this module's: then the
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
@@ -26,6 +26,7 @@ from nightshift.serve.loaded import LONGEST_PAUSE_S, LOOK_EVERY_S
 from nightshift.serve.served import Served
 
 ASKED = "availability"  # the objective whose valid events are requests
+log = logging.getLogger("nightshift.serve")
 
 
 @dataclass(eq=False)
@@ -230,7 +231,7 @@ class Pool:
         if kind not in told:
             self.follower.say(f"engines are not scaled: {found or f'{kind}: {error}'}")
             if found is None:
-                traceback.print_exception(error)
+                log.error("a bug: %s", type(error).__name__, exc_info=error)
 
 
 def _kind(error: Exception) -> str:

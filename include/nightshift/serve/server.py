@@ -247,6 +247,7 @@ def _server(
         ws="none",
         lifespan="off",
         log_level="warning",
+        log_config=None,  # its lines go where ours do: logs.py
         access_log=False,
         server_header=False,
         date_header=False,
