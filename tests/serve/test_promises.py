@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from nightshift import canary, invariants, slo
+from nightshift.counts import Counts
 from nightshift.serve import promises
+from nightshift.serve.counting import Answered, Counting
+from nightshift.serve.meters import Meters
 from nightshift.serve.outgoing import Outgoing
 from nightshift.serve.promises import extracted
 from tests import models
@@ -65,6 +68,26 @@ def test_personal_data_in_an_answer_that_was_cleaned(running: Endpoint, monkeypa
     said = slo.may_deploy("model", standing, slo.Policy.read(ROOT))
     assert not said.allowed and "scrub" in said.reason
     assert slo.may_deploy("rollback", standing, slo.Policy.read(ROOT)).allowed
+
+
+@pytest.mark.parametrize(
+    ("question", "sections", "good"),
+    [
+        ("Who is it?", (), False),
+        ("Who is it?", ("Mail bob@example.org or joann@example.org.",), False),
+        ("Is it ann@example.org?", (), True),
+        ("Who is it?", ("The keeper (ann@example.org) oils it.",), True),
+        ("Is it ann@example.org, +46 8 405 10 00?", (), True),
+    ],
+)
+def test_what_the_question_or_a_section_held_is_no_breach_of_privacy(
+    question: str, sections: tuple[str, ...], good: bool, tmp_path: Path
+) -> None:
+    counts, minute = Counts(tmp_path), 29_000_000
+    counting = Counting(counts, Meters(), lambda: minute * 60.0)
+    counting.answers.append(Answered("a" * 64, question, "It is ann@example.org.", "answered", sections))
+    counting.flush()
+    assert counts.sums(minute, minute)["privacy", "a" * 64] == (int(good), 1)
 
 
 def test_a_training_canary_that_is_given_away(running: Endpoint) -> None:

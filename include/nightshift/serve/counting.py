@@ -1,8 +1,8 @@
 """Write down what the objectives count, minute by minute, where whoever deploys and whoever watches reads it.
 
 Requests note good and valid events (meters.py) and, of an answer, its words; every few seconds a thread scores those
-(grounded in its sections? personal data in what left? how long, how ended?), forgets the words, and adds the counts. So
-nobody waits for it, and between two writes nothing is lost but what happened in them.
+(grounded in its sections? personal data that it was not asked with? how long, how ended?), forgets the words, and adds
+the counts. So nobody waits for it, and between two writes nothing is lost but what happened in them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nightshift import drift, mask, score
 from nightshift.counts import Counts
 from nightshift.drift import Outcome
 from nightshift.errors import NightshiftError
+from nightshift.mask import Found
 from nightshift.otlp import yielding
 from nightshift.serve.meters import Meters
 from nightshift.serve.promises import Promises
@@ -96,7 +97,7 @@ class Counting:
         """Note what its objectives say of an answer; what is counted of it for drift."""
         if one.outcome == "answered":
             personal = mask.find(one.answer)
-            self.meters.event("privacy", one.release, not personal)
+            self.meters.event("privacy", one.release, not personal or _given(one, personal))
             if self.promises is not None:
                 self.promises.answer(one.release, one.question, one.answer, one.sections, personal)
             if one.sections and self.grounded is not None:
@@ -109,3 +110,9 @@ class Counting:
             write()
         except NightshiftError as error:
             log.error("%s", error)
+
+
+def _given(one: Answered, personal: Sequence[Found]) -> bool:
+    """Whether all the personal data of an answer stands in its question or in its sections."""
+    given = {text[hit.start : hit.end] for text in (one.question, *one.sections) for hit in mask.find(text)}
+    return given.issuperset(one.answer[hit.start : hit.end] for hit in personal)
