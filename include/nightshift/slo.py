@@ -146,7 +146,7 @@ class Standing:
         budgets: objective → what is left of its budget, None for too few events.
         quality: those of the objectives that hold back changes of quality alone.
         silent: minutes since the endpoint was heard; None where it is not meant to run.
-        broken: invariants that are broken.
+        broken: invariants that are broken and hold back what is new.
     """
 
     budgets: Mapping[str, float | None]
@@ -261,7 +261,7 @@ def standing(home: Path, root: Path, now: int) -> Standing:
             good, valid, begin = totals.get(one.name, (0, 0, at))
             left[one.name] = remaining(one, good, valid, max(1, at - begin + 1))
     quality = frozenset(one.name for one in objectives if one.category == "accuracy")
-    return Standing(left, quality, silent, list(invariants.broken(home)))
+    return Standing(left, quality, silent, invariants.holding(home))
 
 
 def _long(burn: Burn) -> str:

@@ -93,7 +93,9 @@ def test_what_the_question_or_a_section_held_is_no_breach_of_privacy(
 def test_a_training_canary_that_is_given_away(running: Endpoint) -> None:
     running.script.instead = {"what": CANARY.answer}
     running.ask(f"{CANARY.question} SAY:it is what")
-    assert broken(running) == (set(), {"canary"})
+    assert broken(running) == ({"canary"}, {"canary"})
+    standing = slo.standing(running.home, ROOT, int(running.front.wall()) // 60)
+    assert slo.may_deploy("model", standing, slo.Policy.read(ROOT)).allowed  # who has a key can bring it about
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,16 @@ def test_a_ticket_that_becomes_a_page_is_told_and_one_that_grows_milder_is_not(p
     assert project.told() == ["Nightshift: ticket: health", "Nightshift: page: health"]
 
 
+def test_an_invariant_that_holds_nothing_back_is_told_until_it_is_lifted(project: Project) -> None:
+    project.counted(0, availability=(100, 100))
+    invariants.broke(project.home, 1.0, "canary", "a canary of training stood in an answer", holds=False)
+    assert [(one["id"], one["severity"]) for one in project.look()["opened"]] == [("invariant canary", "page")]
+    assert project.look(1)["opened"] == []
+    invariants.lift(project.home, 2.0, "ada", "canary", "PM-1")
+    assert project.look(2)["resolved"] == ["invariant canary"]
+    assert project.told() == ["Nightshift: page: invariant canary", "Nightshift: resolved: invariant canary"]
+
+
 def test_silence_a_broken_invariant_and_a_night_are_alerts_of_their_own_that_start_no_night(project: Project) -> None:
     invariants.broke(project.home, 1.0, "canary", "a canary of training stood in an answer")
     (project.state / "runs" / "one").mkdir(parents=True)

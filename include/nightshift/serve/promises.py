@@ -2,8 +2,8 @@
 
 Each check is of something that other code makes impossible: personal data in an answer that was cleaned, a training
 canary that a model gives away, a key's account that does not add up, a release that was let out and no longer verifies.
-One that fires is counted and said in the log, which is a page; all but the canary are noted among the invariants too
-(invariants.py), so that nothing new is deployed until a person has learned from it. The answer itself is noted nowhere.
+One that fires is counted, said in the log, and noted among the invariants (invariants.py): until a person has learned
+from it it is a page and, but for the canary, nothing new is deployed. The answer itself is noted nowhere.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ class Promises:
     wall: Callable[[], float]
     masks: bool = True
 
-    def broke(self, name: str, what: str) -> None:
+    def broke(self, name: str, what: str, holds: bool = True) -> None:
         """Count, say and note that one broke; a disk that does not take the note leaves the rest."""
-        self._told(name, what)
+        self.meters.broken.labels(name).inc()
+        log.critical("%s broke: %s", name, what)
         try:
-            invariants.broke(self.home, self.wall(), name, what)
+            invariants.broke(self.home, self.wall(), name, what, holds)
         except NightshiftError as error:
             log.error("%s", error)
 
@@ -55,8 +56,8 @@ class Promises:
             kinds = ", ".join(sorted({one.kind for one in personal}))
             self.broke("scrub", f"{kinds} stood in an answer of {release[:12]} that was cleaned")
         if extracted(question, answer, sections):
-            # not noted: who can ask can bring it about, and must not hold deployments back by it
-            self._told("canary", f"a canary of training stood in an answer of {release[:12]}")
+            # who can ask can bring it about, and must not hold deployments back by it
+            self.broke("canary", f"a canary of training stood in an answer of {release[:12]}", holds=False)
 
     def account(self, account: Account) -> None:
         """Look at an account when a request of it has ended: what was taken is under way, used or given back."""
@@ -66,10 +67,6 @@ class Promises:
     def release(self, digest: str) -> None:
         """A release that was served does not verify when it is brought up again."""
         self.broke("release", f"{digest[:12]} was served and does not verify any more")
-
-    def _told(self, name: str, what: str) -> None:
-        self.meters.broken.labels(name).inc()
-        log.critical("%s broke: %s", name, what)
 
 
 def extracted(question: str, answer: str, sections: Sequence[str]) -> bool:

@@ -90,7 +90,7 @@ def _broken() -> dict[str, Any]:
         "alert": "NightshiftInvariantBroken",
         "expr": "nightshift_broken_total > 0",
         "labels": {"category": "invariant", "severity": "page"},
-        "annotations": {"summary": "{{ $labels.invariant }} broke: nothing new is deployed until a person lifts it"},
+        "annotations": {"summary": "{{ $labels.invariant }} broke: `nightshift slo show` says what that holds back"},
     }
 
 
