@@ -2,9 +2,9 @@
 
 Read as strictly as params.yaml. Of OpenSLO what is used here: an SLO with its indicator inside, a ratio of good to
 total events, one rolling window, one target. `nightshift/threshold` among the annotations is what makes an event good
-(seconds, a share, an index: the file's comment says which), `category` among the labels says whose budget it spends.
-The endpoint counts what Prometheus could (openslo's source `Prometheus`: the metric that the query names); what only
-days and nights tell has the source `nightshift`.
+(seconds, a share, an index: the file's comment says which), `category` among the labels says what it is about.
+The endpoint counts what Prometheus could (openslo's source `Prometheus`: the metric that the query names), and that
+alone has a budget; what only days and nights tell has the source `nightshift`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Objective:
 
     Args:
         name: of its indicator, as counts.py has it: 'first_token'.
-        category: whose budget it spends.
+        category: what it is about: of one fault that shows in several of a category one alert is made.
         target: share of valid events that are to be good.
         threshold: what makes an event good, in the unit that the file names; None where it is no number.
         window: minutes over which the budget is reckoned.
         good: query for good events; in words where only nightshift can tell.
         total: query for valid events.
-        counted: whether the endpoint counts it, and burn rates are looked at.
+        counted: whether the endpoint counts it, and burn rates and a budget are reckoned.
         description: what is promised, in words.
     """
 
