@@ -27,7 +27,7 @@ with DAG("watch", schedule=EVERY, catchup=False, max_active_runs=1) as watch:
             raise AirflowException(f"`nightshift watch` ended with {ended.returncode}; its sentence is above")
         return list(json.loads(ended.stdout)["taken"])
 
-    @task(outlets=[ALERT])
+    @task(outlets=[ALERT], retries=2)  # what is taken is given once
     def alert(taken: list[str], *, outlet_events=None) -> None:
         """Emit the asset event, where there is something to be told."""
         if not taken:
