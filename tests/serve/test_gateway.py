@@ -642,6 +642,14 @@ def test_who_guesses_keys_waits(tmp_path: Path, system: Path) -> None:
         assert [code(one.ask("x", "ns_wrong")) for _ in range(4)] == ["invalid_api_key"] * 3 + ["rate_limit_exceeded"]
 
 
+def test_who_has_a_key_is_answered_whoever_guesses_at_the_same_address(tmp_path: Path, system: Path) -> None:
+    with endpoint(tmp_path, system, auth_failures_a_minute=3) as one:
+        for _ in range(8):
+            assert one.ask("x", "ns_wrong").status_code in (401, 429)
+            assert one.ask("Hello").status_code == 200
+        assert code(one.ask("x", "ns_wrong")) == "rate_limit_exceeded"
+
+
 def test_a_question_that_the_sections_do_not_bear_on_is_not_answered(tmp_path: Path, system: Path) -> None:
     with endpoint(tmp_path, system, abstain_below=0.3) as one:
         for stream in (False, True):

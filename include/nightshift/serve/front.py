@@ -198,13 +198,13 @@ class Front:
     async def _allowed(self, request: Request, scopes: Sequence[str]) -> Key:
         """The key of a request, which has one of these scopes. Raises Refused: the same text whatever is wrong."""
         address = self._address(request)
-        self.guesses.check(address, self.clock())
         given = request.headers.getlist("authorization")
         if not given:
             raise Refused("missing_api_key", "Give a key: 'Authorization: Bearer ns_…'.")
         kind, _, text = given[0].partition(" ")
         key = self._check(text.strip()) if len(given) == 1 and kind.lower() == "bearer" else None
-        if key is None:
+        if key is None:  # who has a key is answered, whoever guesses beside them at the same address
+            self.guesses.check(address, self.clock())
             self.guesses.wrong(address, self.clock())
             raise Refused("invalid_api_key", "This key is not valid.")
         if not set(scopes) & set(key.scopes):
