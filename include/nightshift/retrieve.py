@@ -159,8 +159,9 @@ class Index:
         return self.lexical.coverage(question, [f"{hit.title}\n{hit.body}" for hit in hits])
 
     def seen_by(self, groups: Collection[str]) -> npt.NDArray[np.bool_]:
-        """Which rows at least one of these groups may see."""
-        return self.sections["groups"].list.eval(pl.element().is_in(list(groups))).list.any().to_numpy()
+        """Which rows at least one of these groups may see; what is public, everyone may."""
+        wanted = sorted({*groups, *PUBLIC})
+        return self.sections["groups"].list.eval(pl.element().is_in(wanted)).list.any().to_numpy()
 
     def _nearest(self, asked: npt.NDArray[np.floating[Any]], allowed: npt.NDArray[np.bool_]) -> list[list[int]]:
         """For every vector the rows with the largest inner product, among those that have one and may be seen."""
