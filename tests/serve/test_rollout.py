@@ -88,6 +88,14 @@ def test_one_that_answers_garbage_well_formed_goes_back() -> None:
     assert one.wrong(alive=True) == "0 of 5 questions with known answers were answered rightly"
 
 
+def test_a_difference_that_nobody_feels_sends_nothing_back() -> None:
+    one = rollout()
+    for _ in range(20):
+        one.stable.request(True, 0.006)
+        one.candidate.request(True, 0.018)
+    assert one.wrong(alive=True) is None
+
+
 def test_one_that_is_three_times_slower_goes_back_and_one_as_fast_on_a_noisy_machine_does_not() -> None:
     drawn = random.Random(5)
     one, slow = rollout(), rollout()

@@ -21,6 +21,7 @@ from typing import Literal
 from nightshift.registry import Release
 from nightshift.serving import Rollouts
 
+FELT_S = 0.02  # a first token that comes so much later is not felt, however many times as long it is
 TIMED = 8  # answers of each side before their times are compared
 REMEMBERED = 200  # times of a side that are compared
 Verdict = Literal["wait", "advance", "promote"]
@@ -123,7 +124,7 @@ class Rollout:
             return f"{seen.right} of {seen.asked - seen.failed} questions with known answers were answered rightly"
         if min(len(seen.first_s), len(self.stable.first_s)) >= TIMED:
             ours, theirs = median(seen.first_s), median(self.stable.first_s)
-            if ours > rules.slower * theirs:
+            if ours > rules.slower * theirs and ours - theirs > FELT_S:
                 return f"its first token takes {ours:.2f} s, {ours / theirs:.1f} times as long as the stable release's"
         return None
 
