@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nightshift import night
+from nightshift import night, rollouts
 from nightshift.errors import NightBroke
 from nightshift.night import Run
 from nightshift.registry import Assignment, Release
@@ -81,7 +81,7 @@ def test_a_damaged_old_record_is_passed_over_and_said(
     record(tmp_path, "a", 1)
     record(tmp_path, "b", 2, text)
     record(tmp_path, "c", 3)
-    assert night.told(tmp_path, night.last(tmp_path)).startswith("Night c: nothing ran.")
+    assert night.told(tmp_path, tmp_path, night.last(tmp_path)).startswith("Night c: nothing ran.")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"nightshift: {tmp_path}/runs/b/night.json: the record of this night is damaged")
 
@@ -108,4 +108,22 @@ def test_an_approval_is_noted_on_the_night_that_was_published(tmp_path: Path) ->
     night.approved(root, state, made)
     assert night.last(state)["run"] == "b"
     assert "approved" not in night.last(state)
-    assert night.of(state, "a")["approved"] == {"version": "v0.2.0", "environment": "prod"}
+    assert night.of(state, "a")["approved"] == {"version": "v0.2.0", "digest": "d" * 64, "environment": "prod"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("advanced", "Approved since: v0.2.0 is tried by the endpoint."),
+        ("promoted", "Approved since: v0.2.0 is in prod."),
+        ("back", "Approved since: v0.2.0 went back, since it errs."),
+    ],
+)
+def test_what_became_of_an_approval_is_said(outcome: Any, said: str, tmp_path: Path) -> None:
+    note = {"version": "v0.2.0", "digest": "d" * 64, "environment": "canary"}
+    record(
+        tmp_path, "a", 1, json.dumps({"run": "a", "stages": {}, "published": "c" * 40, "new": True, "approved": note})
+    )
+    entry = rollouts.Entry(1.0, "d" * 64, "v0.2.0", "a" * 64, "canary", "25 %", outcome, "it errs")
+    rollouts.write(tmp_path / "home", entry)
+    assert said in night.told(tmp_path, tmp_path / "home", night.last(tmp_path)).splitlines()

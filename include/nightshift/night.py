@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from nightshift import commit
+from nightshift import commit, registry, rollouts
 from nightshift.airflow import Airflow
 from nightshift.errors import CacheCorrupt, NightBroke, RepositoryError, full, no_room
 from nightshift.registry import Assignment
@@ -162,7 +162,7 @@ def of(state: Path, run_id: str) -> dict[str, Any]:
 def approved(root: Path, state: Path, made: Assignment) -> None:
     """Note on the record of the published night, where it is still there, that a person let its candidate out."""
     tip = _git(root, "rev-parse", BRANCH).stdout.strip()
-    note = {"version": made.release.version, "environment": made.environment}
+    note = {"version": made.release.version, "digest": made.release.digest, "environment": made.environment}
     for path in _nights(state):
         with suppress(NightBroke):
             if (night := _read(path)).get("published") == tip:
@@ -180,9 +180,19 @@ def ended(state: Path, run_id: str) -> bool:
         return False
 
 
-def told(state: Path, night: Mapping[str, Any]) -> str:
-    """The summary of a night, beside the one before it."""
-    return summary(night, _before(state, night["run"]))
+def told(state: Path, home: Path, night: Mapping[str, Any]) -> str:
+    """The summary of a night, beside the one before it, with what became of its release since."""
+    return summary(_since(home, night), _before(state, night["run"]))
+
+
+def _since(home: Path, night: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record, where a person let its release out, with what the endpoint said of it meanwhile."""
+    note = night.get("approved") or {}
+    if note.get("environment") != registry.CANARY or (entry := rollouts.last(home, note.get("digest", ""))) is None:
+        return night
+    became = {"environment": registry.PROD} if entry.outcome == "promoted" else {}
+    became |= {"went_back": entry.reason} if entry.outcome == "back" else {}
+    return {**night, "approved": note | became}
 
 
 def pull(root: Path) -> None:

@@ -82,15 +82,16 @@ def current(repository: Path, environment: str = PROD) -> Release | None:
     return found[-1].release if found else None
 
 
-def standing(repository: Path, refused: Collection[str] = ()) -> Standing:
+def standing(repository: Path, refused: Collection[str] = (), anew: Collection[str] = ()) -> Standing:
     """What the register says of production, of one look at it; digests of `refused` are neither tried nor gone back to.
 
-    The candidate is the release that was assigned `canary` last, unless it was in production already.
+    The candidate is the release that was assigned `canary` last, unless it was in production already; one of `anew` is
+    tried though it was.
     """
     tags = _tags(repository)
     served = [one.release for one in _assignments(tags, PROD)]
     tried = [one.release for one in _assignments(tags, CANARY)][-1:]
-    digests = {one.digest for one in served} | set(refused)
+    digests = ({one.digest for one in served} - set(anew)) | {one.digest for one in served[-1:]} | set(refused)
     left = [one for one in served if one.digest != served[-1].digest and one.digest not in refused]
     candidate = next((one for one in tried if one.digest not in digests), None)
     return Standing(served[-1] if served else None, candidate, left[-1] if left else None)

@@ -71,9 +71,20 @@ def bad(home: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def tried(home: Path) -> frozenset[str]:
+    """Digests of releases that are being tried, or that a person wants tried, though they served before."""
+    found: dict[str, Outcome] = {one.digest: one.outcome for one in read(home)}
+    return frozenset(digest for digest, outcome in found.items() if outcome not in ("promoted", "back"))
+
+
 def last(home: Path, digest: str) -> Entry | None:
     """What happened to a release last; None where nothing did."""
     return next((one for one in reversed(read(home)) if one.digest == digest), None)
+
+
+def standing(repository: Path, home: Path, gone: frozenset[str] = frozenset()) -> registry.Standing:
+    """What serves, is tried, and would be gone back to; `gone` are digests that went back, and no entry says so yet."""
+    return registry.standing(repository, bad(home) | gone, tried(home) - gone)
 
 
 def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> registry.Assignment:
@@ -83,7 +94,7 @@ def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> r
     where there is none to go back to, RepositoryError when another assignment came first.
     """
     agreed = registry.upcoming(repository)  # read first: what is assigned meanwhile takes this number
-    stands = registry.standing(repository, bad(home))
+    stands = standing(repository, home)
     current, target = stands.stable, stands.before
     if current is None or target is None:
         do = "`nightshift release list` shows what there is"
@@ -98,12 +109,13 @@ def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> r
 def proposed(
     repository: Path, home: Path, release: Release, actor: str, reason: str, now: float
 ) -> registry.Assignment:
-    """Try a release as a candidate, whatever became of it before. Raises ReleaseInvalid for one that was in production.
+    """Try a release as a candidate, whatever became of it before.
 
-    Raises RepositoryError when another assignment came first.
+    Raises ReleaseInvalid for one that was in production and did not go back, RepositoryError when another assignment
+    came first.
     """
     served = [one.release.digest for one in registry.assignments(repository)]
-    if release.digest in served:
+    if release.digest in served and (release.digest == served[-1] or release.digest not in bad(home)):
         what = "it was in production before, and needs no trial"
         raise ReleaseInvalid(what, release.version, f"`nightshift promote {release.version} --to prod`")
     audit.write(home, now, actor=actor, action="propose", target=release.digest, reason=reason)

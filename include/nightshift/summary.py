@@ -125,7 +125,7 @@ def decision(night: Night) -> Iterator[str]:
     if said := night.get("window"):
         yield f"  {_window(said)}"
     if approved := night.get("approved"):
-        yield f"Approved since: {approved['version']} is in {approved['environment']}."
+        yield f"Approved since: {approved['version']} {_became(approved)}."
     elif why := night.get("why_not_deployed"):
         yield f"Not deployed: {str(why).rstrip('.')}."
     if night.get("published"):
@@ -169,6 +169,14 @@ def following(night: Night) -> Iterator[str]:
         yield f"Next: {told}, if you know better than the gate could."
     elif night.get("published"):
         yield "Next: `nightshift pull` brings these results into your tree; `dvc metrics diff` compares."
+
+
+def _became(approved: Mapping[str, Any]) -> str:
+    """What became of a release that a person let out."""
+    if why := approved.get("went_back"):
+        return f"went back, since {str(why).rstrip('.')}"
+    tried = approved["environment"] == "canary"
+    return "is tried by the endpoint" if tried else f"is in {approved['environment']}"
 
 
 def _window(said: Mapping[str, Any]) -> str:

@@ -67,6 +67,15 @@ def test_where_an_endpoint_runs_it_is_tried_first(staged: Released) -> None:
     assert again.made.environment == "prod"  # it was there before: nothing is left to try
 
 
+def test_what_served_and_went_back_is_tried_again_first(staged: Released) -> None:
+    Counts(staged.store.home).begin(int(1e9) // 60)
+    registry.assign(staged.folder, staged.release("v0.2.0"))
+    rollouts.back(staged.folder, staged.store.home, "ann", "bad answers", 1e9)
+    again = to(staged, "prod", "ann", approvals=0).made
+    assert again and again.environment == "canary"
+    assert registry.current(staged.folder) == staged.release("v0.1.0")
+
+
 def test_what_went_back_and_is_promoted_by_a_person_is_no_longer_bad(staged: Released) -> None:
     to(staged, "prod", "ann", approvals=0)
     rollouts.back(staged.folder, staged.store.home, "ann", "it answers in rhymes", 1e9)

@@ -271,6 +271,20 @@ def test_a_reason_may_hold_what_ends_a_line_of_text(world: World) -> None:
     assert "2" * 64 in rollouts.bad(world.follower.home)
 
 
+def test_what_went_back_by_hand_is_tried_again_when_a_person_proposes_it(world: World) -> None:
+    world.run(until=lambda: (world.well(), world.prod == "v0.2.0")[1])
+    rollouts.back(world.repository, world.follower.home, "ann", "bad answers", world.now)
+    world.run(lambda: None)
+    assert (world.prod, world.follower.rollout) == ("v0.1.0", None)
+    rollouts.proposed(world.repository, world.follower.home, world.releases[1], "ann", "again", world.now)
+    world.run(lambda: None, lambda: None)
+    assert world.prod == "v0.1.0"
+    assert world.follower.rollout and world.follower.rollout.release.version == "v0.2.0"
+    world.run(until=lambda: (world.well(), world.prod == "v0.2.0")[1])
+    world.run(*[world.well] * 3)
+    assert world.follower.rollout is None  # and once it is in production it is not tried
+
+
 def test_there_is_nothing_to_go_back_to_is_said(world: World) -> None:
     with pytest.raises(ReleaseInvalid, match="no release was in production before"):
         rollouts.back(world.repository, world.follower.home, "ann", "x", 1.0)

@@ -53,16 +53,16 @@ def nightly(
     ended = night.of(place.state, run.id)
     if state != "success":
         raise night.broken(ended)
-    night.say("\n" + night.told(place.state, ended))
+    night.say("\n" + night.told(place.state, place.home, ended))
 
 
 def show(as_json: Annotated[bool, typer.Option("--json", help="night.json itself")] = False) -> None:
     """Show the last night."""
     from nightshift import night
 
-    state = Place.here().state
-    found = night.last(state)
-    print(json.dumps(found, indent=2) if as_json else night.told(state, found))
+    place = Place.here()
+    found = night.last(place.state)
+    print(json.dumps(found, indent=2) if as_json else night.told(place.state, place.home, found))
 
 
 def pull() -> None:

@@ -24,12 +24,13 @@ app = typer.Typer(help="Releases, by version or digest.", no_args_is_help=True)
 
 @app.command(name="list")
 def listed() -> None:
-    """Show every release, newest first: version, digest, date, and the environments that have it now."""
-    from nightshift import registry
+    """Show every release, newest first: version, digest, date, and where it is now (`canary`: tried)."""
+    from nightshift import registry, rollouts
 
-    root = Place.here().root
-    dates = registry.dates(root)
+    place = Place.here()
+    root, dates = place.root, registry.dates(place.root)
     now = {name: registry.current(root, name) for name in registry.environments(root)}
+    now[registry.CANARY] = rollouts.standing(root, place.home).candidate
     for one in reversed(registry.releases(root)):
         where = ",".join(name for name, current in now.items() if current == one)
         day = datetime.fromtimestamp(dates[one.version], UTC).date()

@@ -48,11 +48,11 @@ def way(repository: Path, settings: Path, home: Path, release: Release, environm
 
 
 def by_hand(repository: Path, home: Path, release: Release, environment: str, minute: int) -> Way:
-    """The way of one that a person brings; back to one that was there before is free.
+    """The way of one that a person brings; back to one that was there before, and did not go back, is free.
 
     Raises AccessDenied where it has to wait.
     """
-    if registry.assigned(repository, release.digest, environment):
+    if registry.assigned(repository, release.digest, environment) and release.digest not in rollouts.bad(home):
         return Way()
     found = way(repository, repository, home, release, environment, minute)
     if found.held:

@@ -186,8 +186,8 @@ class Follower:
         """What is assigned where."""
         if self.rules is None:
             return Standing(registry.current(self.repository))
-        gone = {one.digest for one in self._unwritten if one.outcome == "back"}
-        return registry.standing(self.repository, rollouts.bad(self.home) | gone)
+        gone = frozenset(one.digest for one in self._unwritten if one.outcome == "back")
+        return rollouts.standing(self.repository, self.home, gone)
 
     async def _follow_stable(self) -> None:
         """Serve the release in production, once it is up; until then what serves goes on."""
