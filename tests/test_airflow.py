@@ -38,6 +38,19 @@ def test_a_nights_end_stops_what_it_started(airflow: Airflow) -> None:
     assert not airflow.alive
 
 
+def test_the_last_who_follows_a_night_stops_it(airflow: Airflow) -> None:
+    """Whoever started it: a second one that is ended must not end the night of the first."""
+    airflow.start()
+    with airflow.followed():
+        with airflow.followed():
+            assert airflow.needed
+        airflow.leave()
+        assert airflow.alive
+    assert not airflow.needed
+    airflow.leave()
+    assert not airflow.alive
+
+
 def test_what_up_asked_to_stay_stays_until_down(airflow: Airflow) -> None:
     airflow.start(stay=True)
     airflow.leave()

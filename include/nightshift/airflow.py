@@ -146,10 +146,26 @@ class Airflow:
         """Say whether a night's end leaves it running."""
         self.process.note(stays=stays)
 
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Keep it for a night that is followed here: it is not stopped before everybody who follows one has left."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "followed").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            yield
+
+    @property
+    def needed(self) -> bool:
+        """Whether it stays, or somebody else follows a night."""
+        with (self.home / "followed").open("w") as handle, suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return self.stays
+        return True
+
     def leave(self) -> None:
-        """Stop it at the end of a night, unless it stays; `up` comes before that or starts it anew."""
+        """Stop it at the end of a night, unless it is needed; `up` comes before that or starts it anew."""
         with self.alone("starting"):
-            if not self.stays:
+            if not self.needed:
                 self.stop()
 
     def environment(self, port: int) -> dict[str, str]:

@@ -6,13 +6,17 @@ import json
 import signal
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nightshift import port
 from nightshift.errors import NightBroke, ParamsError
 from nightshift.place import Place
+
+if TYPE_CHECKING:
+    from nightshift.airflow import Airflow
+    from nightshift.night import Run
 
 
 def nightly(
@@ -29,31 +33,37 @@ def nightly(
     params.overridden(file, conf.get("profile"), {key: value for key, value in conf.items() if key != "profile"})
     pipeline.check(place.root)
     airflow = place.airflow()
-    running = airflow.healthy()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: an Airflow of this night goes too
-    started_by_another = "Following the night that somebody else is starting here."
-    airflow.start(port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), lambda: night.say(started_by_another))
-    run = None
     try:
-        run = night.begin(airflow, conf)
-        night.say(f"{'Night' if run.started else 'Following the night under way,'} {run.id} at {airflow.url}")
-        state = night.follow(airflow, run, sys.stdout)
-    except NightBroke:
-        if run is None or not night.ended(place.state, run.id):
-            raise
-        state = "success"  # another who followed it saw its end first, and stopped Airflow
+        with airflow.followed():
+            run, state = _followed(place, airflow, conf)
     except KeyboardInterrupt:
         goes_on = "The night goes on; `make nightly` follows it again."
         stops = "Airflow is being stopped, and the night with it; `make nightly` goes on with it."
-        print(f"\n{goes_on if running or airflow.stays else stops}", file=sys.stderr, flush=True)
+        print(f"\n{goes_on if airflow.needed else stops}", file=sys.stderr, flush=True)
         raise
     finally:
-        if not running:
-            airflow.leave()
+        airflow.leave()
     ended = night.of(place.state, run.id)
     if state != "success":
         raise night.broken(ended)
     night.say("\n" + night.told(place.state, place.home, ended))
+
+
+def _followed(place: Place, airflow: Airflow, conf: dict[str, Any]) -> tuple[Run, str]:
+    """A night from its start, or from where it is, to its end; and how that was."""
+    from nightshift import night
+
+    started_by_another = "Following the night that somebody else is starting here."
+    airflow.start(port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), lambda: night.say(started_by_another))
+    run = night.begin(airflow, conf)
+    night.say(f"{'Night' if run.started else 'Following the night under way,'} {run.id} at {airflow.url}")
+    try:
+        return run, night.follow(airflow, run, sys.stdout)
+    except NightBroke:
+        if not night.ended(place.state, run.id):
+            raise
+        return run, "success"  # another who followed it saw its end first, and stopped Airflow
 
 
 def show(as_json: Annotated[bool, typer.Option("--json", help="night.json itself")] = False) -> None:

@@ -109,6 +109,7 @@ class Loaded:
             return None
         if (before := self.up.get(release.digest)) is not None:
             self.restarted()
+            self.say(f"{release.version}: its engine ended, and another one answers in its place")
             self._end(before)
         self.up[release.digest] = made
         self._trouble.pop(release.digest, None)
