@@ -2,7 +2,7 @@
 
 A changed work tree becomes a commit by a copy of the index, so that neither the tree nor the index is touched. Its
 author and date are HEAD's: the same tree is the same commit. A new file that is large or looks like a secret is
-refused by name.
+refused by name; a public key is no secret, whatever its file is called.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dvc_airflow.workspace import git
 
 LARGEST_NEW = 1 << 20  # bytes; larger data belongs to DVC
 SECRET = re.compile(r"(^|/)(\.env(\..*)?|.*\.pem|.*\.p12|id_(rsa|ed25519|ecdsa)|credentials(\.json)?|.*\.key)$")
+PUBLIC = re.compile(rb"(-----BEGIN PUBLIC KEY-----\s[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----\s*)+")  # the whole file
 
 
 class Refused(Exception):
@@ -129,7 +130,14 @@ def commit_tree(repository: Path, tree: str, parents: list[str], message: str, l
 def _refuse(repository: Path, new: list[str]) -> None:
     for name in filter(None, new):
         path = repository / name
-        if SECRET.search(name):
+        if SECRET.search(name) and not _public(path):
             raise Refused(f"{name} looks like a secret and Git does not ignore it; add it to .gitignore, or commit it")
         if path.is_file() and path.stat().st_size > LARGEST_NEW:
             raise Refused(f"{name} is new and over 1 MB; `dvc add {name}`, add it to .gitignore, or commit it")
+
+
+def _public(path: Path) -> bool:
+    """Whether a file holds public keys in PEM, and nothing else."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST_NEW:
+        return False
+    return PUBLIC.fullmatch(path.read_bytes()) is not None

@@ -13,6 +13,7 @@ from dvc_airflow import lease, project, snapshot
 from dvc_airflow.attempt import Result
 from dvc_airflow.publish import Published, PublishError, newest, publish
 from dvc_airflow.workspace import GitError
+from nightshift import signature
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -47,6 +48,17 @@ def test_a_new_file_that_should_not_be_in_git_is_refused(name: str, content: str
     (made.root / name).write_text(content)
     with pytest.raises(snapshot.Refused, match=sentence):
         snapshot.take(made.root)
+
+
+def test_a_public_key_is_no_secret_and_is_pinned_with_the_night(toy: Make) -> None:
+    made = toy()
+    name = f"keys/{signature.publish(made.root.parent / 'home', made.root / 'keys')[: signature.ID_DIGITS]}.pem"
+    public = (made.root / name).read_text()
+    assert made.git("show", f"{snapshot.take(made.root)}:{name}") == public.rstrip("\n")
+    for more in ("token = 1\n", (made.root.parent / "home" / signature.PRIVATE).read_text()):
+        (made.root / name).write_text(public + more)
+        with pytest.raises(snapshot.Refused, match=rf"{name} looks like a secret"):
+            snapshot.take(made.root)
 
 
 def test_a_changed_tree_becomes_the_same_commit_each_time_and_is_not_touched(toy: Make) -> None:
