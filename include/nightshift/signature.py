@@ -10,7 +10,9 @@ costs no release, and makes none.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nightshift import commit
-from nightshift.errors import AccessDenied, ReleaseInvalid
+from nightshift.errors import AccessDenied, ReleaseInvalid, SourceError
 
 PRIVATE, PUBLIC = "signing/private.pem", "signing/public.pem"
 ID_DIGITS = 16  # of a fingerprint, in the name of its files
@@ -37,7 +39,11 @@ def sign(folder: Path, signature: Path, home: Path) -> None:
 
 
 def verify(folder: Path, signature: Path, home: Path, keys: Path) -> str:
-    """The fingerprint of the key that signed exactly these files. Raises ReleaseInvalid unless it is a known one."""
+    """The fingerprint of the key that signed exactly these files.
+
+    Raises ReleaseInvalid unless it is a known one, SourceError where the libraries that can tell are missing.
+    """
+    installed()
     if not signature.is_file():
         do = "publish it here, or assign a release that was"
         raise ReleaseInvalid("it has no signature", str(signature), do)
@@ -54,6 +60,17 @@ def verify(folder: Path, signature: Path, home: Path, keys: Path) -> str:
             return found
         replaced = f"key {found[:ID_DIGITS]} was replaced before it signed this"
     raise ReleaseInvalid(f"its signature does not hold ({replaced or said})", str(folder), "assign another release")
+
+
+def installed() -> None:
+    """Raises SourceError where a library that signatures are verified with is missing: that is no forgery."""
+    for name in ("cryptography", "model_signing"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            what = f"{error.name} is not installed, and no signature is verified without it"
+            do = "use a Python that has the packages of requirements.txt; a bundle may bring them as wheels"
+            raise SourceError(what, sys.executable, do) from None
 
 
 def publish(home: Path, keys: Path) -> str:

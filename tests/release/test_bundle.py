@@ -167,6 +167,17 @@ def test_other_libraries_than_it_was_judged_with_are_refused(
     assert not (tmp_path / "here" / ".git").exists()
 
 
+@pytest.mark.parametrize("library", ["cryptography", "model_signing"])
+def test_a_python_without_the_libraries_does_not_call_it_forged(
+    library: str, bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(bundles["v0.1.0"], tmp_path / "here")
+    monkeypatch.setitem(sys.modules, library, None)
+    for folder in ("here", "elsewhere"):
+        with pytest.raises(SourceError, match=rf"{library} is not installed, and no signature .*; use a Python that"):
+            put(bundles["v0.2.0"], tmp_path / folder)
+
+
 def test_wheels_that_it_carries_become_an_environment_of_its_own(project: Released, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()

@@ -53,6 +53,7 @@ def install(
 
 def _trusted(draft: Path, store: Store, wanted: Release, key: str) -> str:
     """The key that signed the release. Raises ReleaseInvalid unless it is the one that is named, and to be believed."""
+    signature.installed()
     folder = draft / "release"
     if found := commit.damage(folder):
         raise ReleaseInvalid(found[1], wanted.version, "copy the bundle here again")
