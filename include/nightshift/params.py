@@ -122,6 +122,11 @@ def write(path: Path, values: Mapping[str, Any], asker: str) -> None:
     commit.file(path, out.getvalue())
 
 
+def where(path: Path, *keys: str | int) -> str:
+    """file:line of the innermost of these keys that the file holds. Raises ParamsError."""
+    return _at(path, parse(path), list(keys))
+
+
 def has(document: CommentedMap, name: str) -> bool:
     """Whether a document has a value at a dotted key."""
     place: Any = document

@@ -6,6 +6,7 @@ The defaults are those of a gateway for one team; a key may have narrower limits
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -34,6 +35,13 @@ class Listen(Section):
     behind_proxy: list[str] = Field(
         description="Addresses of proxies that end TLS and whose X-Forwarded-For is believed; [] for none"
     )
+
+    def within(self, root: Path) -> Listen:
+        """The same with whole paths: those in params.yaml are relative to its folder."""
+        if self.tls is None:
+            return self
+        whole = Tls(certificate=str(root / self.tls.certificate), key=str(root / self.tls.key))
+        return self.model_copy(update={"tls": whole})
 
 
 class Engines(Section):

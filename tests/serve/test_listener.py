@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from nightshift.errors import AccessDenied
-from nightshift.serve.server import allowed
+from nightshift.serve.exposure import allowed
 from nightshift.serving import KeyLimits, Listen, Tls
 from tests import models
 from tests.conftest import ROOT

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import math
 import signal
@@ -28,10 +27,10 @@ from nightshift import port as ports
 from nightshift.counts import Counts
 from nightshift.deployment import Deployment, Environments, Traffic
 from nightshift.engine import Kind
-from nightshift.errors import AccessDenied
 from nightshift.registry import Release
 from nightshift.scaling import Rules
 from nightshift.sections import Compute, Night
+from nightshift.serve import exposure
 from nightshift.serve.admin import ADMIN, Admin
 from nightshift.serve.counting import Counting
 from nightshift.serve.follow import Follower, to_log
@@ -76,7 +75,7 @@ class Settings:
         read = params.Document(root / params.FILE).load
         asked, zone = read(Deployment), ZoneInfo(read(Night).timezone)
         threads, kind, private = read(Compute).threads, read(Engines).kind, asked.private_architecture
-        rules = (read(Listen), read(Limits), read(Rails), read(Rollouts), read(Warm))
+        rules = (read(Listen).within(root), read(Limits), read(Rails), read(Rollouts), read(Warm))
         return cls(*rules, asked.traffic, zone, threads, kind, private)
 
 
@@ -92,7 +91,7 @@ def serve(repository: Path, home: Path, state: Path, port: int, traced: Callable
     """Serve what is in production. Raises PortInUse; ends on SIGTERM or SIGINT, with the engine and the tracer."""
     logs.set_up("serve")
     settings = Settings.read(repository)
-    allowed(settings.listen)
+    exposure.check(repository / params.FILE, settings.listen)
     for one in (port, port + 1):
         free(one)
     limits = settings.limits
@@ -130,17 +129,6 @@ def loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
-
-
-def allowed(listen: Listen) -> None:
-    """Raises AccessDenied for an address beyond loopback that keys would be sent to in the clear."""
-    try:
-        loopback = ipaddress.ip_address(listen.host).is_loopback
-    except ValueError:
-        loopback = listen.host == "localhost"
-    if not loopback and listen.tls is None and not listen.behind_proxy:
-        do = "give serve.listen.tls, or name in serve.listen.behind_proxy the proxy that ends TLS"
-        raise AccessDenied("keys would be sent there in the clear", f"serve.listen.host {listen.host}", do)
 
 
 def free(port: int) -> None:
