@@ -211,6 +211,57 @@ def test_params_that_cannot_be_used(name: str, place: Place) -> None:
     refused(place, 10, rf"nightshift: .*/params\.yaml{says}", "check", debug=name == "duplicate")
 
 
+def _tls(certificate: str, key: str) -> Callable[[Place], None]:
+    return _params("tls: null", f"tls: {{certificate: {certificate}, key: {key}}}")
+
+
+NAMED = {
+    "a folder": (
+        lambda place: place.edit("params.yaml", ONE_FOLDER, NOTES), 10,
+        r":\d+: sources\.items\.0\.path: there is no folder /.*/sources/notes; make it, or mend its path",
+    ),
+    "a package": (
+        _params("[python, numpy, polars, pandas]", "[python, nosuchpackage]"), 10,
+        r":\d+: sources\.items\.0\.packages\.1: nosuchpackage is not installed; mend its name, or add it",
+    ),
+    "a group": (
+        _params("pandas]", "pandas]\n      groups: [public, Staff Members]"), 10,
+        r":\d+: sources\.items\.0\.groups\.1: 'Staff Members' is no group; write letters, digits, and any of",
+    ),
+    "objectives": (
+        _params("slo: slo", "slo: nosuch"), 10,
+        r":\d+: environments\.items\.\d\.slo: there is no folder include/policies/nosuch; write its objectives",
+    ),
+    "an address": (
+        _params("host: 127.0.0.1, tls", "host: 0.0.0.0, tls"), 22,
+        r":\d+: serve\.listen\.host 0\.0\.0\.0: keys would be sent there in the clear; give serve\.listen\.tls",
+    ),
+    "a certificate": (
+        _tls("/nope", "/nope"), 10,
+        r":\d+: serve\.listen\.tls\.certificate: /nope cannot be read \(no such file or directory\); put it there",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_params_name_and_is_not_there(name: str, place: Place) -> None:
+    harm, code, says = NAMED[name]
+    harm(place)
+    refused(place, code, rf"nightshift: .*/params\.yaml{says}", "check")
+
+
+@pytest.mark.parametrize("name", ["an address", "a certificate"])
+def test_serve_says_what_check_says(name: str, place: Place) -> None:
+    harm, code, says = NAMED[name]
+    harm(place)
+    refused(place, code, rf"nightshift: .*/params\.yaml{says}", "serve", "--port", str(unused()))
+
+
+def test_what_is_right_is_not_spoken_of(place: Place) -> None:
+    ended = place.run("check")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 WORDS = {
     "no such command": (("frob",), 2, r"No such command 'frob'; `nightshift --help` shows"),
     "no such option": (("nightly", "--fast"), 2, r"No such option: --fast.*; `nightshift --help` shows"),

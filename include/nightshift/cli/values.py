@@ -11,14 +11,17 @@ from nightshift.place import Place
 
 
 def check() -> None:
-    """Check the whole of params.yaml, the prompts, and that dvc.yaml can be run."""
+    """Check the whole of params.yaml and what it names, the prompts, and that dvc.yaml can be run."""
     from nightshift import params, pipeline
+    from nightshift.cli import named
 
-    root = Place.here().root
+    place = Place.here()
+    root = place.root
     params.check(root / params.FILE)
     for path in sorted((root / "include" / "prompts").glob("*.yaml")):
         _without_secrets(path)
     pipeline.check(root)
+    named.check(place)
 
 
 def _without_secrets(path: Path) -> None:

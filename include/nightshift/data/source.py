@@ -105,7 +105,7 @@ def read(item: Item, source: PackagesSource | FolderSource | S3Source, root: Pat
 
 
 def _package(source: PackagesSource, rank: int, name: str, lock: str) -> Iterator[Item]:
-    version, licence = _installed(name, lock)
+    version, licence = installed(name, lock)
     head = f"{name}=={version}"
     for relative in _python_files(name):
         path = _root(name) / relative
@@ -119,7 +119,7 @@ def _package(source: PackagesSource, rank: int, name: str, lock: str) -> Iterato
         yield Item(source.name, source.kind, rank, f"{head}/README.md", len(readme), digest, licence, groups)
 
 
-def _installed(name: str, lock: str) -> tuple[str, str]:
+def installed(name: str, lock: str) -> tuple[str, str]:
     """Version and licence of a package. Raises SourceError when it is not the lock's."""
     if name == STDLIB:
         return sysconfig.get_python_version(), "PSF-2.0"

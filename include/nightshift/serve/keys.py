@@ -28,6 +28,7 @@ from nightshift import audit
 from nightshift.errors import AccessDenied
 from nightshift.serve.keystore import KeyStore, listed
 from nightshift.serving import KeyLimits
+from nightshift.sources import GROUP
 
 SCOPES = {
     "infer:chat": "ask it, and rate what it said",
@@ -46,7 +47,6 @@ FORM = re.compile(r"ns_([a-z]+)_([a-z2-7]{10})_([A-Za-z0-9_-]{43})_([0-9A-Za-z]{
 LONGEST_DAYS, DAY_S, HOUR_S = 90, 86_400, 3_600
 CHECKED_WITHIN_S = 0.1  # longer than another process takes to write a key
 LONGEST_OVERLAP_H = 7 * 24
-GROUP = re.compile(r"[\w.-]+")
 _ALPHABET = string.digits + string.ascii_letters
 
 
