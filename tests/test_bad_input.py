@@ -257,6 +257,14 @@ def test_serve_says_what_check_says(name: str, place: Place) -> None:
     refused(place, code, rf"nightshift: .*/params\.yaml{says}", "serve", "--port", str(unused()))
 
 
+@pytest.mark.parametrize("name", ["unknown key", "unknown section"])
+def test_up_looks_at_the_params_before_it_starts_anything(name: str, place: Place) -> None:
+    harm, says = PARAMS[name]
+    harm(place)
+    place.environ |= {"NIGHTSHIFT_PORT": str(place.listen())}  # which it would meet next
+    refused(place, 10, rf"nightshift: .*/params\.yaml{says}", "up")
+
+
 def test_what_is_right_is_not_spoken_of(place: Place) -> None:
     ended = place.run("check")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

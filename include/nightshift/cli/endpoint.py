@@ -15,9 +15,16 @@ from nightshift.place import Place
 
 def up() -> None:
     """Start Airflow and the endpoint, and leave them running."""
+    from nightshift import params
+    from nightshift.serve import exposure
+    from nightshift.serving import Listen
+
     place = Place.here()
-    airflow, endpoint = place.airflow(), place.endpoint()
     of_airflow, own = port.asked("NIGHTSHIFT_AIRFLOW_PORT", 8080), port.asked("NIGHTSHIFT_PORT", 8000)
+    file = place.root / params.FILE
+    params.check(file)  # also for an endpoint that is up: with another file it would not start again
+    exposure.check(file, params.load(file, Listen).within(place.root))
+    airflow, endpoint = place.airflow(), place.endpoint()
     endpoint.free(own)
     stayed = airflow.stays
     running = airflow.healthy()
