@@ -388,6 +388,8 @@ def test_a_night_whose_outs_the_cache_lacks(place: Place) -> None:
         ("up", "NIGHTSHIFT_AIRFLOW_PORT", 0, "NIGHTSHIFT_AIRFLOW_PORT"),
         ("up", "NIGHTSHIFT_PORT", 0, "NIGHTSHIFT_PORT"),
         ("up", "NIGHTSHIFT_PORT", 1, "NIGHTSHIFT_PORT"),  # the admin listens on the next
+        ("serve", "NIGHTSHIFT_PORT", 0, "NIGHTSHIFT_PORT"),
+        ("serve", "NIGHTSHIFT_PORT", 1, "NIGHTSHIFT_PORT"),
         ("serve", "", 0, "--port"),
         ("serve", "", 1, "--port"),
     ],

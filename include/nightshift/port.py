@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 
 from nightshift.errors import AccessDenied, ParamsError, PortInUse
@@ -12,9 +13,9 @@ from nightshift.errors import AccessDenied, ParamsError, PortInUse
 LOWEST, HIGHEST, TRIES = 20_000, 32_700, 100
 
 
-def asked(variable: str, default: int) -> int:
+def asked(variable: str, default: int, environ: Mapping[str, str] = os.environ) -> int:
     """A port from the environment. Raises ParamsError for what is none."""
-    said = os.environ.get(variable, str(default))
+    said = environ.get(variable, str(default))
     if not said.isdigit() or not 1 <= int(said) <= 65_534:
         raise ParamsError(f"{said!r} is not a port", variable, "give a number from 1 to 65534")
     return int(said)

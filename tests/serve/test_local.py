@@ -87,3 +87,10 @@ def test_clients_are_given_the_address_that_it_listens_at(
     values = {"serve.listen.host": host} | ({"serve.listen.tls": tls} if tls else {})
     params.write(tmp_path / params.FILE, values, "test")
     assert Endpoint(tmp_path, tmp_path, {}).url == url
+
+
+def test_one_that_is_not_known_is_where_it_would_start(tmp_path: Path) -> None:
+    assert Endpoint(tmp_path, tmp_path, {}).port == 8000
+    assert Endpoint(tmp_path, tmp_path, {"NIGHTSHIFT_PORT": "9100"}).port == 9100
+    Process(tmp_path / SERVING).keep(os.getpid(), 9200)
+    assert Endpoint(tmp_path, tmp_path, {"NIGHTSHIFT_PORT": "9100"}).port == 9200

@@ -61,14 +61,20 @@ def down() -> None:
 
 
 def serve(
-    port_: Annotated[int, typer.Option("--port", min=1, max=65_534, help="Port; the admin listens on the next")] = 8000,
+    port_: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=1, max=65_534, help="Port; NIGHTSHIFT_PORT or 8000 unless given; the admin's is the next"
+        ),
+    ] = None,
 ) -> None:
     """Serve the release in production, until stopped."""
     from nightshift.cli.traces import tracer
     from nightshift.serve.server import serve as run
 
     place = Place.here()
-    run(place.root, place.home, place.state, port_, lambda: tracer(place))
+    own = port.asked("NIGHTSHIFT_PORT", 8000) if port_ is None else port_
+    run(place.root, place.home, place.state, own, lambda: tracer(place))
 
 
 def rollback(

@@ -15,6 +15,7 @@ import httpx
 
 from nightshift import params
 from nightshift.errors import NightBroke
+from nightshift.port import asked
 from nightshift.process import Process
 from nightshift.serve.server import HOST, drain_s, free
 from nightshift.serving import Limits, Listen
@@ -46,8 +47,8 @@ class Endpoint:
 
     @property
     def port(self) -> int:
-        """Where it listens; its admin listens on the next."""
-        return int(self.process.kept.get("port", PORT))
+        """Where it listens, or would; its admin listens on the next. Raises ParamsError."""
+        return int(self.process.kept.get("port") or asked("NIGHTSHIFT_PORT", PORT, self.environ))
 
     @property
     def url(self) -> str:
