@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from nightshift import batch
-from nightshift.errors import AccessDenied, SourceError, StorageError
+from nightshift.errors import AccessDenied, DiskFull, SourceError, StorageError
 
 Reply = tuple[int, dict[str, str], dict[str, Any]]
 
@@ -153,6 +154,64 @@ def test_an_endpoint_that_is_not_there_is_said(tmp_path: Path) -> None:
     nobody = batch.Endpoint("http://127.0.0.1:9/v1", "ns_x", lambda _: None)
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:9/v1: it gave no answer"):
         nobody.ask("q")
+
+
+def test_that_an_endpoint_has_to_be_waited_for_is_said_once_and_before_the_first_pause(tmp_path: Path) -> None:
+    said: list[str] = []
+    nobody = batch.Endpoint("http://127.0.0.1:9/v1", "ns_x", lambda _: said.append("pause"), said.append)
+    with pytest.raises(StorageError):
+        nobody.ask("q")
+    assert said[0].startswith("Waiting for the endpoint at http://127.0.0.1:9/v1 (")
+    assert said[1:] == ["pause"] * batch.TRIES
+    replies = [error(503, "not_ready"), answer("q")]
+    with endpoint(lambda _: replies.pop(0)) as (server, _):
+        server.say = said.append
+        server.ask("q")
+    assert said[-1] == f"Waiting for the endpoint at {server.url} (not_ready)."
+
+
+def test_a_pipe_or_a_device_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
+    asked, pipe, read_whole = batch.questions(file(tmp_path, "a", "long")), tmp_path / "pipe", list[str]()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read_whole.append(pipe.read_text()))
+    reader.start()
+    with endpoint(lambda question: error(400, "no") if question == "long" else answer(question)) as (server, _):
+        assert batch.run(asked, pipe, server.ask, 1) == 1
+        reader.join(10)
+        assert [json.loads(line).get("error") for line in read_whole[0].splitlines()] == [None, "no"]
+        full = tmp_path / "full"
+        full.symlink_to("/dev/full")
+        with pytest.raises(DiskFull, match="full: no room left"):
+            batch.run(asked, full, server.ask, 1)
+    assert (pipe.is_fifo(), full.is_char_device()) == (True, True)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["full", "pipe", "questions.txt"]
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_said(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    held = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    def ask(question: str) -> dict[str, Any]:
+        os.close(held)
+        return {"answer": question}
+
+    with pytest.raises(
+        StorageError, match=r"pipe: it takes no more answers \(broken pipe\); run it again, into a file"
+    ):
+        batch.run(batch.questions(file(tmp_path, "a")), pipe, ask, 1)
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("nowhere/out", "there is no folder .*nowhere; name"), (".", "it is a folder")]
+)
+def test_where_no_file_can_be_nothing_is_asked_or_made(out: str, said: str, tmp_path: Path) -> None:
+    def ask(_: str) -> dict[str, Any]:
+        raise AssertionError
+
+    with pytest.raises(SourceError, match=said):
+        batch.run(batch.questions(file(tmp_path, "a")), tmp_path / out, ask, 1)
+    assert [one.name for one in tmp_path.iterdir()] == ["questions.txt"]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 A question is a line of text, or a line of JSON with `question` and whatever else its owner wants back (an `id`). The
 answers are JSON lines in the same order. What is answered is kept in OUT.part at once, so that a batch that was killed
-goes on where it was, and OUT is there only when it is whole. A question that the endpoint refuses is an answer with an
-`error`; a key that is refused ends the batch.
+goes on where it was, and OUT is there only when it is whole; a pipe or a device is written to as answers come. A
+question that the endpoint refuses is an answer with an `error`; a key that is refused ends the batch.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,12 @@ from typing import Any
 import httpx
 
 from nightshift import commit
-from nightshift.errors import AccessDenied, SourceError, StorageError
+from nightshift.errors import AccessDenied, SourceError, StorageError, full, no_room
 
 MODEL = "nightshift"
 TRIES = 20  # of one question, while the endpoint is full, away or loading
 LONGEST_PAUSE_S = 30.0
-ANSWER_WITHIN_S = 300.0
+ANSWER_WITHIN_S, CONNECTED_WITHIN_S = 300.0, 5.0
 KEY_REFUSED = (401, 403)
 LATER = (408, 429, 500, 502, 503, 504)
 
@@ -65,8 +66,15 @@ def questions(path: Path) -> list[Question]:
 def run(asked: list[Question], out: Path, ask: Callable[[str], dict[str, Any]], at_once: int) -> int:
     """Answer what is not answered yet, and write `out`; how many of the answers are errors.
 
-    Raises what `ask` raises; what was answered until then is kept for the next run.
+    Raises what `ask` raises; what was answered until then is kept for the next run. Raises SourceError, before anything
+    is asked, where `out` can be no file.
     """
+    if out.is_dir() or not out.parent.is_dir():
+        what = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise SourceError(what, str(out), "name a file in a folder that is there")
+    if out.exists() and not out.is_file():
+        return _poured(asked, out, ask, at_once)
+    out = out.resolve()  # /dev/stdout may be a file elsewhere
     part = out.with_name(f"{out.name}.part")
     answers = _kept(part, asked)
     left = asked[len(answers) :]
@@ -79,13 +87,38 @@ def run(asked: list[Question], out: Path, ask: Callable[[str], dict[str, Any]], 
     return sum("error" in one for one in answers)
 
 
-class Endpoint:
-    """An endpoint, and the key that it is asked with."""
+def _poured(asked: list[Question], out: Path, ask: Callable[[str], dict[str, Any]], at_once: int) -> int:
+    """Write answers to a pipe or a device, each as it comes; how many are errors. Raises DiskFull, StorageError."""
+    failed = 0
+    with ThreadPoolExecutor(at_once) as pool, out.open("wb", buffering=0) as into:
+        for question, said in zip(asked, _in_order(pool, ask, asked, at_once), strict=True):
+            line = json.dumps(question.given | said, ensure_ascii=False) + "\n"
+            try:
+                into.write(line.encode())
+            except OSError as error:
+                if full(error):
+                    raise no_room(str(out)) from error
+                what = f"it takes no more answers ({str(error.strerror).lower()})"
+                raise StorageError(what, str(out), "run it again, into a file") from error
+            failed += "error" in said
+    return failed
 
-    def __init__(self, url: str, key: str, pause: Callable[[float], None] = time.sleep) -> None:
+
+class Endpoint:
+    """An endpoint, and the key that it is asked with; `say` is told, once, that it has to be waited for."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        pause: Callable[[float], None] = time.sleep,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         head = {"authorization": f"Bearer {key}"}
-        self.client = httpx.Client(base_url=url, headers=head, timeout=ANSWER_WITHIN_S)
-        self.url, self.pause = url, pause
+        within = httpx.Timeout(ANSWER_WITHIN_S, connect=CONNECTED_WITHIN_S)
+        self.client = httpx.Client(base_url=url, headers=head, timeout=within)
+        self.url, self.pause, self.say = url, pause, say
+        self._told = threading.Lock()  # is never given back
 
     def ask(self, question: str) -> dict[str, Any]:
         """The answer with its release, trace and sections, or the error that it is refused with.
@@ -95,7 +128,7 @@ class Endpoint:
         body = {"model": MODEL, "messages": [{"role": "user", "content": question}]}
         for tried in range(TRIES):
             wait = min(LONGEST_PAUSE_S, 0.5 * 2**tried)
-            with suppress(httpx.TransportError):
+            try:
                 said = self.client.post("chat/completions", json=body)
                 if said.status_code in KEY_REFUSED:
                     what = f"the endpoint refuses the key ({_error(said)})"
@@ -104,8 +137,13 @@ class Endpoint:
                     return _answer(said.json())
                 if said.status_code not in LATER:
                     return {"error": _error(said)}
+                why = _error(said)
                 with suppress(ValueError):
                     wait = min(LONGEST_PAUSE_S, float(said.headers.get("retry-after", "")))
+            except httpx.TransportError as error:
+                why = str(error) or type(error).__name__
+            if self._told.acquire(blocking=False):
+                self.say(f"Waiting for the endpoint at {self.url} ({why}).")
             self.pause(wait)
         raise StorageError(f"it gave no answer in {TRIES} tries", self.url, "run the same again: it goes on from here")
 

@@ -25,6 +25,11 @@ def ask(
     asked = batch.questions(file)
     place = Place.here()
     text = (key or first_key(place)).read_text(encoding="utf-8").strip()
-    endpoint = batch.Endpoint(url or place.endpoint().url, text)
+    endpoint = batch.Endpoint(url or place.endpoint().url, text, say=_say)
     failed = batch.run(asked, out, endpoint.ask, at_once)
-    print(f"{len(asked):,} questions, of which {failed:,} were refused: {out}", file=sys.stderr)
+    count = "1 question" if len(asked) == 1 else f"{len(asked):,} questions"
+    _say(f"{count}, of which {failed:,} {'was' if failed == 1 else 'were'} refused: {out}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
