@@ -100,6 +100,17 @@ def test_what_was_approved_since_is_not_asked_for_again() -> None:
     assert "nightshift approve" not in said
 
 
+@pytest.mark.parametrize(
+    ("up", "said"),
+    [
+        (False, "Next: `make up`, then ask the endpoint with the key that it names."),
+        (True, "Next: ask the endpoint, which is up, with the key that `make up` names."),
+    ],
+)
+def test_an_endpoint_that_is_up_is_not_to_be_started(up: bool, said: str) -> None:
+    assert summary(night(released="d" * 64, deployed="prod", version="v0.1.0"), up=up).splitlines()[-1] == said
+
+
 def test_that_nothing_could_be_picked_is_said() -> None:
     said = summary(night(stages=stages(select={"absent": "the validation side has no question"})))
     assert "Picked: none, since the validation side has no question." in said

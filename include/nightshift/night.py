@@ -180,9 +180,12 @@ def ended(state: Path, run_id: str) -> bool:
         return False
 
 
-def told(state: Path, home: Path, night: Mapping[str, Any]) -> str:
-    """The summary of a night, beside the one before it, with what became of its release since."""
-    return summary(_since(home, night), _before(state, night["run"]))
+def told(state: Path, home: Path, night: Mapping[str, Any], up: bool = False) -> str:
+    """The summary of a night, beside the one before it, with what became of its release since.
+
+    `up`: whether the endpoint runs.
+    """
+    return summary(_since(home, night), _before(state, night["run"]), up)
 
 
 def _since(home: Path, night: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,10 +20,16 @@ MEASURED = {  # column → metric
 }
 
 
-def summary(night: Night, before: Night | None = None) -> str:
-    """The whole of it: documents, models, systems, verdict, release, what to type next."""
+def summary(night: Night, before: Night | None = None, up: bool = False) -> str:
+    """The whole of it: documents, models, systems, verdict, release, what to type next.
+
+    Args:
+        night: the record.
+        before: the record of the night before it.
+        up: whether the endpoint runs.
+    """
     parts = [heading(night), corpus(night, before), models(night), systems(night), decision(night), left_out(night)]
-    return "\n".join(line for part in [*parts, following(night)] for line in part)
+    return "\n".join(line for part in [*parts, following(night, up)] for line in part)
 
 
 def heading(night: Night) -> Iterator[str]:
@@ -156,12 +162,13 @@ def left_out(night: Night) -> Iterator[str]:
         yield f"Left out by budget: {'; '.join(told)}."
 
 
-def following(night: Night) -> Iterator[str]:
+def following(night: Night, up: bool) -> Iterator[str]:
     """What to type next."""
     kept = _of(night, "release")
     undecided = kept.get("released") is False and kept.get("verdict_on_it") == UNDECIDED
     if night.get("deployed") or night.get("approved"):
-        yield "Next: `make up`, then ask the endpoint with the key that it names."
+        first = "ask the endpoint, which is up," if up else "`make up`, then ask the endpoint"
+        yield f"Next: {first} with the key that {'`make up`' if up else 'it'} names."
     elif night.get("frozen"):
         yield "Next: a night that finds the way free deploys it; `nightshift slo show` says how things stand."
     elif undecided and night.get("published"):

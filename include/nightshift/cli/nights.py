@@ -47,7 +47,7 @@ def nightly(
     ended = night.of(place.state, run.id)
     if state != "success":
         raise night.broken(ended)
-    night.say("\n" + night.told(place.state, place.home, ended))
+    night.say("\n" + night.told(place.state, place.home, ended, place.endpoint().up()))
 
 
 def _followed(place: Place, airflow: Airflow, conf: dict[str, Any]) -> tuple[Run, str]:
@@ -72,7 +72,7 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="night.json itself
 
     place = Place.here()
     found = night.last(place.state)
-    print(json.dumps(found, indent=2) if as_json else night.told(place.state, place.home, found))
+    print(json.dumps(found, indent=2) if as_json else night.told(place.state, place.home, found, place.endpoint().up()))
 
 
 def pull() -> None:
