@@ -127,3 +127,14 @@ def test_what_became_of_an_approval_is_said(outcome: Any, said: str, tmp_path: P
     entry = rollouts.Entry(1.0, "d" * 64, "v0.2.0", "a" * 64, "canary", "25 %", outcome, "it errs")
     rollouts.write(tmp_path / "home", entry)
     assert said in night.told(tmp_path, tmp_path / "home", night.last(tmp_path)).splitlines()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"stages": {"dedup": {"outcome": "failed", "sentence": "dedup: no; change split.salt."}}},
+        {"stages": {}, "sentence": ".env is refused; change split.salt."},
+    ],
+)
+def test_a_sentence_that_is_quoted_ends_once(record: dict[str, Any]) -> None:
+    assert str(night.broken(record)).endswith("; change split.salt.")

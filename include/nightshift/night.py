@@ -223,9 +223,10 @@ def broken(night: Mapping[str, Any]) -> NightBroke:
     """The error of a night that did not end well: the first stage that failed, and what it said."""
     for name, stage in night["stages"].items():
         if stage["outcome"] not in ("ran", "cached", "unchanged"):
-            return NightBroke(f"the night broke at {name} ({stage['outcome']}): {stage['sentence']}")
+            said = str(stage["sentence"]).rstrip(".")
+            return NightBroke(f"the night broke at {name} ({stage['outcome']}): {said}")
     if night.get("sentence"):
-        return NightBroke(f"the night was refused: {night['sentence']}")
+        return NightBroke(f"the night was refused: {str(night['sentence']).rstrip('.')}")
     return NightBroke("the night broke; nothing was published", "", "read the logs of the failed task in Airflow")
 
 
