@@ -33,6 +33,18 @@ REFUSED = {
     "duplicate key": ("threads: 2", "threads: 2\n  threads: 3", "'threads' stands twice", 11),
     "missing": ("  threads: 2\n", "", "compute.threads: is missing", 8),
     "yes is text": ("device: cpu", "device: yes", "not 'yes'", 9),
+    "no object": (
+        "  items:\n    - name: notes\n      kind: folder\n      path: sources/notes\n",
+        "  items: [notes]\n",
+        "sources.items.0: input should be an object: keys with values",
+        3,
+    ),
+    "no section": (
+        "compute:\n  device: cpu\n  threads: 2\n  dtype: bfloat16\n  workers: 1\n",
+        "compute: 5\n",
+        "compute: input should be an object: keys with values",
+        8,
+    ),
     "inside a list": (
         "path: sources/notes",
         "path: 7",

@@ -12,11 +12,15 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from nightshift.serve.refused import Refused
 
 NUMBER_DIGITS = 64  # a longer number is an attack on the parser
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)  # or a whole string, whose brackets do not count
+_SUBJECT = re.compile(
+    r"^(Input|String|List|Dictionary|Value) (?=should )"
+)  # of pydantic's sentences: ours is the field
 
 
 class Body(BaseModel):
@@ -62,7 +66,7 @@ def typed(asked: Mapping[str, Any], kind: type[B]) -> B:
 def _wrong(error: ValidationError) -> Refused:
     """What to say of the first field that is wrong; an unknown one first, since it explains a missing one."""
     found = error.errors(include_url=False, include_input=False)
-    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    first = next((one for one in found if one["type"] == "extra_forbidden"), _nearest(found))
     param = _place(first["loc"])
     match first["type"]:
         case "extra_forbidden":
@@ -71,8 +75,17 @@ def _wrong(error: ValidationError) -> Refused:
             return Refused("missing_field", f"'{param}' is missing.", param)
         case "value_error":
             return Refused("invalid_value", f"'{param}' {first['ctx']['error']}.", param)
-    said = first["msg"].removeprefix("Input ")
+        case "model_type" | "model_attributes_type" | "dict_type":  # pydantic names a class or a type of Python
+            return Refused("invalid_value", f"'{param}' should be an object.", param)
+    said = _SUBJECT.sub("", first["msg"])
     return Refused("invalid_value", f"'{param}' {said[0].lower()}{said[1:]}.", param)
+
+
+def _nearest(found: list[ErrorDetails]) -> ErrorDetails:
+    """The first error; of a value that may be one or another, the one of the alternative that got furthest."""
+    place = _place(found[0]["loc"])
+    alike = [one for one in found if re.fullmatch(rf"{re.escape(place)}([.\[].*)?", _place(one["loc"]))]
+    return max(alike, key=lambda one: len(one["loc"]))
 
 
 def _place(location: tuple[int | str, ...]) -> str:
