@@ -622,7 +622,9 @@ def test_embeddings_are_vectors_of_the_indexs_encoder(running: Endpoint, monkeyp
         code(running.post("/embeddings", {"model": "nightshift", "input": "a", "dimensions": 5}))
         == "unsupported_parameter"
     )
-    assert code(running.post("/embeddings", {"model": "nightshift", "input": "a " * 600})) == "context_length_exceeded"
+    long = running.post("/embeddings", {"model": "nightshift", "input": ["a", "a " * 2000]})
+    assert code(long) == "context_length_exceeded"
+    assert long.json()["error"]["message"] == "The encoder reads 512 tokens; text 1 has more."
 
 
 def test_a_keys_limits_are_told_and_hold(tmp_path: Path, system: Path) -> None:

@@ -33,7 +33,11 @@ def test_a_minutes_requests_may_come_at_once_and_then_one_every_ten_seconds() ->
     with pytest.raises(Refused, match="its requests of this minute") as refused:
         take(limiter, limiter.account("a", None, 1.0), 1)
     assert (refused.value.status, refused.value.headers["retry-after"]) == (429, "9")
+    assert str(refused.value).endswith("try again in 9 s.")
     assert refused.value.headers["x-ratelimit-remaining-requests"] == "0"
+    with pytest.raises(Refused, match=r"try again in 1 s\.") as soon:
+        take(limiter, limiter.account("a", None, 9.8), 1)
+    assert soon.value.headers["retry-after"] == "1"
     take(limiter, limiter.account("a", None, 10.5), 1)
     take(limiter, limiter.account("b", None, 1.0), 1)  # another's account is its own
 

@@ -43,7 +43,7 @@ class Embedding:
                 raise Refused("unsupported_parameter", message, "dimensions")
             counts = await _whole(lambda: encoder.lengths(texts))
             if max(counts) > LONGEST:
-                message = f"The encoder reads {LONGEST} tokens; text {counts.index(max(counts))} has {max(counts)}."
+                message = f"The encoder reads {LONGEST} tokens; text {counts.index(max(counts))} has more."
                 raise Refused("context_length_exceeded", message, "input")
             call.reserve(sum(counts))
             found = []

@@ -7,6 +7,7 @@ argument: seconds of a clock that only grows.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -153,7 +154,7 @@ def _left(account: Account, bucket: Bucket, what: str, wanted: float) -> None:
     """Raises Refused when a bucket does not hold this much."""
     if bucket.left < wanted:
         wait = bucket.wait_s(wanted)
-        message = f"This key has used its {what} of this minute; try again in {wait:.0f} s."
+        message = f"This key has used its {what} of this minute; try again in {math.ceil(wait)} s."
         raise Refused("rate_limit_exceeded", message, again_s=wait, headers=account.headers())
 
 

@@ -7,6 +7,7 @@ never the number of the status.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 INVALID, AUTHENTICATION, PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
@@ -76,7 +77,7 @@ class Refused(Exception):
         if self.status == 401:
             self.headers["www-authenticate"] = "Bearer"
         if self.status in (429, 503):
-            self.headers["retry-after"] = str(max(1, round(again_s if again_s is not None else AGAIN_S)))
+            self.headers["retry-after"] = str(max(1, math.ceil(again_s if again_s is not None else AGAIN_S)))
 
     @property
     def body(self) -> dict[str, Any]:
