@@ -69,7 +69,7 @@ def installed() -> None:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             what = f"{error.name} is not installed, and no signature is verified without it"
-            do = "use a Python that has the packages of requirements.txt; a bundle may bring them as wheels"
+            do = "use a Python that has the packages of requirements.txt, which a bundle may bring as wheels"
             raise SourceError(what, sys.executable, do) from None
 
 
