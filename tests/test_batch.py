@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from nightshift import batch
+from nightshift.cli import asking
 from nightshift.errors import AccessDenied, DiskFull, SourceError, StorageError
+from tests.conftest import ROOT
 
 Reply = tuple[int, dict[str, str], dict[str, Any]]
 
@@ -226,3 +228,24 @@ def test_where_no_file_can_be_nothing_is_asked_or_made(out: str, said: str, tmp_
 def test_a_file_without_questions_asks_nothing(lines: list[str], said: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=said):
         batch.questions(file(tmp_path, *lines))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (("a",), "1 question, of which 0 were refused: "),
+        (("a", "long"), "2 questions, of which 1 was refused: "),
+    ],
+)
+def test_the_command_says_how_many_it_asked(
+    lines: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "key").write_text("ns_x")
+    with endpoint(lambda question: error(400, "no") if question == "long" else answer(question)) as (server, _):
+        asking.ask(file(tmp_path, *lines), tmp_path / "out", server.url, tmp_path / "key")
+    assert capsys.readouterr().err == f"{said}{tmp_path / 'out'}\n"
