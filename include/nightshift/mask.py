@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def _phones(text: str) -> Iterator[Found]:
         return
     from phonenumbers import PhoneNumberMatcher
 
-    for hit in PhoneNumberMatcher(text, None):
+    for hit in PhoneNumberMatcher(text, None, max_tries=sys.maxsize):  # by itself it gives up after 65,535
         yield Found(hit.start, hit.end, "PHONE")
 
 
