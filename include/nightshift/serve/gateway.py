@@ -20,15 +20,16 @@ from typing import Any
 import numpy as np
 from starlette.responses import JSONResponse, Response
 
-from nightshift import feedback, mask, window
+from nightshift import feedback, window
 from nightshift.retrieve import Hit
 from nightshift.serve import request as asking
 from nightshift.serve.answering import Answer
 from nightshift.serve.call import Call, until_gone
 from nightshift.serve.embedding import LONGEST, Embedding
-from nightshift.serve.fitting import fits, length
+from nightshift.serve.fitting import fits, length, may_fit
 from nightshift.serve.follow import Follower
 from nightshift.serve.front import Front
+from nightshift.serve.incoming import cleaned, masking
 from nightshift.serve.inside import Inside
 from nightshift.serve.links import urls
 from nightshift.serve.mirroring import Mirror
@@ -98,7 +99,9 @@ class Gateway:
         asking.bounded(asked.messages, self.limits.messages, self.limits.part_bytes)
         served = self.serving(call)
         passed = asked.passed(self._accepted(served))
-        turns = [turn | {"content": self._incoming(turn["content"], call)} for turn in asked.turns()]
+        said, limit = asked.turns(), length(asked, served)
+        contents = await self._incoming([turn["content"] for turn in said], call, served, limit, "messages")
+        turns = [turn | {"content": content} for turn, content in zip(said, contents, strict=True)]
         question = turns[-1]["content"]
         with call.trace.step("retrieve") as step:
             hits = await self._sections(served, question, call) if asked.looks_up else []
@@ -110,7 +113,6 @@ class Gateway:
             return await self._abstention(call, served)
         with call.trace.step("prompt") as step:
             messages = served.system.messages(question, hits, turns[:-1])
-            limit = length(asked, served)
             read = fits(served, [turn["content"] for turn in messages], limit, "messages")
             step.set(prompt=served.prompt, prompt_name=served.system.settings.get("name"))
         links = urls([*(hit.body for hit in hits), question]) if self.rails.links == "sources" else None
@@ -125,9 +127,9 @@ class Gateway:
         asking.named(asked.model, MODEL)
         served = self.serving(call)
         passed = asked.passed(self._accepted(served))
-        prompts = [self._incoming(one, call) for one in asked.texts]
-        call.trace.content(question="\n".join(prompts))
         limit = length(asked, served)
+        prompts = await self._incoming(asked.texts, call, served, limit, "prompt")
+        call.trace.content(question="\n".join(prompts))
         read = sum(fits(served, [one], limit, "prompt") for one in prompts)
         links = urls(prompts) if self.rails.links == "sources" else None
         bodies = [{"prompt": one, "max_tokens": limit, "temperature": 0} | passed for one in prompts]
@@ -159,7 +161,7 @@ class Gateway:
         row: dict[str, Any] = {"time": round(call.wall, 3), "key": call.key.id, "trace": asked.trace}
         row["rating"], row["release"] = asked.rating, known[1] if known else None
         if asked.correction is not None:
-            row["correction"] = mask.replace(asked.correction)[0]
+            [row["correction"]], _ = await masking([asked.correction])
         rating = Rating(
             asked.trace, "rating", asked.rating, call.key.id, int(call.wall * 1e9), row.get("correction", "")
         )
@@ -224,14 +226,10 @@ class Gateway:
         """The fields that are handed on; those whose answers could not be cleaned, or are not said, are not."""
         return served.accepts - UNSAID - (UNCLEAN if self.rails.personal_out == "mask" else frozenset())
 
-    def _incoming(self, text: str, call: Call[Any]) -> str:
-        """A text of the caller's, by the policy on personal data. Raises Refused; never says what was found."""
-        if self.rails.personal_in == "keep":
-            return text
-        masked, found = mask.replace(text)
-        if found and self.rails.personal_in == "refuse":
-            message = "The request holds personal data or a secret, which this endpoint does not take."
-            raise Refused("content_policy_violation", message)
+    async def _incoming(self, texts: list[str], call: Call[Any], served: Served, limit: int, field: str) -> list[str]:
+        """A field's texts, by the policy on personal data. Raises Refused; what cannot fit is not even looked at."""
+        may_fit(served, texts, limit, field)
+        masked, found = await cleaned(texts, self.rails)
         call.masked_in.update(found)
         return masked
 
