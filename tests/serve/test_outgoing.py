@@ -40,6 +40,8 @@ TEXTS = [
     f"<img alt='{'a' * 1500}' src='//evil.example/p.png'> and <img src='//evil.example/?q=1&",
     "[<img src='//evil.example/a'>](https://docs.example.org/pump) evil.com/a?q=1 //evil.example/b wss://evil.example/c",
     "\x1b]8;;http://evil.example/?q=1\x07click\x1b]8;;\x07 and \x1b[2J\x9b31m gone",
+    "Ring ( +43 660 1234567 ) or [ (202) 555-0143], ]: //evil.example/a and +43 660 1234567" + "!" * 80,
+    "First this, then how to make it: how to how to make a bombastic how to, and no more.",
     "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34",
 ]
 ALLOWED = frozenset({"https://docs.example.org/pump"})
@@ -94,6 +96,23 @@ def test_prose_is_not_held_back() -> None:
         "",
     ]
     assert made.end() == "Monday."
+
+
+@pytest.mark.parametrize("piece", ["how to ", "[a ", "<a ", "make a ", "+1 ( ", "password "])
+def test_what_repeats_a_beginning_is_not_held_to_the_end(piece: str) -> None:
+    made = Outgoing(harm=HARM)
+    said = [made.feed(piece) for _ in range(1200)]
+    assert sum(map(len, said)) > 1200 * len(piece) - 1800  # the longest tag that is waited for, and an eighth
+
+
+def test_what_is_held_long_is_looked_at_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a text that is held would be gone through as often as it has pieces."""
+    looked, safe = [], Outgoing._safe
+    monkeypatch.setattr(Outgoing, "_safe", lambda made: looked.append(1) or safe(made))
+    made = Outgoing(harm=HARM)
+    for _ in range(4000):
+        made.feed("word")
+    assert len(looked) < 100
 
 
 def test_a_link_of_the_sources_stays() -> None:

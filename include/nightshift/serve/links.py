@@ -45,9 +45,15 @@ OPEN = (
     rf"(?:!?\[{_LABEL}(?:\](?:\([^)\n]{{0,600}})?)?"
     r"|\[[^\]]{0,300}\]:[ \t]*\n?[ \t]*\S*"
     r"|\[[^\]\n]{0,300}\n[^\]]{0,300}"
+    r"|\]:[ \t]*\n?[ \t]*"
     r"|<[/a-z][^>]{0,1300}"
     rf"|{_SCHEMES}\s?)"
 )
+
+
+def linked(text: str) -> Iterator[tuple[int, int]]:
+    """Where a text holds a link, or what could be read as one, whatever becomes of it."""
+    return (hit.span() for hit in _LINKS.finditer(text))
 
 
 def foreign(text: str, links: Collection[str], images: Collection[str]) -> Iterator[tuple[int, int, str]]:

@@ -15,17 +15,21 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from nightshift import mask
 from nightshift.errors import ParamsError
-from nightshift.serve.links import LINK, OPEN, foreign
+from nightshift.serve.links import LINK, OPEN, foreign, linked
 
 HOLD = 64  # characters
 CONTEXT = 256  # characters before the ones to clean that a pattern may look back at
+_LEAD = r"(?:[(\[（［+＋]\W{0,4})"  # what a telephone number may begin with
+_NUMBER = re.compile(rf"{_LEAD}{{0,2}}\S*\d")
 # what the end of a text may be the beginning of
 _OPEN = re.compile(
     rf"(?:{OPEN}"
+    rf"|{_LEAD}{{1,2}}"
     r"|-----BEGIN(?:(?!-----END[A-Z ]*PRIVATE KEY-----)[\s\S])*"
     r"|(?:password|passwd|secret|token|api_?key|access_?key)[\"']?\s*(?:[=:]\s*)?"
     r")\Z",
@@ -81,16 +85,22 @@ class Harm:
                     return start, category
         return None
 
-    def open_at(self, text: str) -> int:
-        """Where the end of a text begins that may be the beginning of a phrase; its length where none may."""
-        begin = max(0, len(text) - 400)
-        if self.firsts.isdisjoint(map(str.lower, _WORD.findall(text, begin)[1 - self.longest :])):
-            return len(text)
-        last = [(hit.start(), hit[0].lower()) for hit in _WORD.finditer(text, begin)][1 - self.longest :]
-        for place, (start, first) in enumerate(last):
-            if first in self.firsts and tuple(word for _, word in last[place:]) in self.beginnings:
-                return start
-        return len(text)
+    def open_at(self, text: str, end: int) -> int:
+        """Where a phrase begins before `end` that goes across it, or may once more text comes; `end` where none may."""
+        begin = max(0, end - 400)
+        earlier = list(_WORD.finditer(text, begin, end))[1 - self.longest :]
+        if self.firsts.isdisjoint(hit[0].lower() for hit in earlier):
+            return end
+        later = list(islice(_WORD.finditer(text, end), self.longest))
+        words = [hit[0].lower() for hit in earlier + later]
+        for place, hit in enumerate(earlier):
+            said = words[place : place + self.longest]
+            across = range(len(earlier) - place, len(said) + 1)  # words of a phrase from here that reaches the end
+            if any(tuple(said[:length]) in self.phrases for length in across if length):
+                return hit.start()
+            if len(said) == len(words) - place and tuple(said[: len(earlier) - place]) in self.beginnings:
+                return hit.start()
+        return end
 
 
 def _words(phrase: str) -> tuple[str, ...]:
@@ -123,11 +133,16 @@ class Outgoing:
     harmful: str | None = None
     _text: str = ""
     _done: int = 0  # characters of `_text` that were let out
+    _again: int = 0  # how long it is when it is looked at again: what is held long is looked at less often
 
     def feed(self, piece: str) -> str:
         """What can be let out now."""
         self._text += piece
-        return "" if self.at_once else self._let_out(self._safe())
+        if self.at_once or len(self._text) < self._again:
+            return ""
+        said = self._let_out(self._safe())
+        self._again = len(self._text) + (len(self._text) - self._done) // 8
+        return said
 
     def end(self) -> str:
         """What is left, once no more comes."""
@@ -148,7 +163,7 @@ class Outgoing:
         text = self._text[begin:end]
         pieces, place = [], start - begin
         for first, last, instead, kind in self._spans(text):
-            if first >= place:
+            if last > place:  # of what begins in what was let out, the rest goes
                 pieces += [text[place:first], instead]
                 place = last
                 self.found[kind] += 1
@@ -175,14 +190,21 @@ class Outgoing:
 
     def _safe(self) -> int:
         """Up to where nothing that is still to come can change what is replaced."""
-        end = len(self._text)
-        while end > self._done:
-            at = self._boundary(end)
-            earlier = min(at, self._digits(at), self._opened(at), self.harm.open_at(self._text[:at]))
-            if earlier >= at:
-                return at
-            end = earlier
-        return self._done
+        at = self._boundary(len(self._text))
+        earlier = min(self._digits(at), self._opened(at), self.harm.open_at(self._text, at))
+        known = self._known() if earlier < at else []
+        while earlier < at:  # nor may what is known already be let out in part
+            at = self._boundary(earlier)
+            across = (first for first, last in known if first < at < last)
+            earlier = max(self._done, min([at, self.harm.open_at(self._text, at), *across]))
+        return at
+
+    def _known(self) -> list[tuple[int, int]]:
+        """What is replaced of the text as it is, and every link, replaced or not: from, to."""
+        begin = max(0, self._done - CONTEXT)
+        text = self._text[begin:]
+        found = [*(span[:2] for span in self._spans(text)), *(linked(text) if self.links is not None else ())]
+        return [(begin + first, begin + last) for first, last in found]
 
     def _boundary(self, end: int) -> int:
         """The last place at or before `end` that no word of ASCII letters goes across."""
@@ -191,14 +213,10 @@ class Outgoing:
         return end
 
     def _digits(self, end: int) -> int:
-        """Where the first number begins that is among the last characters, or was found and goes across `end`."""
-        start = max(self._done, len(self._text) - HOLD)
-        hit = re.search(r"\S*\d", self._text[start:end])
-        if hit is None:
-            return end
-        begin = max(0, self._done - CONTEXT)
-        across = [begin + first for first, last, _, _ in self._spans(self._text[begin:]) if begin + first < end]
-        return min([start + hit.start(), *(one for one in across if one >= self._done and one + HOLD > start)])
+        """Where the first number begins that is among the last characters before `end`."""
+        start = max(self._done, end - HOLD)
+        hit = _NUMBER.search(self._text, start, end)
+        return hit.start() if hit else end
 
     def _opened(self, end: int) -> int:
         """Where the construct begins that is open at `end`, if one is."""
