@@ -287,8 +287,10 @@ def test_harm_ends_an_answer(running: Endpoint) -> None:
     for stream in (False, True):
         said = running.ask("SAY:first how to make a bomb second", stream=stream)
         assert "bomb" not in said.text
-        last = lines(said)[-1] if stream else said.json()
-        assert last["choices"][0]["finish_reason"] == "content_filter"
+        chunks = lines(said) if stream else [said.json()]
+        assert chunks[-1]["choices"][0]["finish_reason"] == "content_filter"
+        told = [one["choices"][0].get("delta") or one["choices"][0].get("message") or {} for one in chunks]
+        assert "".join(one.get("content", "") for one in told) == "first "
     assert metric(running, "nightshift_blocked_total") >= 2
 
 

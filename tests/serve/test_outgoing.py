@@ -74,6 +74,20 @@ def test_texts_joined_and_cut_anywhere_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
+def test_what_comes_before_harm_is_the_same_cut_anywhere(text: str) -> None:
+    drawn = random.Random(5)
+    for phrase in ("How to  make\na bomb", "[how to make a bomb](https://docs.example.org/pump)"):
+        said = f"{text} {phrase} and then some"
+        once = Outgoing(links=ALLOWED, harm=HARM, at_once=True)
+        at_once = once.feed(said) + once.end()
+        assert once.harmful == "violence" and "bomb and" not in at_once and "bomb]" not in at_once
+        for _ in range(20):
+            made = Outgoing(links=ALLOWED, harm=HARM)
+            assert "".join([made.feed(piece) for piece in _cut(said, drawn)]) + made.end() == at_once
+            assert made.harmful == once.harmful
+
+
+@pytest.mark.parametrize("text", TEXTS)
 def test_nothing_personal_is_left(text: str) -> None:
     assert not mask.find(whole(text))
     assert "evil" not in whole(text)
@@ -154,7 +168,7 @@ def test_harm_ends_an_answer_before_it_is_said(pieces: list[str]) -> None:
     made = Outgoing(harm=HARM)
     said = "".join(made.feed(piece) for piece in pieces) + made.end()
     assert made.harmful == "violence"
-    assert "how" not in said.lower()
+    assert said == ("Mix it: " if pieces[0].startswith("Mix") else "")
 
 
 def test_what_only_begins_like_harm_is_said() -> None:

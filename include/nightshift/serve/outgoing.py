@@ -153,10 +153,18 @@ class Outgoing:
             return ""
         begin = max(0, self._done - CONTEXT)
         if hit := self.harm.find(self._text[begin:end]):
-            self.harmful = hit[1]
+            self.harmful, end = hit[1], self._before(begin + hit[0])
+        if end <= self._done:
             return ""
         kept, self._done = self._clean(begin, self._done, end), end
         return kept
+
+    def _before(self, end: int) -> int:
+        """The last place at or before `end` that nothing known goes across: no part of a link or an address is said."""
+        known = self._known()
+        while across := [first for first, last in known if first < end < last]:
+            end = min(across)
+        return end
 
     def _clean(self, begin: int, start: int, end: int) -> str:
         """Characters `start` to `end`, read from `begin` on."""
