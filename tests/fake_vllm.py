@@ -13,11 +13,13 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 
@@ -40,6 +42,21 @@ def arguments() -> argparse.Namespace:
     return flags.parse_args()
 
 
+def refusal(asked: dict[str, Any]) -> str | None:
+    """What vLLM refuses of a request: a token that the model does not have, and a shape that is none."""
+    if outside := [token for token in asked.get("logit_bias") or {} if not (token.isdigit() and int(token) < 1000)]:
+        return f"token_id(s) {outside} in logit_bias contain out-of-vocab token ids"
+    kind = (asked.get("response_format") or {"type": "text"}).get("type")
+    return None if kind in ("text", "json_object") else f"response_format {kind!r}"
+
+
+def streamed() -> Iterator[str]:
+    """One word."""
+    for delta, finish in (({"role": "assistant", "content": "Hello"}, None), ({}, "stop")):
+        yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta, 'finish_reason': finish}]})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
 def main() -> None:
     """Serve."""
     said = arguments()
@@ -52,6 +69,11 @@ def main() -> None:
         asked = await request.json()
         if asked["model"] not in [said.served_model_name, *adapters]:
             return JSONResponse({"error": {"message": "The model does not exist."}}, 404)
+        if wrong := refusal(asked):  # with a path of its own, as a real traceback has
+            message = f"{wrong} ({__file__})"
+            return JSONResponse({"error": {"message": message, "type": "BadRequestError", "code": 400}}, 400)
+        if asked.get("stream"):
+            return StreamingResponse(streamed(), media_type="text/event-stream")
         text = json.dumps({"argv": sys.argv[1:], "asked": asked, "environment": dict(os.environ)})
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return JSONResponse({"object": "chat.completion", "model": asked["model"], "choices": [choice]})

@@ -1,13 +1,14 @@
 """An endpoint for tests: the real gateway in a real server, in front of an engine that says what it is told to.
 
-What the engine says hangs on the question's words: `BREAK` breaks off there, `HANG` waits, `SLOW` takes a while for
-each word, `SAY:` says what follows, and anything else is said back as it was asked.
+What the engine says hangs on the question's words: `BREAK` breaks off there, `REFUSE422` is that status, `HANG` waits,
+`SLOW` takes a while for each word, `SAY:` says what follows, and anything else is said back as it was asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -67,8 +68,8 @@ class Script:
         self.headers.append(dict(request.headers))
         chat = "messages" in body
         said = body["messages"][-1]["content"] if chat else body["prompt"]
-        if "REFUSE" in said:
-            return Response("no", 500)
+        if hit := re.search(r"REFUSE(\d{3})?", said):
+            return Response(f"no, said {__file__}", int(hit[1] or 500))
         return StreamingResponse(self._words(said, chat, body.get("n", 1)), media_type="text/event-stream")
 
     async def _words(self, said: str, chat: bool, count: int) -> Any:

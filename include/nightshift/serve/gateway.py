@@ -277,6 +277,7 @@ class Gateway:
         head = {"traceparent": call.trace.traceparent(step)}
         images = urls([call.question]) if call.question and links else links or ()  # those that the asker brought
         stops = {"stop": asked.stops} if "stop" in served.accepts and asked.stops else {}
+        chosen = asked.chosen(bodies[0])
         gathered = not asked.stream and not asked.stops  # else it may end early, and then its engine has to know
 
         async def answered() -> AsyncGenerator[Piece]:
@@ -288,7 +289,7 @@ class Gateway:
                         call.asked_at = self.clock()
                         call.waited_s = call.asked_at - came_at
                         step.set(queue_s=call.waited_s)
-                    said = pieces(self.wires, engine, path, body | stops, self.patience, head, gathered)
+                    said = pieces(self.wires, engine, path, body | stops, self.patience, head, gathered, chosen)
                     async with aclosing(said) as came:
                         async for piece in came:
                             if call.scrub is None:

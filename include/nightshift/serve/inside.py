@@ -47,10 +47,12 @@ class Inside:
         hits = await asyncio.to_thread(system.sections, question, groups) if system.settings["sections"] else []
         limit = system.settings["max_new_tokens"]
         body = {"messages": system.messages(question, hits, earlier), "max_tokens": limit, "temperature": 0}
+        chosen = ["messages"] if earlier else []
         text, first, came = "", None, self.clock()
         async with served.turn(key, limit) as engine:
             waited = self.clock() - came
-            async with aclosing(pieces(self.wires, engine, "/v1/chat/completions", body, self.patience)) as said:
+            said = pieces(self.wires, engine, "/v1/chat/completions", body, self.patience, chosen=chosen)
+            async with aclosing(said):
                 async for piece in said:
                     first = self.clock() if first is None else first
                     text += piece.text

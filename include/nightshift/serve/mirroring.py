@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nightshift.answer import Message
+from nightshift.serve.call import CALLERS
 from nightshift.serve.follow import Follower
 from nightshift.serve.inside import Inside
 from nightshift.serve.refused import Refused
@@ -41,8 +42,9 @@ class Mirror:
         seen = candidate.seen
         try:
             said = await self.inside.ask(candidate, "mirror", question, earlier, groups)
-        except Refused:
-            seen.request(False, None)
+        except Refused as refused:
+            if refused.status not in CALLERS:  # what a client did wrong, a copy does too
+                seen.request(False, None)
         except Exception:  # whatever is wrong with a candidate, it did not answer
             log.exception("%s was sent a copy, and broke", candidate.release.version)
             seen.request(False, None)

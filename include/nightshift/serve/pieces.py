@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from nightshift.attributes import FINISHED
 from nightshift.engine import Engine, deltas
 from nightshift.serve.refused import Refused
 from nightshift.serve.wire import Broken, Wire, Wires
+
+VALUES = {400, 422}  # statuses by which an engine says that a value is wrong; of any other the caller knows nothing
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ async def pieces(
     patience: Patience,
     headers: dict[str, str] | None = None,
     gathered: bool = False,
+    chosen: Sequence[str] = (),
 ) -> AsyncGenerator[Piece]:
     """Ask an engine and go through what it says; to stop early, close this: the engine then stops too.
 
-    `gathered` gives what comes after the first piece at once, for an answer that nobody reads before its end.
-    Raises Refused: `engine_error` when it breaks off or makes no sense, `engine_timeout` when it takes too long.
+    `gathered` gives what comes after the first piece at once, for an answer that nobody reads before its end; `chosen`
+    are the fields whose values are the caller's own. Raises Refused: `engine_error` when it breaks off or makes no
+    sense, `engine_timeout` when it takes too long, `invalid_value` when it will not have what the caller chose.
     """
     begun, begins, ended = asyncio.get_running_loop().time(), False, False
     sent = json.dumps(asked | {"model": engine.model, "stream": True}).encode()
@@ -70,7 +74,7 @@ async def pieces(
         rest = b""
         while read := await wire.read(gathered and begins):
             if wire.status != 200:
-                raise _broken()
+                raise _unwilling(wire.status, chosen)
             *lines, rest = (rest + read).split(b"\n")
             for piece in _joined([piece for line in lines for piece in _read(line)]):
                 if not begins:
@@ -86,7 +90,7 @@ async def pieces(
         if wire is not None:
             wires.give_back(engine.url, wire)
     if not ended:
-        raise _broken()
+        raise _unwilling(wire.status, chosen)
 
 
 def _read(line: bytes) -> list[Piece]:
@@ -119,6 +123,19 @@ def _piece(choice: dict[str, Any]) -> Piece:
         raise ValueError("an engine ended for a reason that is none")
     more = {name: value for name, value in delta.items() if name not in ("role", "content") and value}
     return Piece(int(choice.get("index", 0)), str(text or ""), finish, None, more or None, int(bool(text)))
+
+
+def _unwilling(status: int, chosen: Sequence[str]) -> Refused:
+    """An engine did not answer with 200, or with nothing.
+
+    What it says is wrong with a request is the caller's where the caller chose anything of it but the question's words:
+    an engine that will not have a plain question is broken.
+    """
+    if status not in VALUES or not chosen:
+        return _broken()
+    named = ", ".join(f"'{name}'" for name in chosen)
+    message = f"The model does not take the value of {named if len(chosen) == 1 else f'one of {named}'}."
+    return Refused("invalid_value", message, chosen[0] if len(chosen) == 1 else None)
 
 
 def _broken() -> Refused:

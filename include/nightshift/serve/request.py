@@ -6,7 +6,7 @@ engine's own fields a request uses. Fields that label a request (`user`, `metada
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -41,6 +41,9 @@ NEUTRAL: dict[str, list[Any]] = {
     "modalities": [["text"]],
     "service_tier": ["auto", "default"],
 }
+
+# fields whose every value that is let in is one for every engine
+CHECKED = frozenset({"temperature", "top_p", "seed", "frequency_penalty", "presence_penalty"})
 
 Text = Annotated[str, Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP)]
@@ -136,6 +139,10 @@ class Sampled(Body):
                 raise Refused("unsupported_parameter", f"'{name}' is not supported by this model.", name)
         return given
 
+    def chosen(self, given: Collection[str]) -> list[str]:
+        """Of the fields that an engine is given, those that it may find something wrong with."""
+        return sorted({name for name, _ in self._chosen() if name in given} - CHECKED)
+
     def _chosen(self) -> Iterator[tuple[str, Any]]:
         """Fields that were given a value and may change an answer."""
         said = self.model_dump(exclude_unset=True, exclude_none=True)
@@ -192,14 +199,13 @@ class Chat(Sampled):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def question(self) -> str:
-        """The last turn, which sections are looked for."""
-        return self.messages[-1].text
-
-    @property
     def looks_up(self) -> bool:
         """Whether sections are looked for."""
         return self.nightshift.sections and self.model != BARE
+
+    def chosen(self, given: Collection[str]) -> list[str]:
+        """Of the fields that an engine is given, those that it may find something wrong with: an order of turns too."""
+        return super().chosen(given) + (["messages"] if len(self.messages) > 1 else [])
 
     def turns(self) -> list[dict[str, str]]:
         """The conversation as an engine reads it."""
