@@ -215,9 +215,18 @@ def test_fields_that_change_an_answer_are_handed_on_or_refused_by_name(running: 
         "logit_bias": {"5": 1.0},
         "logprobs": True,
         "reasoning_effort": "high",
+        "stream_options.include_obfuscation": True,
+        "messages[0].name": "ann",
     }.items():
-        said = running.ask("Hello", **{name: value})
+        body = chat("Hello", **({name: value} if "." not in name else {}))
+        if name.startswith("messages"):
+            body["messages"][0]["name"] = value
+        elif name.startswith("stream_options"):
+            body |= {"stream": True, "stream_options": {"include_obfuscation": value}}
+        said = running.post("/chat/completions", body)
         assert (code(said), said.json()["error"]["param"]) == ("unsupported_parameter", name)
+    said = running.ask("Hello", stream=True, stream_options={"include_obfuscation": False})
+    assert said.status_code == 200 and "obfuscation" not in said.text
 
 
 def test_an_answer_is_taken_back_as_a_turn(running: Endpoint) -> None:

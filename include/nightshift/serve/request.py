@@ -131,12 +131,14 @@ class Sampled(Body):
 
         Raises Refused for one that it does not, unless its value changes nothing.
         """
+        if self.stream_options and self.stream_options.include_obfuscation:
+            raise _unsupported("stream_options.include_obfuscation")
         given = {}
         for name, value in self._chosen():
             if name in accepts:
                 given[name] = value
             elif value not in NEUTRAL.get(name, []):
-                raise Refused("unsupported_parameter", f"'{name}' is not supported by this model.", name)
+                raise _unsupported(name)
         return given
 
     def chosen(self, given: Collection[str]) -> list[str]:
@@ -203,6 +205,13 @@ class Chat(Sampled):
         """Whether sections are looked for."""
         return self.nightshift.sections and self.model != BARE
 
+    def passed(self, accepts: frozenset[str]) -> dict[str, Any]:
+        """The same; and no engine is given the name of a turn's author."""
+        for number, turn in enumerate(self.messages):
+            if turn.name is not None:
+                raise _unsupported(f"messages[{number}].name")
+        return super().passed(accepts)
+
     def chosen(self, given: Collection[str]) -> list[str]:
         """Of the fields that an engine is given, those that it may find something wrong with: an order of turns too."""
         return super().chosen(given) + (["messages"] if len(self.messages) > 1 else [])
@@ -268,6 +277,10 @@ class Feedback(Body):
     trace: str = Field(pattern=r"^[0-9a-f]{32}$", description="The answer's x-trace-id")
     rating: float = Field(ge=-1, le=1, description="From -1, bad, to 1, good")
     correction: str | None = Field(default=None, max_length=20_000, description="What it should have said")
+
+
+def _unsupported(name: str) -> Refused:
+    return Refused("unsupported_parameter", f"'{name}' is not supported by this model.", name)
 
 
 def named(model: str, *known: str) -> None:
