@@ -73,7 +73,7 @@ ATTRIBUTES: dict[str, Form] = {
     "session": Form("session.id", _SHORT),
     # nightshift.*
     "route": Form("nightshift.route", _text("|".join(ROUTES))),
-    "side": Form("nightshift.side", _text("stable|canary|shadow")),
+    "side": Form("nightshift.side", _text("stable|canary")),
     "release": Form("nightshift.release.digest", _DIGEST),
     "version": Form("nightshift.release.version", _text(r"v\d+\.\d+\.\d+")),
     "commit": Form("nightshift.release.commit", _COMMIT),

@@ -29,7 +29,7 @@ class Served:
 
     Args:
         engines: that hold its model; a request is given to the one with the fewest.
-        side: what it is in a rollout.
+        side: what it is in a rollout; a copy of a request is nobody's, and counted on no side.
         prompt: sha256 of its prompt.
         corpus: digest of the documents in its index; None where its facts do not say.
         busy: requests that wait for it or are answered by it.
@@ -45,7 +45,7 @@ class Served:
     system: System
     engines: list[Engine]
     turns: Turns
-    side: Literal["stable", "canary", "shadow"] = "stable"
+    side: Literal["stable", "canary"] = "stable"
     prompt: str = ""
     corpus: str | None = None
     busy: int = 0
