@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from nightshift.serve.keys import Keys
 
 FIRST_KEY, ADMIN_KEY = "first.key", "admin.key"
-ASKING = ("infer:chat", "infer:completions", "infer:embeddings", "models:read")
 
 app = typer.Typer(help="Keys of the endpoint.", no_args_is_help=True)
 
@@ -32,6 +31,7 @@ def create(
 ) -> None:
     """Make a key and print it, once."""
     from nightshift import params
+    from nightshift.serve.keys import ASKING
     from nightshift.serving import KeyLimits, Limits
 
     place = Place.here()
@@ -84,6 +84,8 @@ def pepper() -> None:
 
 def first_key(place: Place) -> Path:
     """The file of a key for asking that is valid; a new one where there is none, or it ran out or was revoked."""
+    from nightshift.serve.keys import ASKING
+
     return _standing(place, FIRST_KEY, "first", ASKING)
 
 

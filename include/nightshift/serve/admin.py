@@ -23,7 +23,7 @@ from nightshift.registry import Release
 from nightshift.serve.body import Body
 from nightshift.serve.call import Call
 from nightshift.serve.follow import Follower
-from nightshift.serve.keys import Key, Keys
+from nightshift.serve.keys import ASKING, Key, Keys
 from nightshift.serve.meters import Meters
 from nightshift.serve.refused import Refused
 from nightshift.serve.routes import Entry
@@ -31,7 +31,6 @@ from nightshift.serve.served import Served
 from nightshift.serving import KeyLimits
 
 LAST_EVENTS = 1000
-GIVEN = {"infer:chat", "infer:completions", "infer:embeddings", "models:read"}  # scopes that any keys:admin may give
 REPEATED_S = 86_400  # how long an Idempotency-Key is remembered
 
 
@@ -104,7 +103,7 @@ class Admin:
     async def create_key(self, call: Call[NewKey]) -> Response:
         """POST /admin/v1/keys: the key is shown here and never again."""
         asked = call.asked
-        if lacks := sorted(set(asked.scopes) - set(call.key.scopes) - GIVEN):
+        if lacks := sorted(set(asked.scopes) - set(call.key.scopes) - set(ASKING)):  # which any keys:admin may give
             raise Refused("insufficient_scope", f"A key cannot give the scope '{lacks[0]}' that it lacks.", "scopes")
 
         def make() -> str:
@@ -121,7 +120,7 @@ class Admin:
 
         def rotate() -> dict[str, Any]:
             scopes = {scope for one in self.store.listed() if one.id == identifier for scope in one.scopes}
-            if lacks := sorted(scopes - set(call.key.scopes) - GIVEN):
+            if lacks := sorted(scopes - set(call.key.scopes) - set(ASKING)):
                 raise Refused("insufficient_scope", f"That key has the scope '{lacks[0]}', which this one lacks.")
             made = self.store.rotate(identifier, asked.overlap_hours, asked.days, call.wall, call.key.id)
             return {"key": made}

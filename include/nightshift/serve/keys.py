@@ -42,6 +42,7 @@ SCOPES = {
     "deploy:rollback": "go back to the release before",
     "audit:read": "who did what",
 }
+ASKING = ("infer:chat", "infer:completions", "infer:embeddings", "models:read")  # of those who ask, and of nobody else
 ADMIN = ("models:read", "metrics:read", "keys:admin", "deploy:propose", "deploy:rollback", "audit:read")
 FORM = re.compile(r"ns_([a-z]+)_([a-z2-7]{10})_([A-Za-z0-9_-]{43})_([0-9A-Za-z]{6})")
 LONGEST_DAYS, DAY_S, HOUR_S = 90, 86_400, 3_600

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightshift.serve.body import Body
+from nightshift.serve.keys import ASKING
 from nightshift.serve.refused import CODES
 from nightshift.serve.request import Chat, Completion, Embeddings, Feedback, schema
 
@@ -32,15 +33,14 @@ class Entry:
     body: type[Body] | None = None
 
 
-ANY = ("infer:chat", "infer:completions", "infer:embeddings", "models:read")
 PUBLIC = [
     Entry("POST", "/v1/chat/completions", "chat", ("infer:chat",), "Answer from the release's documents", Chat),
     Entry("POST", "/v1/completions", "completions", ("infer:completions",), "Go on with a text", Completion),
     Entry("POST", "/v1/embeddings", "embeddings", ("infer:embeddings",), "Vectors of texts", Embeddings),
     Entry("POST", "/v1/feedback", "feedback", ("infer:chat", "infer:completions"), "Rate an answer", Feedback),
-    Entry("GET", "/v1/models", "models", ANY, "What is served"),
-    Entry("GET", "/v1/models/{model}", "model", ANY, "One of them"),
-    Entry("GET", "/openapi.json", "openapi", ANY, "This document"),
+    Entry("GET", "/v1/models", "models", ASKING, "What is served"),
+    Entry("GET", "/v1/models/{model}", "model", ASKING, "One of them"),
+    Entry("GET", "/openapi.json", "openapi", ASKING, "This document"),
     Entry("GET", "/healthz", "healthy", (), "The process is up"),
     Entry("GET", "/readyz", "ready", (), "A verified release answers"),
 ]
