@@ -54,6 +54,20 @@ def steps(trace: str) -> dict[str, dict[str, Any]]:
     return {step.name: step.attributes for step in found[0].steps}
 
 
+def test_what_is_lost_of_traces_is_counted_where_an_operator_looks(
+    running: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KEPT, "counts", lambda: {"file": {"sent": 7, "dropped": 3, "failed": 1}})
+    TRACER.refused["queue_s"] += 2
+    try:
+        said = running.call("GET", "/metrics").text
+    finally:
+        del TRACER.refused["queue_s"]
+    assert 'nightshift_traces_total{outcome="dropped",sink="file"} 3.0' in said
+    assert 'nightshift_traces_total{outcome="failed",sink="file"} 1.0' in said
+    assert 'nightshift_attributes_refused_total{word="queue_s"} 2.0' in said
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_chat_is_one_trace_from_its_sections_to_what_was_masked(running: Endpoint, stream: bool) -> None:
     running.script.instead = {"Ann": "ann@example.org"}

@@ -76,6 +76,7 @@ class Front:
     promises: Promises | None = None
 
     def __post_init__(self) -> None:
+        self.meters.traces(self.tracer)
         self.limiter = Limiter(self.limits.key)
         self.guesses = Guesses(self.limits.auth_failures_a_minute)
 

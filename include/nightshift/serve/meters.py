@@ -7,17 +7,43 @@ apart from OpenTelemetry's, which are not stable yet.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client import Counter as Counted
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from nightshift.spans import Tracer
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 GAPS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 SLIS = (
     "availability", "first_token", "first_token_tail", "speed", "overhead", "correctness", "grounded", "privacy",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Traced(Collector):
+    """What became of the traces and ratings of a tracer, which counts them itself: asked at each look."""
+
+    tracer: Tracer
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Both counters."""
+        about = "Traces and ratings by sink: sent, dropped because its queue was full, failed because it would not"
+        found = CounterMetricFamily("nightshift_traces", about, labels=("sink", "outcome"))
+        for sink, counted in self.tracer.counts().items():
+            for outcome, number in counted.items():
+                found.add_metric((sink, outcome), number)
+        yield found
+        about = "Attributes that were left out of traces because they had another form, by word: a bug"
+        refused = CounterMetricFamily("nightshift_attributes_refused", about, labels=("word",))
+        for word, number in list(self.tracer.refused.items()):
+            refused.add_metric((word,), number)
+        yield refused
 
 
 @dataclass
@@ -79,6 +105,10 @@ class Meters:
             right, valid = found.get((sli, release), (0, 0))
             found[sli, release] = (right + number * good, valid + number)
         return found
+
+    def traces(self, tracer: Tracer) -> None:
+        """Count what this tracer loses, too; once."""
+        self.registry.register(Traced(tracer))
 
     def text(self) -> bytes:
         """Everything, in Prometheus's text format."""
