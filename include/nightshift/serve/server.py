@@ -11,11 +11,13 @@ import gc
 import logging
 import math
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -80,11 +82,31 @@ class Settings:
 
 
 class _Server(uvicorn.Server):
-    """One of two in a process: a signal is for both."""
+    """One of two in a process: a signal is for both. A TLS handshake has `handshake_s` seconds, no minute."""
+
+    def __init__(self, config: uvicorn.Config, handshake_s: float) -> None:
+        super().__init__(config)
+        self.handshake_s = handshake_s
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, as uvicorn does, which has no word for the handshake. Raises AccessDenied where nothing can."""
+        config = self.config
+        more: dict[str, Any] = {}
+        if config.ssl is not None:
+            more = {"ssl": config.ssl, "ssl_handshake_timeout": self.handshake_s}
+        http: Any = config.http_protocol_class
+        made = partial(http, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        listening = asyncio.get_running_loop().create_server
+        try:
+            self.servers = [await listening(made, config.host, config.port, backlog=config.backlog, **more)]
+        except OSError as error:
+            what, where = f"nothing can listen there ({error.strerror})", f"{config.host}:{config.port}"
+            raise AccessDenied(what, where, "give another serve.listen.host or port") from None
+        self.started = True
 
 
 def serve(repository: Path, home: Path, state: Path, port: int, traced: Callable[[], Tracer]) -> None:
@@ -243,4 +265,4 @@ def _server(
         timeout_graceful_shutdown=drain_s(http.bounds),
         **(tls or {}),
     )
-    return _Server(config)
+    return _Server(config, http.bounds.header_s)
