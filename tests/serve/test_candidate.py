@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,10 @@ import pytest
 from nightshift import audit, params, registry, rollouts
 from nightshift.errors import DiskFull, ReleaseInvalid, StorageError
 from nightshift.registry import CANARY, Release
+from nightshift.serve.admin import Admin
 from nightshift.serve.follow import Follower
+from nightshift.serve.keys import Keys
+from nightshift.serve.meters import Meters
 from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
 from nightshift.serving import Rollouts
@@ -236,6 +240,21 @@ def test_one_that_is_never_ready_goes_back(error: Exception, world: World) -> No
     assert last and last.reason.startswith("it was never ready: ") and str(error)[:10] in last.reason
     assert world.now <= RULES.ready_s + 20
     assert world.follower.served and world.follower.served.release.version == "v0.1.0"
+
+
+def test_why_one_was_never_ready_is_told_without_paths_and_without_an_engines_words(world: World) -> None:
+    """Whoever may read what is served may not read the gateway's disk; the file of this machine has all of it."""
+    world.fails["2" * 64] = StorageError("its engine did not start: Traceback\n  File /opt/x.py: no GPU", "/var/secret")
+    world.run(until=lambda: bool(rollouts.bad(world.follower.home)))
+    last = rollouts.last(world.follower.home, "2" * 64)
+    assert last and "no GPU" in last.reason
+    admin = Admin(world.follower, Keys(world.follower.home), Meters())
+    said = json.loads(bytes(asyncio.run(admin.deployments(None)).body))["history"]  # type: ignore[arg-type]
+    assert said[-1]["outcome"] == "back" and said[-1]["reason"].startswith("it was never ready")
+    assert not [word for word in ("Traceback", "GPU", "/opt", "/var") if word in json.dumps(said)]
+    rollouts.write(world.follower.home, replace(last, strategy="by hand", reason="slow: see /wiki"))  # a person's words
+    said = json.loads(bytes(asyncio.run(admin.deployments(None)).body))["history"]  # type: ignore[arg-type]
+    assert said[-1]["reason"] == "slow: see /wiki"
 
 
 def test_one_candidate_at_a_time(world: World) -> None:
