@@ -102,29 +102,30 @@ class Admin:
         return JSONResponse({"data": [told(one) for one in found]})
 
     async def create_key(self, call: Call[NewKey]) -> Response:
-        """POST /admin/v1/keys: the key is shown here and never again."""
+        """POST /admin/v1/keys: the key is shown here and never again, to a repeated request neither."""
         asked = call.asked
         if lacks := sorted(set(asked.scopes) - set(call.key.scopes) - set(ASKING)):  # which any keys:admin may give
             raise Refused("insufficient_scope", f"A key cannot give the scope '{lacks[0]}' that it lacks.", "scopes")
 
-        def make() -> str:
+        def make() -> dict[str, Any]:
             scopes, groups = tuple(asked.scopes), tuple(asked.groups)
-            return self.store.create(
-                asked.owner, scopes, groups, asked.days, call.wall, limits=asked.limits, actor=call.key.id
+            return _shown(
+                self.store.create(
+                    asked.owner, scopes, groups, asked.days, call.wall, limits=asked.limits, actor=call.key.id
+                )
             )
 
-        return await self._once(call, lambda: {"key": make()})
+        return await self._once(call, make)
 
     async def rotate_key(self, call: Call[Rotation]) -> Response:
-        """POST /admin/v1/keys/{id}/rotate: the new key is shown here and never again."""
+        """POST /admin/v1/keys/{id}/rotate: the new key is shown here and never again, as one that is made."""
         asked, identifier = call.asked, call.request.path_params["id"]
 
         def rotate() -> dict[str, Any]:
             scopes = {scope for one in self.store.listed() if one.id == identifier for scope in one.scopes}
             if lacks := sorted(scopes - set(call.key.scopes) - set(ASKING)):
                 raise Refused("insufficient_scope", f"That key has the scope '{lacks[0]}', which this one lacks.")
-            made = self.store.rotate(identifier, asked.overlap_hours, asked.days, call.wall, call.key.id)
-            return {"key": made}
+            return _shown(self.store.rotate(identifier, asked.overlap_hours, asked.days, call.wall, call.key.id))
 
         return await self._once(call, rotate)
 
@@ -207,7 +208,8 @@ class Admin:
     async def _once(self, call: Call[Any], act: Any) -> Response:
         """Do something, or say again what came of it where the same Idempotency-Key asked for the same before.
 
-        One that is repeated while the first is carried out waits for what comes of that.
+        One that is repeated while the first is carried out waits for what comes of that. A key is not remembered: whoever
+        did not get the answer that held it rotates it.
         """
         name = call.request.headers.get("idempotency-key")
         ordering = self._ordering.setdefault((call.key.id, name), asyncio.Lock()) if name else asyncio.Lock()
@@ -223,7 +225,7 @@ class Admin:
                 raise Refused("conflict", "This Idempotency-Key was used for something else.")
             return before[2]
         try:
-            made = JSONResponse(await asyncio.to_thread(act))
+            said = await asyncio.to_thread(act)
         except RepositoryError:
             raise Refused("conflict", "Somebody else assigned a release meanwhile; look, and ask again.") from None
         except (DiskFull, StorageError, ParamsError, OSError):
@@ -231,8 +233,14 @@ class Admin:
         except (AccessDenied, ReleaseInvalid) as error:
             raise Refused("invalid_value", f"{error.what[0].upper()}{error.what[1:]}.") from None
         if name:
-            self._repeated[call.key.id, name] = (call.wall, body, made)
-        return made
+            kept = said | {"key": None, "shown": True} if "key" in said else said
+            self._repeated[call.key.id, name] = (call.wall, body, JSONResponse(kept))
+        return JSONResponse(said)
+
+
+def _shown(key: str) -> dict[str, Any]:
+    """A key that was just made, and the id that it goes by."""
+    return {"id": key.split("_")[2], "key": key}
 
 
 def _named(served: Served | None) -> dict[str, Any] | None:
