@@ -19,7 +19,9 @@ import httpx
 import pytest
 
 from nightshift import feedback, params, registry, segments
+from nightshift.otlp import Background, FileSink
 from nightshift.registry import Release
+from nightshift.segments import Segments
 from nightshift.serve.admin import ADMIN
 from nightshift.serve.keys import SCOPES, Keys
 from nightshift.serve.refused import CODES
@@ -29,6 +31,7 @@ from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
 from nightshift.serving import KeyLimits, Listen, Rollouts
 from nightshift.slo import Decision
+from nightshift.spans import FOLDER, Tracer
 from tests import models
 from tests.conftest import ROOT
 from tests.release.test_release import git, tag
@@ -371,22 +374,50 @@ def test_a_rating_is_kept_with_its_release_and_masked(running: Endpoint) -> None
 def test_of_the_ratings_that_a_key_gives_an_answer_the_last_counts(running: Endpoint) -> None:
     """One key can neither vote twice nor be taken for another's vote."""
     begun, other = time.time(), running.made("infer:chat")
-    before, unknown = feedback.counted(running.home, 0.0).get("d" * 64, (0, 0)), "0" * 32
+    before = feedback.counted(running.home, 0.0).get("d" * 64, (0, 0))
     trace = running.ask("Hello").json()["nightshift"]["trace"]
     for rating in (1, 1, 1, -1, 0.5):
         assert running.post("/feedback", {"trace": trace, "rating": rating}).status_code == 200
-    for rating, key in ((1, None), (1, None), (1, other), (0, other)):
-        assert running.post("/feedback", {"trace": unknown, "rating": rating}, key).status_code == 200
+    said = running.post("/chat/completions", chat("Hello"), other, headers={"traceparent": f"00-{trace}-{'b' * 16}-01"})
+    assert said.headers["x-trace-id"] == trace  # the client's to choose: both were given an answer, and rate their own
+    for rating in (1, -1):
+        assert running.post("/feedback", {"trace": trace, "rating": rating}, other).status_code == 200
+    assert running.post("/feedback", {"trace": trace, "rating": 1}).status_code == 200
     good, whole = feedback.counted(running.home, 0.0)["d" * 64]
-    assert (good - before[0], whole - before[1]) == (1, 1)
-    assert feedback.counted(running.home, begun)[""] == (1, 1)
+    assert (good - before[0], whole - before[1]) == (1, 2)
+    assert running.post("/feedback", {"trace": trace, "rating": 0}, other).status_code == 200
+    assert feedback.counted(running.home, begun)["d" * 64][1] == 1
     assert feedback.counted(running.home, time.time() + 60) == {}
 
 
 def test_a_rating_that_cannot_be_kept_is_said_so(tmp_path: Path, system: Path) -> None:
     with endpoint(tmp_path, system) as one:
         (one.home / feedback.FOLDER).write_text("no folder")
-        assert code(one.post("/feedback", {"trace": "0" * 32, "rating": 1})) == "dependency_unavailable"
+        trace = one.ask("Hello").headers["x-trace-id"]
+        assert code(one.post("/feedback", {"trace": trace, "rating": 1})) == "dependency_unavailable"
+
+
+def test_what_was_answered_before_a_restart_can_be_rated_by_who_asked(tmp_path: Path, system: Path) -> None:
+    kept = Segments(tmp_path / "home" / FOLDER, "gateway")
+    tracer = Tracer("nightshift-gateway", [Background(FileSink(kept), 100)])
+    with endpoint(tmp_path, system, tracer=tracer) as one:
+        traces = [one.ask(text).headers["x-trace-id"] for text in ("Hello", "BREAK")]
+        _until(lambda: all(_written(kept.folder, trace) for trace in traces))
+        one.front.given._lately.clear()  # as after a restart, or ten thousand answers
+        other, head = one.made("infer:chat"), {"traceparent": f"00-{traces[0]}-{'b' * 16}-01"}
+        for trace, key in ((traces[0], other), (traces[1], None), ("0" * 32, None)):
+            said = one.post("/feedback", {"trace": trace, "rating": 1}, key, headers=head)
+            assert code(said) == "not_found"
+        _until(lambda: _written(kept.folder, traces[0], 4))  # what was refused is in that trace too, and is no answer
+        assert code(one.post("/feedback", {"trace": traces[0], "rating": 1}, other)) == "not_found"
+        assert one.post("/feedback", {"trace": traces[0], "rating": 1}).status_code == 200
+        assert feedback.counted(one.home, 0.0) == {"d" * 64: (1, 1)}
+    tracer.close()
+
+
+def _written(folder: Path, trace: str, times: int = 1) -> bool:
+    """Whether a trace is in the local files, as often as this."""
+    return sum(len(list(segments.lines(path, trace.encode()))) for path in segments.files(folder)) >= times
 
 
 def test_models_have_their_window_and_no_path(running: Endpoint) -> None:

@@ -208,7 +208,7 @@ class Admin:
     async def _once(self, call: Call[Any], act: Any) -> Response:
         """Do something, or say again what came of it where the same Idempotency-Key asked for the same before.
 
-        One that is repeated while the first is carried out waits for what comes of that. A key is not remembered: whoever
+        One that is repeated while the first is carried out waits for what comes of that. A key is not remembered: who
         did not get the answer that held it rotates it.
         """
         name = call.request.headers.get("idempotency-key")

@@ -104,7 +104,8 @@ class Call(Generic[B]):
         meters = self.front.meters
         meters.tokens.labels("in").inc(usage["prompt_tokens"])
         meters.tokens.labels("out").inc(usage["completion_tokens"])
-        self.front.remember(self.trace.trace_id, self.key.id, self.served.release.digest if self.served else None)
+        if self.served is not None:
+            self.front.given.note(self.trace.trace_id, self.key.id, self.served.release.digest)
         self.trace.content(answer=writing.text)
         if self.scrub is not None:
             masked, blocked = writing.masked, dict(Counter(writing.harmful))

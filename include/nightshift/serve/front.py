@@ -11,7 +11,6 @@ import logging
 import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +28,7 @@ from nightshift.errors import NightshiftError
 from nightshift.serve.body import Body, parse, typed
 from nightshift.serve.call import CALLERS, LEFT, Call, Ending, Gone
 from nightshift.serve.counting import Answered, Counting
+from nightshift.serve.given import Given
 from nightshift.serve.keys import FORM, Key, Keys
 from nightshift.serve.limits import Guesses, Limiter
 from nightshift.serve.meters import Meters
@@ -41,7 +41,6 @@ from nightshift.spans import Trace, Tracer
 
 REQUEST_ID = re.compile(r"[\w-]{1,64}")
 KEY_IN_ADDRESS = re.compile(rb"ns_[a-z]+_[a-z2-7]{10}_")
-REMEMBERED = 10_000  # answers that can be rated by the key that was given them
 SHED = "server_overloaded"
 ASKING = ("chat", "completions", "embeddings")  # routes whose answers the objectives are about
 Handler = Callable[[Any], Awaitable[Response]]
@@ -58,7 +57,7 @@ class Front:
         wall: seconds since 1970.
         proxies: peers whose X-Forwarded-For is believed.
         bounds: objective → seconds that its events may take.
-        answers: trace → key and release of what was answered lately.
+        given: which key was given which answer.
         counting: is told of each answer; None counts none.
         promises: looks at an account when a request of it ended.
     """
@@ -71,7 +70,7 @@ class Front:
     wall: Callable[[], float] = time.time
     proxies: frozenset[str] = frozenset()
     bounds: Mapping[str, float] = field(default_factory=dict)
-    answers: OrderedDict[str, tuple[str, str | None]] = field(default_factory=OrderedDict)
+    given: Given = field(default_factory=Given)
     counting: Counting | None = None
     promises: Promises | None = None
 
@@ -90,12 +89,6 @@ class Front:
         app = Starlette(routes=routes, exception_handlers=handled)
         app.router.redirect_slashes = False
         return Shell(app)
-
-    def remember(self, trace: str, key: str, release: str | None) -> None:
-        """An answer was given."""
-        self.answers[trace] = (key, release)
-        while len(self.answers) > REMEMBERED:
-            self.answers.popitem(last=False)
 
     def count(self, call: Call[Any]) -> None:
         """Count a call that is over."""

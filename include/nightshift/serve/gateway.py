@@ -155,11 +155,14 @@ class Gateway:
     async def feedback(self, call: Call[Feedback]) -> Response:
         """POST /v1/feedback."""
         asked = call.asked
-        known = self.front.answers.get(asked.trace)
-        if known is not None and known[0] != call.key.id:
+        try:
+            release = await self.front.given.release(asked.trace, call.key.id)
+        except OSError:
+            raise Refused("dependency_unavailable", "The answer cannot be looked up now; try again.") from None
+        if release is None:
             raise Refused("not_found", "This key was not given that answer.", "trace")
         row: dict[str, Any] = {"time": round(call.wall, 3), "key": call.key.id, "trace": asked.trace}
-        row["rating"], row["release"] = asked.rating, known[1] if known else None
+        row["rating"], row["release"] = asked.rating, release
         if asked.correction is not None:
             [row["correction"]], _ = await masking([asked.correction])
         rating = Rating(

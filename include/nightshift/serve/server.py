@@ -38,6 +38,7 @@ from nightshift.serve.counting import Counting
 from nightshift.serve.follow import Follower, to_log
 from nightshift.serve.front import Front
 from nightshift.serve.gateway import Gateway
+from nightshift.serve.given import Given
 from nightshift.serve.keys import Keys
 from nightshift.serve.listener import Connection, protocol
 from nightshift.serve.outgoing import NO_HARM, Harm
@@ -46,7 +47,7 @@ from nightshift.serve.probing import Probing, hasty
 from nightshift.serve.promises import Promises
 from nightshift.serve.routes import PUBLIC
 from nightshift.serving import Engines, Limits, Listen, Rails, Rollouts, Warm
-from nightshift.spans import Tracer
+from nightshift.spans import FOLDER, Tracer
 
 HOST = "127.0.0.1"
 DRAIN_MORE_S = 2  # seconds beyond the longest answer, until what is still open at the end is cut
@@ -176,7 +177,8 @@ class Service:
         bounds = {name: one.threshold for name, one in promised.items() if one.threshold is not None}
         word = params.load(root / params.FILE, Environments).prod.keys
         keys, proxies = Keys(home, word), frozenset(settings.listen.behind_proxy)
-        front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds)
+        given = Given(home / FOLDER)
+        front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds, given=given)
         front.promises = Promises(home, front.meters, front.wall, settings.rails.personal_out == "mask")
         front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"), front.promises)
         follower.unverified = front.promises.release
