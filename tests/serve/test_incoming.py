@@ -30,6 +30,7 @@ def looked(running: Endpoint, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str
     seen: list[tuple[str, str]] = []
     replace, check = mask.replace, running.keys.check
     loops: set[int] = set()
+    monkeypatch.setattr(running, "loops", loops, raising=False)
 
     def checked(*given: Any) -> Any:  # which the event loop does itself, for each request
         loops.add(threading.get_ident())
@@ -69,3 +70,21 @@ def test_a_long_text_is_masked_beside_the_loop_and_a_short_one_on_it(
     trace = running.post("/chat/completions", chat("Hello")).headers["x-trace-id"]
     running.post("/feedback", {"trace": trace, "rating": 1, "correction": long})
     assert looked == [(long, "beside"), ("Hello", "beside"), (long, "beside"), ("Hello", "loop"), (long, "beside")]
+
+
+@pytest.mark.parametrize(("text", "where"), [("words " * 400 + "ended", "beside"), ("ended", "loop")])
+def test_a_long_text_is_made_a_prompt_of_and_counted_beside_the_loop(
+    text: str, where: str, running: Endpoint, looked: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, length = list[int](), System.length
+
+    def count(system: System, turn: str) -> int:
+        if "ended" in turn:
+            counted.append(threading.get_ident())
+        return length(system, turn)
+
+    monkeypatch.setattr(System, "length", count)
+    running.post("/completions", {"model": "nightshift", "prompt": text, "max_tokens": 1})
+    running.ask(text, model="nightshift-bare", max_tokens=1)
+    assert len(counted) == 2
+    assert {one in running.loops for one in counted} == {where == "loop"}  # type: ignore[attr-defined]

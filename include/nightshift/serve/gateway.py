@@ -29,7 +29,7 @@ from nightshift.serve.embedding import LONGEST, Embedding
 from nightshift.serve.fitting import fits, length, may_fit
 from nightshift.serve.follow import Follower
 from nightshift.serve.front import Front
-from nightshift.serve.incoming import cleaned, masking
+from nightshift.serve.incoming import beside, cleaned, masking
 from nightshift.serve.inside import Inside
 from nightshift.serve.links import urls
 from nightshift.serve.mirroring import Mirror
@@ -112,8 +112,7 @@ class Gateway:
         if asked.looks_up and self._abstains(served, question, hits):
             return await self._abstention(call, served)
         with call.trace.step("prompt") as step:
-            messages = served.system.messages(question, hits, turns[:-1])
-            read = fits(served, [turn["content"] for turn in messages], limit, "messages")
+            messages, read = await beside(contents, lambda: _prompt(served, turns, hits, limit))
             step.set(prompt=served.prompt, prompt_name=served.system.settings.get("name"))
         links = urls([*(hit.body for hit in hits), question]) if self.rails.links == "sources" else None
         body = {"messages": messages, "max_tokens": limit, "temperature": 0} | passed
@@ -130,7 +129,7 @@ class Gateway:
         limit = length(asked, served)
         prompts = await self._incoming(asked.texts, call, served, limit, "prompt")
         call.trace.content(question="\n".join(prompts))
-        read = sum(fits(served, [one], limit, "prompt") for one in prompts)
+        read = await beside(prompts, lambda: sum(fits(served, [one], limit, "prompt") for one in prompts))
         links = urls(prompts) if self.rails.links == "sources" else None
         bodies = [{"prompt": one, "max_tokens": limit, "temperature": 0} | passed for one in prompts]
         call.reserve(read + limit * (asked.n or 1) * len(prompts))
@@ -310,6 +309,14 @@ class Gateway:
             await answer.begin()
             return answer.stream()
         return await until_gone(call.request.receive, answer.whole())
+
+
+def _prompt(
+    served: Served, turns: list[dict[str, str]], hits: list[Hit], limit: int
+) -> tuple[list[dict[str, str]], int]:
+    """The turns that the model reads, and their tokens. Raises Refused for what it could not read whole."""
+    messages = served.system.messages(turns[-1]["content"], hits, turns[:-1])
+    return messages, fits(served, [turn["content"] for turn in messages], limit, "messages")
 
 
 def _of(piece: Piece, first: int, used: Counter[str]) -> Piece:

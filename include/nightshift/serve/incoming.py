@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from nightshift import mask
 from nightshift.serve.refused import Refused
 from nightshift.serving import Rails
 
 LONG = 2_000  # characters from which on a thread looks
+T = TypeVar("T")
 
 
 async def cleaned(texts: Sequence[str], rails: Rails) -> tuple[list[str], Counter[str]]:
@@ -34,9 +36,12 @@ async def cleaned(texts: Sequence[str], rails: Rails) -> tuple[list[str], Counte
 
 async def masking(texts: Sequence[str]) -> tuple[list[str], Counter[str]]:
     """The texts with the kind in the place of what was found, and how often each kind was."""
-    if sum(map(len, texts)) < LONG:
-        return _masked(texts)
-    return await asyncio.to_thread(_masked, texts)
+    return await beside(texts, lambda: _masked(texts))
+
+
+async def beside(texts: Sequence[str], work: Callable[[], T]) -> T:
+    """What this gives, of texts of this size: from a thread where they are long."""
+    return work() if sum(map(len, texts)) < LONG else await asyncio.to_thread(work)
 
 
 def _masked(texts: Sequence[str]) -> tuple[list[str], Counter[str]]:
