@@ -44,6 +44,7 @@ class Real:
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     folder = tmp_path_factory.mktemp("real")
+    subprocess.run(["git", "init", "-q", folder], check=True)  # whose registry knows of no release
     home, made = folder / "home", folder / "state" / "releases" / "x"
     home.mkdir()
     with commit.folder(made) as draft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -25,8 +26,10 @@ from tests.serve.test_pool import FIRST, Fake, serves
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds a system `plain`."""
-    return models.system(tmp_path_factory.mktemp("pool") / "plain", ROOT, ROWS).parent
+    """A repository that holds a system `plain`."""
+    folder = models.system(tmp_path_factory.mktemp("pool") / "plain", ROOT, ROWS).parent
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    return folder
 
 
 def test_a_follower_starts_the_engines_of_its_release(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
