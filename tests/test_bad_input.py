@@ -21,6 +21,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.night.project import unused
 
+LOCKS = (".airflow/starting", ".airflow/followed")  # empty files that are held, never read
 PROGRESS = re.compile(r"\w+: \d+ of \d+ files")
 DISCOVER = ("nightshift.data.discover", "requirements.txt", "data/sources.json")
 INGEST = ("nightshift.data.ingest", "data/sources.json", "data/raw")
@@ -87,7 +88,7 @@ class Place:
                 path = Path(here, name)
                 with suppress(OSError):
                     found[str(path)] = path.read_bytes() if not path.is_symlink() else str(path.readlink())
-        return {name: held for name, held in found.items() if not name.endswith(".airflow/starting")}
+        return {name: held for name, held in found.items() if not name.endswith(LOCKS)}
 
     @property
     def _tmp(self) -> str:
