@@ -605,6 +605,7 @@ def test_an_admin_key_gives_no_scope_that_it_lacks(running: Endpoint) -> None:
         (json.dumps(chat("x", temprature=0)).encode(), "unknown_parameter"),
         (json.dumps({"model": "nightshift"}).encode(), "missing_field"),
         (json.dumps(chat("x") | {"messages": []}).encode(), "invalid_value"),
+        (json.dumps(chat(" \n")).encode(), "invalid_value"),
         (json.dumps(chat("x") | {"messages": [{"role": "root", "content": ""}]}).encode(), "invalid_value"),
         (json.dumps(chat("x") | {"messages": [{"role": "assistant", "content": "Hi"}]}).encode(), "invalid_value"),
         (json.dumps(chat("x", max_tokens=0)).encode(), "invalid_value"),

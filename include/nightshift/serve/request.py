@@ -290,13 +290,15 @@ def named(model: str, *known: str) -> None:
 
 
 def bounded(turns: list[Turn], messages: int, part_bytes: int) -> None:
-    """Raises Refused for a conversation with more turns, or a longer one, than is let in."""
+    """Raises Refused for a conversation with more turns, or a longer one, than is let in, or one that asks nothing."""
     if len(turns) > messages:
         raise Refused("invalid_value", f"'messages' holds at most {messages} turns.", "messages")
     for number, turn in enumerate(turns):
         if len(turn.text.encode()) > part_bytes:
             where = f"messages[{number}]"
             raise Refused("request_too_large", f"'{where}' is over {part_bytes} bytes.", where)
+    if not turns[-1].text.strip():
+        raise Refused("invalid_value", "The last message says nothing.", f"messages[{len(turns) - 1}]")
 
 
 def schema(kind: type[Body]) -> dict[str, Any]:

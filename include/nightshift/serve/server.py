@@ -29,6 +29,7 @@ from nightshift import port as ports
 from nightshift.counts import Counts
 from nightshift.deployment import Deployment, Environments, Traffic
 from nightshift.engine import Kind
+from nightshift.errors import AccessDenied
 from nightshift.registry import Release
 from nightshift.scaling import Rules
 from nightshift.sections import Compute, Night
