@@ -63,6 +63,10 @@ def test_a_line_of_a_request_names_its_trace_and_release(monkeypatch: pytest.Mon
 
 
 def test_lines_of_the_http_server_and_the_event_loop_have_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):  # as in a new process, whatever ran in this one before
+        one = logging.getLogger(name)
+        for attribute, value in {"disabled": False, "propagate": True, "handlers": []}.items():
+            monkeypatch.setattr(one, attribute, value)
     out, _ = said(monkeypatch, "json")
     server._server(None, server.HOST, 0, protocol(server.Settings.read(ROOT).limits))
     for name in ("uvicorn.error", "asyncio"):

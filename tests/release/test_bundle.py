@@ -178,6 +178,7 @@ def test_a_python_without_the_libraries_does_not_call_it_forged(
             put(bundles["v0.2.0"], tmp_path / folder)
 
 
+@pytest.mark.long
 def test_wheels_that_it_carries_become_an_environment_of_its_own(project: Released, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()

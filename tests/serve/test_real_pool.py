@@ -53,6 +53,7 @@ def test_memory_holds_so_many_engines_of_a_release(plain: Path) -> None:
     assert room(one, "vllm") == 1
 
 
+@pytest.mark.long
 def test_a_burst_at_the_real_gateway_brings_a_second_engine_and_no_stream_is_cut(plain: Path) -> None:
     warm = {"least": 1, "most": 2, "quiet_s": 60.0}
     with mocked.running(plain, 4, 20, 0.05, warm=warm, faster=40) as one:
