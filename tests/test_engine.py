@@ -74,7 +74,7 @@ def transformers(system: Path) -> Iterator[Engine]:
         yield running
 
 
-@pytest.fixture(params=["openvino", "transformers"])
+@pytest.fixture(params=["openvino", pytest.param("transformers", marks=pytest.mark.long)])
 def served(request: pytest.FixtureRequest) -> Engine:
     """An engine of a model of random weights."""
     running: Engine = request.getfixturevalue(request.param)
@@ -244,6 +244,7 @@ class TestOpenVino:
         assert "libtorch" not in Path(f"/proc/{served.child.pid}/maps").read_text()
 
 
+@pytest.mark.long
 class TestTransformers:
     """The server of transformers, as a child of ours."""
 

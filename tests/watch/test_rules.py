@@ -82,7 +82,9 @@ def test_prometheus_takes_them_and_its_configuration(root: Path) -> None:
         assert "SUCCESS" in ended.stdout
 
 
-@pytest.mark.parametrize("name", TRACES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.long) if "thirty days" in one else one for one in TRACES]
+)
 def test_prometheus_fires_on_every_trace_as_the_engine_does(name: str, root: Path, tmp_path: Path) -> None:
     """With the rules of the trace's own objective alone: those of the others see nothing, and take time."""
     trace = TRACES[name]
