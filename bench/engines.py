@@ -91,6 +91,17 @@ def running(words: list[Any], log: Path, **more: str) -> Iterator[None]:
         child.wait()
 
 
+def translated(python: Path, system: Path, out: Path, kind: str) -> None:
+    """A system's base model in CTranslate2's form, by the converter of a peer's environment."""
+    library = next(python.parents[1].glob("lib/*/site-packages"))
+    code = "import sys; from ctranslate2.converters import TransformersConverter as C\n"
+    code += "C(sys.argv[1]).convert(sys.argv[2], quantization=None if sys.argv[3] == 'float32' else sys.argv[3])"
+    path = os.pathsep.join([next(p for p in sys.path if p.endswith("site-packages")), str(library)])
+    words = [sys.executable, "-c", code, system / "base", out, kind]
+    subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    shutil.copyfile(system / "base" / "tokenizer.json", out / "tokenizer.json")
+
+
 def starts(made: dict[str, Path], scratch: Path, only: list[str]) -> dict[str, Callable[[ExitStack], Peer]]:
     """Name → a function that starts this engine on an exit stack."""
 
@@ -127,19 +138,10 @@ def starts(made: dict[str, Path], scratch: Path, only: list[str]) -> dict[str, C
     def translate(kind: str, stack: ExitStack) -> Peer:
         python, port, out = environment("ctranslate2"), ports.unused(), scratch / f"ctranslate2-{kind}"
         if not out.exists():
-            translated(python, out, kind)
+            translated(python, made["plain"], out, kind)
         words = [python, ROOT / "bench" / "peers.py", "ctranslate2", out, port, kind]
         stack.enter_context(running(words, scratch / f"ctranslate2-{kind}.log"))
         return Peer("plain", kind, f"http://127.0.0.1:{port}", "release")
-
-    def translated(python: Path, out: Path, kind: str) -> None:
-        library = next(python.parents[1].glob("lib/*/site-packages"))
-        code = "import sys; from ctranslate2.converters import TransformersConverter as C\n"
-        code += "C(sys.argv[1]).convert(sys.argv[2], quantization=None if sys.argv[3] == 'float32' else sys.argv[3])"
-        path = os.pathsep.join([next(p for p in sys.path if p.endswith("site-packages")), str(library)])
-        words = [sys.executable, "-c", code, made["plain"] / "base", out, kind]
-        subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
-        shutil.copyfile(made["plain"] / "base" / "tokenizer.json", out / "tokenizer.json")
 
     found = {
         "openvino": partial(ours, "plain", "openvino", "float32"),

@@ -238,11 +238,7 @@ def _reason(first: Mapping[str, Any], model: type[Strict]) -> tuple[str, str]:
         return "is missing", "write it there, or restore it from Git"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"]), ""
-    if first["type"] in (
-        "model_type",
-        "model_attributes_type",
-        "dict_type",
-    ):  # pydantic names a class or a type of Python
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):  # whose sentences name a Python type
         return "input should be an object: keys with values, indented below it", ""
     said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
     return (said if isinstance(first["input"], Mapping | list) else f"{said}, not {first['input']!r}"), ""

@@ -62,8 +62,12 @@ def read(home: Path) -> list[Entry]:
 
 def bad(home: Path) -> frozenset[str]:
     """Digests of releases that went back, and that nobody proposed since."""
+    return _bad(read(home))
+
+
+def _bad(entries: list[Entry]) -> frozenset[str]:
     found: set[str] = set()
-    for one in read(home):
+    for one in entries:
         if one.outcome == "back":
             found.add(one.digest)
         elif one.outcome == "proposed":
@@ -71,9 +75,9 @@ def bad(home: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-def tried(home: Path) -> frozenset[str]:
+def _tried(entries: list[Entry]) -> frozenset[str]:
     """Digests of releases that are being tried, or that a person wants tried, though they served before."""
-    found: dict[str, Outcome] = {one.digest: one.outcome for one in read(home)}
+    found: dict[str, Outcome] = {one.digest: one.outcome for one in entries}
     return frozenset(digest for digest, outcome in found.items() if outcome not in ("promoted", "back"))
 
 
@@ -84,7 +88,8 @@ def last(home: Path, digest: str) -> Entry | None:
 
 def standing(repository: Path, home: Path, gone: frozenset[str] = frozenset()) -> registry.Standing:
     """What serves, is tried, and would be gone back to; `gone` are digests that went back, and no entry says so yet."""
-    return registry.standing(repository, bad(home) | gone, tried(home) - gone)
+    entries = read(home)
+    return registry.standing(repository, _bad(entries) | gone, _tried(entries) - gone)
 
 
 def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> registry.Assignment:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from nightshift.registry import CANARY
+
 Night = Mapping[str, Any]
 UNCHANGED = ("unchanged", "cached")
 UNDECIDED = "INCONCLUSIVE"
@@ -182,7 +184,7 @@ def _became(approved: Mapping[str, Any]) -> str:
     """What became of a release that a person let out."""
     if why := approved.get("went_back"):
         return f"went back, since {str(why).rstrip('.')}"
-    tried = approved["environment"] == "canary"
+    tried = approved["environment"] == CANARY
     return "is tried by the endpoint" if tried else f"is in {approved['environment']}"
 
 

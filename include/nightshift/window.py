@@ -152,23 +152,28 @@ def tokens(system: System, messages: Sequence[Message]) -> int:
 
 def store(home: Path, digest: str, certificate: Certificate) -> Path:
     """Keep the certificate of a release."""
-    path = home / "releases" / digest / FILE
+    path = _place(home, digest)
     commit.file(path, commit.dumps(asdict(certificate)))
     return path
 
 
 def certified(home: Path, digest: str) -> bool:
     """Whether a release has a certificate, whatever it says."""
-    return (home / "releases" / digest / FILE).is_file()
+    return _place(home, digest).is_file()
 
 
 def effective(home: Path, digest: str, context: int) -> int:
     """The window of a release as its certificate has it, in tokens; its context where it has none that holds."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        said = json.loads((home / "releases" / digest / FILE).read_text(encoding="utf-8"))["window"]
+        said = json.loads(_place(home, digest).read_text(encoding="utf-8"))["window"]
         if isinstance(said, int) and not isinstance(said, bool) and 0 < said <= context:
             return said
     return context
+
+
+def _place(home: Path, digest: str) -> Path:
+    """Where the certificate of a release lies: beside its signature."""
+    return home / "releases" / digest / FILE
 
 
 def _bare(system: System) -> int:

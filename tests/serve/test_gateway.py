@@ -517,6 +517,16 @@ def registered(folder: Path, role: str) -> None:
     shutil.copyfile(ROOT / params.FILE, folder / params.FILE)
 
 
+def proposal(
+    running: Endpoint, folder: Path, permits: Callable[[Release], Decision], monkeypatch: pytest.MonkeyPatch
+) -> tuple[httpx.Response, Release | None]:
+    """What is answered to who proposes v0.2.0 of this register, and what is tried then."""
+    monkeypatch.setattr(running.follower, "repository", folder)
+    monkeypatch.setattr(running.follower, "permits", permits)
+    said = running.call("POST", "/admin/v1/deployments", {"version": "v0.2.0", "reason": "test"})
+    return said, registry.current(folder, registry.CANARY)
+
+
 @pytest.mark.parametrize("role", ["winner", "refresh"])
 def test_what_the_error_budget_holds_back_is_not_proposed(
     role: str, running: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -526,10 +536,7 @@ def test_what_the_error_budget_holds_back_is_not_proposed(
     def permits(release: Release) -> Decision:
         return Decision(release.role == "refresh", "of the error budget of speed 10% is left, and model has to wait")
 
-    monkeypatch.setattr(running.follower, "repository", tmp_path)
-    monkeypatch.setattr(running.follower, "permits", permits)
-    said = running.call("POST", "/admin/v1/deployments", {"version": "v0.2.0", "reason": "test"})
-    tried = registry.current(tmp_path, registry.CANARY)
+    said, tried = proposal(running, tmp_path, permits, monkeypatch)
     if role == "refresh":
         assert said.status_code == 200 and tried
         return
@@ -553,10 +560,7 @@ def test_a_key_alone_takes_nothing_past_approvals_or_another_environment(
     path = tmp_path / params.FILE
     assert prod in path.read_text()
     path.write_text(path.read_text().replace(prod, first + wanted))
-    monkeypatch.setattr(running.follower, "repository", tmp_path)
-    monkeypatch.setattr(running.follower, "permits", lambda release: Decision(True))
-    said = running.call("POST", "/admin/v1/deployments", {"version": "v0.2.0", "reason": "test"})
-    tried = registry.current(tmp_path, registry.CANARY)
+    said, tried = proposal(running, tmp_path, lambda release: Decision(True), monkeypatch)
     if asks == "staging, where it was":
         assert said.status_code == 200 and tried
         return

@@ -18,9 +18,8 @@ from nightshift.serve.refused import Refused
 
 NUMBER_DIGITS = 64  # a longer number is an attack on the parser
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)  # or a whole string, whose brackets do not count
-_SUBJECT = re.compile(
-    r"^(Input|String|List|Dictionary|Value) (?=should )"
-)  # of pydantic's sentences: ours is the field
+# of pydantic's sentences: ours is the field
+_SUBJECT = re.compile(r"^(Input|String|List|Dictionary|Value) (?=should )")
 
 
 class Body(BaseModel):

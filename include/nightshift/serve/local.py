@@ -78,11 +78,12 @@ class Endpoint:
                 free(one)
 
     def start(self, port: int) -> None:
-        """Start it and wait until it answers. Raises PortInUse, NightBroke."""
+        """Start it and wait until it answers. Raises PortInUse, ParamsError, NightBroke."""
         if self.up():
             return
         for one in (port, port + 1):
             free(one)
+        drain = drain_s(params.load(self.root / params.FILE, Limits))
         self.state.mkdir(parents=True, exist_ok=True)
         log = (self.state / "serve.log").open("ab")
         started = subprocess.Popen(
@@ -95,7 +96,7 @@ class Endpoint:
             start_new_session=True,
         )
         self.process.keep(started.pid, port)
-        self.process.note(drain_s=drain_s(params.load(self.root / params.FILE, Limits)))
+        self.process.note(drain_s=drain)
         deadline = time.monotonic() + UP_WITHIN_S
         while not self.up():
             if started.poll() is not None or time.monotonic() > deadline:
