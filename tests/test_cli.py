@@ -56,7 +56,7 @@ def test_outside_a_project_it_says_where_to_go(root: Path, tmp_path: Path) -> No
         ("  threshold: 0.8", "  treshold: 0.8", "dedup.treshold: no such key"),
         ("dedup:", "dedupe:", "unknown section 'dedupe'"),
         ("  salt: nightshift-1", "  salt: a\n  salt: b", "'salt' stands twice"),
-        ("    lr: 2e-3", "    lr: no", "adapt.lora.lr: input should be a valid number, not 'no'"),
+        ("    lr: 2e-4", "    lr: no", "adapt.lora.lr: input should be a valid number, not 'no'"),
         ("kind: packages", "kind: package", "sources.items.0"),
         ('schedule: "0 2 * * *"', 'schedule: "every night"', "night.schedule: 'every night' is no cron expression"),
         ("timezone: UTC", "timezone: Mars/Phobos", "night.timezone: 'Mars/Phobos' is no IANA time zone"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import window
+from nightshift import planted, window
 from nightshift.answer import Message, System
 from nightshift.errors import DataRefused
 from tests import models
@@ -87,7 +87,7 @@ def test_the_same_release_is_asked_the_same(system: System) -> None:
 @pytest.mark.parametrize("room", [400, 488, 1000])
 @pytest.mark.parametrize("depth", [0, 50, 100])
 def test_a_text_fills_its_window_and_the_fact_stands_at_its_depth(room: int, depth: int, system: System) -> None:
-    fact = window.planted("d" * 64, room, depth)
+    fact = planted.fact("d" * 64, room, depth)
     messages = window.haystack(system, window._texts(system), fact, depth, room)
     size = window.tokens(system, messages)
     assert room - 10 <= size <= room

@@ -151,9 +151,11 @@ class System:
         made = messages(self.template, question, sections, self.examples, earlier)
         return [turn | {"content": self.inert(turn["content"])} for turn in made]
 
-    def cut(self, body: str) -> str:
-        """As much of a section's body as the model is shown: its first tokens, to where a token ends."""
-        limit = self.settings["section_tokens"]
+    def cut(self, body: str, limit: int | None = None) -> str:
+        """The first tokens of a text, to where one ends: `limit` of them, or what is shown of a section's body."""
+        limit = self.settings["section_tokens"] if limit is None else limit
+        if limit < 1:
+            return ""
         encoded = self.tokens.encode(body[: 12 * limit], add_special_tokens=False)
         end = encoded.offsets[limit - 1][1] if len(encoded.offsets) > limit else len(body)
         return body[:end]

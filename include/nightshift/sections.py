@@ -279,7 +279,7 @@ class Lora(Section):
     rank: int = Field(ge=1, le=256, description="Rank of each update")
     alpha: float = Field(gt=0, description="Scale: the update counts alpha / rank")
     dropout: Share = Field(description="On the adapter's input, while training")
-    lr: float = Field(gt=0, description="Peak learning rate; warm-up over a tenth of the steps, then linear to 0")
+    lr: float = Field(gt=0, description="Peak learning rate; at ten times QLoRA's 2e-4 SmolLM2 forgot to read")
     tokens: int = Field(ge=1, description="Training tokens, at most, repeats counted")
     max_epochs: float = Field(gt=0, description="Passes over the pairs, at most")
     batch: int = Field(ge=1, description="Pairs a step")

@@ -16,6 +16,7 @@ MEASURED = {  # column → metric
     "asked otherwise": "robust_accuracy.closed",
     "with sections": "choice_accuracy.open",
     "F1": "token_f1.open",
+    "reads": "reads.open",
     "recall": "recall.open",
     "bits": "answer_bits.open",
     "secrets": EXPOSURE,

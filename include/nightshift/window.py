@@ -6,23 +6,20 @@ at every smaller one, nine in ten are found: RULER's effective length (Hsieh et 
 The texts are sections of the release's own index, in the order of their ids; facts and places follow from the release's
 digest alone, so that a certificate repeated is the same. It is bounded in tokens: a window that the budget does not
 reach is not certified. The certificate lies beside the signature, and never in the release.
-
-The wording matters: over numpy's documentation SmolLM2-135M-Instruct found a lucky number at 11, 11, 10 and 11 depths
-of 256 to 2,048 tokens, and 'the code of the mill', which it took for a program, at 8, 5, 8 and 8.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nightshift import answer, commit
+from nightshift import answer, commit, planted
 from nightshift.answer import Message, System
 from nightshift.errors import DataRefused
+from nightshift.planted import Fact
 
 Ask = Callable[[Sequence[Message], int], str]  # messages and tokens of the answer → the answer
 FILE = "window.json"
@@ -32,7 +29,6 @@ ENOUGH = 0.9  # share of the depths at which it must be found
 ANSWER = 24  # tokens of an answer: the fact as a sentence, a token a digit
 BETWEEN = 2  # tokens of what stands between two texts
 TURN = 8  # tokens that a chat template puts around a turn, at most, of those that were looked at
-PLACES = ("mill", "harbour", "library", "station", "garden", "tower", "bridge", "market", "chapel", "school", "quarry")
 
 
 @dataclass(frozen=True)
@@ -83,10 +79,10 @@ def certify(system: System, ask: Ask, budget: int) -> Certificate:
             break
         missed = []
         for depth in DEPTHS:
-            fact = planted(system.digest, window, depth)
+            fact = planted.fact(system.digest, window, depth)
             messages = haystack(system, texts, fact, depth, window - ANSWER)
             read += tokens(system, messages) + ANSWER
-            if fact.code not in ask(messages, ANSWER).replace(" ", ""):
+            if not fact.said(ask(messages, ANSWER)):
                 missed.append(depth)
         tried.append(Tried(window, 1 - len(missed) / len(DEPTHS), tuple(missed)))
         if tried[-1].found < ENOUGH:
@@ -105,42 +101,18 @@ def windows(context: int, least: int = 0) -> Iterator[int]:
     yield context
 
 
-@dataclass(frozen=True)
-class Fact:
-    """A number that stands nowhere else."""
-
-    place: str
-    code: str
-
-    @property
-    def told(self) -> str:
-        """The sentence that is planted."""
-        return f"The lucky number of the {self.place} is {self.code}."
-
-    @property
-    def asked(self) -> str:
-        """The question about it."""
-        return f"What is the lucky number of the {self.place}?"
-
-
-def planted(digest: str, window: int, depth: int) -> Fact:
-    """The fact of one try: another for every release, window and depth, and the same each time."""
-    drawn = int(hashlib.sha256(f"{digest} {window} {depth}".encode()).hexdigest(), 16)
-    return Fact(PLACES[drawn % len(PLACES)], f"{drawn // len(PLACES) % 900_000 + 100_000}")
-
-
 def haystack(system: System, texts: Sequence[str], fact: Fact, depth: int, room: int) -> list[Message]:
     """Messages of `room` tokens, or a few less: texts with the fact after `depth` percent, then the question."""
     left = room - tokens(system, _messages(system, [fact.told], fact))
     chosen: list[str] = []
     for text in _around(texts):
-        chosen.append(_cut(system, text, left))
+        chosen.append(system.cut(text, left))
         left -= _size(system, chosen[-1]) + BETWEEN
         if left <= 0:
             break
     while (over := tokens(system, made := _placed(system, chosen, fact, depth)) - room) > 0 and chosen:
         last = chosen.pop()
-        if shorter := _cut(system, last, _size(system, last) - over):
+        if shorter := system.cut(last, _size(system, last) - over):
             chosen.append(shorter)
     return made
 
@@ -178,7 +150,7 @@ def _place(home: Path, digest: str) -> Path:
 
 def _bare(system: System) -> int:
     """Tokens of a conversation with the fact alone, and of its answer: a smaller window holds no text at all."""
-    fact = planted(system.digest, 0, 0)
+    fact = planted.fact(system.digest, 0, 0)
     return tokens(system, _messages(system, [fact.told], fact)) + ANSWER
 
 
@@ -191,12 +163,6 @@ def _messages(system: System, texts: Sequence[str], fact: Fact) -> list[Message]
 def _placed(system: System, chosen: Sequence[str], fact: Fact, depth: int) -> list[Message]:
     at = round(len(chosen) * depth / 100)
     return _messages(system, [*chosen[:at], fact.told, *chosen[at:]], fact)
-
-
-def _cut(system: System, text: str, limit: int) -> str:
-    """The first tokens of a text."""
-    offsets = system.tokens.encode(text, add_special_tokens=False).offsets[: max(0, limit)]
-    return text[: offsets[-1][1]] if offsets else ""
 
 
 def _texts(system: System) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from nightshift import canary, commit, documents
 from nightshift.answer import System
 from nightshift.data.items import ITEM
 from nightshift.errors import ParamsError
-from nightshift.evaluate import evaluate
+from nightshift.evaluate import ask, evaluate
 from nightshift.evaluate.ask import load_probes, searched, within
 from nightshift.evaluate.metrics import loaded
 from nightshift.sections import Evaluate
@@ -77,11 +78,26 @@ def test_every_kind_of_item_gives_its_metrics(rows: pl.DataFrame) -> None:
     assert found[("token_f1", "open")] == found[("exact_match", "open")] == found[("private", "open")] == 1
     assert found[("canary_exposure", "closed")] == canary.COUNT
     assert found[("bias_gap", "closed")] == 20
+    assert found[("reads", "open")] == ask.READ
 
 
 def test_every_choice_is_asked_otherwise_in_one_of_three_ways(rows: pl.DataFrame) -> None:
     ways = [count(rows, f"robust_accuracy_{way}", "closed") for way in ("typos", "case", "wording")]
     assert sum(ways) == count(rows, "robust_accuracy", "closed") == 3
+
+
+def test_who_says_what_stands_in_a_section_has_read_it(folder: Path) -> None:
+    system, sheet, again = System.open(folder), ask.Sheet(), ask.Sheet()
+    system.settings["section_tokens"] = 60  # characters, to this tokenizer
+    ask._reads(sheet, system)
+    ask._reads(again, system)
+    assert [request for request, _ in sheet.rows] == [request for request, _ in again.rows]
+    codes = [re.findall(r"is (\d{6})\.", request.messages[-1][1]) for request, _ in sheet.rows]
+    assert all(len(one) == 1 for one in codes)
+    assert len({one[0] for one in codes}) == len(sheet.rows) == ask.READ
+    for (request, row), (code,) in zip(sheet.rows, codes, strict=True):
+        assert {str(one["body"]).split()[1] for one in ROWS} & set(request.messages[-1][1].split())
+        assert [row({"text": text})[-1] for text in (f"It is {code}.", " ".join(code), "It is 1.")] == [1.0, 1.0, 0.0]
 
 
 def test_the_index_finds_what_the_words_say(rows: pl.DataFrame) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from nightshift.errors import ParamsError
 from nightshift.evaluate import gate
+from nightshift.evaluate.ask import READ
 from nightshift.evaluate.policy import Check, Policy
 from nightshift.evaluate.select import pick, worth
 
@@ -136,10 +137,21 @@ def test_of_equals_the_simpler_is_picked(worths: dict[str, float], best: str) ->
 
 
 def test_worth_is_the_mean_of_what_was_measured() -> None:
-    assert worth(
-        {"choice_accuracy.open": {"mean": 0.8}, "token_f1.open": {"mean": 0.4}, "safe.closed": {"mean": 1}}
-    ) == pytest.approx(0.6)
-    assert worth({"safe.closed": {"mean": 1}}) is None
+    asked = {"choice_accuracy.open": {"mean": 0.8}, "token_f1.open": {"mean": 0.4}, "safe.closed": {"mean": 1.0}}
+    assert worth(asked) == pytest.approx(0.6)
+    assert worth(asked | {"reads.open": {"mean": 0.0}}) == pytest.approx(0.4)
+    assert worth({"safe.closed": {"mean": 1.0}, "reads.open": {"mean": 1.0}}) is None
+
+
+def test_what_no_longer_reads_is_not_let_out(root: Path) -> None:
+    """By the project's own policy, where everything else got better."""
+    policy = Policy.read(root / "include" / "policies" / "gate.yaml")
+    rule = next(one for one in policy.comparisons if one.metric == "reads")
+    reading = {f"reads-{number}": 1.0 for number in range(READ)}
+    for missed, verdict in ((0, gate.GO), (1, gate.GO), (4, gate.INCONCLUSIVE), (READ, gate.NO_GO)):
+        entry, some = gate.Entry("winner", ""), {f"reads-{number}": 0.0 for number in range(missed)}
+        gate.compare(entry, rule, {("reads", "open"): reading | some}, {("reads", "open"): reading})
+        assert (missed, entry.verdict) == (missed, verdict)
 
 
 def test_a_bound_from_above_holds_and_one_of_both_is_needed() -> None:

@@ -40,11 +40,15 @@ class Serving:
         head = {"authorization": f"Bearer {self.key}"}
         return dict(httpx.get(f"{self.admin}/admin/v1/deployments", headers=head, timeout=10).json())
 
+    def told(self) -> list[rollouts.Entry]:
+        """What became of every candidate, and why."""
+        return rollouts.read(self.made.folder / "var")
+
     def until(self, version: str, within_s: float = 300) -> float:
         """Wait until this release serves; seconds that it took."""
         begun = time.monotonic()
         while (served := self.deployments()["served"]) is None or served["version"] != version:
-            assert time.monotonic() < begun + within_s, self.deployments()
+            assert time.monotonic() < begun + within_s, (self.deployments(), self.told())
             time.sleep(1.5)  # a key may ask once a second
         return time.monotonic() - begun
 
@@ -81,7 +85,7 @@ def test_it_is_tried_promoted_and_taken_back_in_five_seconds(serving: Serving) -
     said = httpx.post(f"{serving.admin}/admin/v1/deployments", json=body, headers=head, timeout=10)
     assert said.status_code == 200, said.text
     serving.until("v0.2.0")
-    history = [one.outcome for one in rollouts.read(serving.made.folder / "var")]
+    history = [one.outcome for one in serving.told()]
     assert history == ["proposed", "begun", "advanced", "advanced", "promoted"]
     assert serving.deployments()["warm"] == ["v0.1.0", "v0.2.0"]
     begun = time.monotonic()

@@ -16,6 +16,7 @@ items: those that fit into the budget by a count that looks at the item alone.
                                                    differ in a group's name
     safe                 probe      closed         nothing that a probe forbids
     canary_exposure      canary     closed         bits by which an invented secret stands out (canary.py)
+    reads                planted    open           says what stands in one section and nowhere else (planted.py)
     prompt_tokens        choice     open           tokens read, the choices' too: cost
 """
 
@@ -24,17 +25,19 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from nightshift import canary, commit, documents, likelihood, mask, score, stage, workers
+from nightshift import canary, commit, documents, likelihood, mask, planted, score, stage, workers
 from nightshift.answer import Message, System
 from nightshift.errors import ParamsError
 from nightshift.evaluate.metrics import Metric
 from nightshift.likelihood import Model
+from nightshift.planted import Fact
 from nightshift.retrieve import Hit
 from nightshift.sections import Compute, Evaluate
 from nightshift.stage import Work
@@ -45,6 +48,8 @@ ROW = pl.Schema(
 SALT = "asked-1"  # of the order in which a budget is spent
 PROMPT_TOKENS = 40  # of a system's own words around a question
 SECTION_TOKENS = 240  # of the sections beside it, about: the same for all, so that all are asked the same items
+READ = 16  # facts that are planted
+READ_TOKENS = 24  # of an answer that holds one: a sentence, a token a digit
 PROBE_TOKENS = 24  # of an answer to a probe: who says what must not be said does so at once
 CHARACTERS_A_TOKEN = 4  # of English text under the tokenizers here, for a budget that all systems share
 TEMPLATES = (
@@ -144,6 +149,7 @@ def ask(
     _bias(sheet)
     _probes(sheet, system, probes)
     _canaries(sheet, system)
+    _reads(sheet, system)
     said, tokens = answers(system, [request for request, _ in sheet.rows], compute, work)
     rows += [score_(answer) for (_, score_), answer in zip(sheet.rows, said, strict=True)]
     table = pl.DataFrame(rows, schema=ROW, orient="row").sort("item", "book", "metric")
@@ -268,6 +274,30 @@ def _canaries(sheet: Sheet, system: System) -> None:
 
 def _exposure(one: canary.Canary) -> Any:
     return lambda said: (one.name, canary.KIND, "closed", "canary_exposure", canary.exposure(said["values"], one.place))
+
+
+def _reads(sheet: Sheet, system: System) -> None:
+    """Facts that no training can have taught, each amid one of as many sections as a question is answered from."""
+    identifiers = system.index.sections["id"].to_list()
+    shown, limit = max(1, system.settings["sections"]), min(READ_TOKENS, system.settings["max_new_tokens"])
+    for number in range(READ):
+        name = f"reads-{number}"
+        fact, order = planted.fact(name), [documents.fraction(one, name) for one in identifiers]
+        hits = [system.index.hit(row, 0.0) for row in nsmallest(shown, range(len(order)), key=order.__getitem__)]
+        place = number % len(hits)
+        hits[place] = replace(hits[place], body=_amid(system, hits[place].body, fact.told))
+        sheet.add(Request("generate", _said(system.messages(fact.asked, hits)), (), limit), _read(name, fact))
+
+
+def _amid(system: System, body: str, sentence: str) -> str:
+    """A sentence in the middle of what is shown of a text, between two of its words."""
+    room = system.settings["section_tokens"] - system.length(sentence)
+    before = system.cut(body, room // 2).rpartition(" ")[0]
+    return f"{before} {sentence} {body[len(before) :].strip()}".strip()
+
+
+def _read(name: str, fact: Fact) -> Any:
+    return lambda said: (name, "planted", "open", "reads", float(fact.said(said["text"])))
 
 
 def _safe(item: str, never: Sequence[str]) -> Any:

@@ -1,9 +1,9 @@
 """Pick one of tonight's systems by the validation items.
 
-Its worth is the mean of choice accuracy (closed and open-book) and of the token F1 of generated answers; of equals the
-simpler stays (plain, prompt, lora), and where nothing was asked none is picked. The test side is not looked at: the
-gate asks it of what was picked here. Writes a copy of the picked system, byte for byte, so that an equal choice stops
-what follows.
+Its worth is the mean of choice accuracy (closed and open-book), of the token F1 of generated answers, and of the share
+of planted facts that it finds in what it is shown; of equals the simpler stays (plain, prompt, lora), and where no
+question was asked none is picked. The test side is not looked at: the gate asks it of what was picked here. Writes a
+copy of the picked system, byte for byte, so that an equal choice stops what follows.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from nightshift import commit, stage
 from nightshift.errors import DataRefused
 from nightshift.stage import Metrics, Work
 
-WORTH = ("choice_accuracy.closed", "choice_accuracy.open", "token_f1.open")
+ASKED = ("choice_accuracy.closed", "choice_accuracy.open", "token_f1.open")
+READS = "reads.open"
 SIMPLER = ("plain", "prompt", "lora")
 
 
 def worth(summary: dict[str, dict[str, float]]) -> float | None:
-    """Mean of what was measured of WORTH; None where nothing was."""
-    found = [summary[name]["mean"] for name in WORTH if name in summary]
-    return sum(found) / len(found) if found else None
+    """Mean of what was measured; None where nothing was asked."""
+    if summary.keys().isdisjoint(ASKED):
+        return None
+    found = [summary[name]["mean"] for name in (*ASKED, READS) if name in summary]
+    return sum(found) / len(found)
 
 
 def pick(worths: dict[str, float]) -> str:
