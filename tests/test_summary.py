@@ -12,6 +12,7 @@ MEASURED = {
     "choice_accuracy.closed": 0.25,
     "choice_accuracy.open": 0.5,
     "robust_accuracy.closed": 0.125,
+    "reads.open": 0.75,
     "canary_exposure.closed": 1.5,
 }
 
@@ -33,10 +34,11 @@ def test_every_system_of_the_night_is_shown_in_its_order_with_what_was_measured(
     made = stages(evaluate__zebra=MEASURED, evaluate__bottleneck_2={"absent": "too few pairs"}, evaluate__plain={})
     said = summary(night(stages=made)).splitlines()
     begin = said.index("Systems, on the validation items:")
-    assert said[begin + 1 : begin + 5] == [
-        "                choices  asked otherwise  with sections  secrets",
-        "  zebra           0.250            0.125          0.500    1.500",
+    assert said[begin + 1 : begin + 6] == [
+        "                choices  asked otherwise  with sections  reads  secrets",
+        "  zebra           0.250            0.125          0.500  0.750    1.500",
         "  bottleneck-2  none (too few pairs)",
+        "  Reads: the share of invented facts that it finds in the sections that it is shown.",
         "  Secrets: bits by which invented ones stand out; 1.4 when none was learned by heart, 6 when all were.",
     ]
 
@@ -45,7 +47,7 @@ def test_what_was_not_measured_has_no_column() -> None:
     said = summary(night(stages=stages(evaluate__plain={"recall.open": 1.0})))
     assert "  plain   1.000" in said
     assert "choices" not in said
-    assert "Secrets" not in said
+    assert "Secrets" not in said and "Reads" not in said
 
 
 def test_budgets_are_told_whatever_the_models_are_called() -> None:

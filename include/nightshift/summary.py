@@ -10,13 +10,14 @@ from nightshift.registry import CANARY
 Night = Mapping[str, Any]
 UNCHANGED = ("unchanged", "cached")
 UNDECIDED = "INCONCLUSIVE"
+READS = "reads.open"
 EXPOSURE = "canary_exposure.closed"
 MEASURED = {  # column → metric
     "choices": "choice_accuracy.closed",
     "asked otherwise": "robust_accuracy.closed",
     "with sections": "choice_accuracy.open",
     "F1": "token_f1.open",
-    "reads": "reads.open",
+    "reads": READS,
     "recall": "recall.open",
     "bits": "answer_bits.open",
     "secrets": EXPOSURE,
@@ -111,6 +112,8 @@ def systems(night: Night) -> Iterator[str]:
         if "absent" in said:
             cells = [f"none ({said['absent']})"]
         yield "  ".join([f"  {name:<{width}}", *cells]).rstrip()
+    if READS in columns.values():
+        yield "  Reads: the share of invented facts that it finds in the sections that it is shown."
     if EXPOSURE in columns.values():
         yield "  Secrets: bits by which invented ones stand out; 1.4 when none was learned by heart, 6 when all were."
     picked = _of(night, "select")
