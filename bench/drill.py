@@ -3,10 +3,11 @@
     python bench/drill.py [--out bench/drill.json] [--idle]
 
 The endpoint is the real one, with a real registry and its own rollout; engines are mocked (tests/serve/drilled.py). Two
-hundred users ask for streams all the time; beside them a small model is trained on every core, at the priority that a
-stage has while something serves. For each drill: seconds from the fault's first request to the stable release for
-everybody, streams of the stable release that were cut, and users that the bad one answered. Exits 1 when a bound is
-broken: thirty seconds (five for a rollback), no cut stream, five users in a hundred.
+hundred users ask for streams all the time; beside them the project's own model is pretrained on every core, at the
+priority that a stage has while something serves. For each drill: seconds from the fault's first request to the stable
+release for everybody, streams that did not end whole, refusals among them, but for those of the bad release, and users
+that it answered. Exits 1 when a bound is broken: thirty seconds (five for a rollback), no cut stream, five users in a
+hundred.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ import json
 import os
 import platform
 import random
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections import Counter, defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "include")]
 
 import aiohttp  # noqa: E402
+from bench import pretraining  # noqa: E402
 from tests.serve import drilled  # noqa: E402
 from tests.serve.drilled import Drilled  # noqa: E402
 from tests.serve.scripted import chat  # noqa: E402
@@ -40,43 +41,20 @@ from nightshift import rollouts  # noqa: E402
 BAD = {version: kind for version, kind in drilled.ENGINES.items() if kind != "good"}
 STREAMS = 3  # at a time
 BACK_S, ROLLBACK_S = 30.0, 5.0
-TRAINING = """
-import os, torch
-os.nice(10)
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(512, 2048), torch.nn.GELU(), torch.nn.Linear(2048, 512))
-optimizer = torch.optim.AdamW(model.parameters())
-while True:
-    x = torch.randn(256, 512)
-    loss = (model(x) - x).square().mean()
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-"""
 
 
 @dataclass
 class Streams:
-    """What users saw: by digest, streams that ended whole, and those that did not."""
+    """What users saw, by digest: streams that ended whole, those that did not, and who was answered; "" of none."""
 
-    whole: dict[str, int] = field(default_factory=dict)
-    cut: dict[str, int] = field(default_factory=dict)
+    whole: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
+    users: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
-    def note(self, digest: str, whole: bool) -> None:
+    def note(self, digest: str, key: str, whole: bool) -> None:
         """A stream ended."""
-        counted = self.whole if whole else self.cut
-        counted[digest] = counted.get(digest, 0) + 1
-
-
-@contextmanager
-def training() -> Iterator[None]:
-    """A training on every core."""
-    child = subprocess.Popen([sys.executable, "-c", TRAINING], env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
-    try:
-        yield
-    finally:
-        child.kill()
-        child.wait()
+        (self.whole if whole else self.cut)[digest] += 1
+        self.users[digest].add(key)
 
 
 async def users(one: Drilled, streams: Streams, over: asyncio.Event) -> None:
@@ -100,7 +78,7 @@ async def _stream(session: aiohttp.ClientSession, one: Drilled, key: str, stream
             text = (await said.read()).decode()
     except aiohttp.ClientError:
         pass
-    streams.note(digest, '"finish_reason": "stop"' in text and text.rstrip().endswith("[DONE]"))
+    streams.note(digest, key, '"finish_reason": "stop"' in text and text.rstrip().endswith("[DONE]"))
 
 
 async def drill(one: Drilled, version: str) -> dict[str, Any]:
@@ -117,8 +95,8 @@ async def drill(one: Drilled, version: str) -> dict[str, Any]:
     return {
         "seconds": round(tried, 1),
         "reason": back.reason,
-        "cut_streams": streams.cut.get(stable, 0),
-        "whole_streams": streams.whole.get(stable, 0),
+        "cut_streams": streams.cut.total() - streams.cut[digest],
+        "whole_streams": streams.whole[stable],
         "users": back.users,
     }
 
@@ -133,6 +111,7 @@ async def rollback(one: Drilled) -> dict[str, Any]:
     head = {"Authorization": f"Bearer {one.admin_key}"}
     async with aiohttp.ClientSession() as session:
         await asyncio.sleep(3)
+        streams.users.clear()
         begun = time.perf_counter()
         body = {"reason": "a drill"}
         async with session.post(f"{one.admin}/admin/v1/deployments/rollback", json=body, headers=head) as said:
@@ -147,8 +126,9 @@ async def rollback(one: Drilled) -> dict[str, Any]:
     await load
     return {
         "seconds": round(seconds, 2),
-        "cut_streams": sum(streams.cut.values()),
-        "whole_streams": sum(streams.whole.values()),
+        "cut_streams": streams.cut.total(),
+        "whole_streams": streams.whole.total(),
+        "users": len(streams.users[release.digest]),
     }
 
 
@@ -166,7 +146,7 @@ def run(versions: list[str], busy: bool, by_hand: bool = True) -> dict[str, Any]
     """The drills; `broken` holds the bounds that did not hold."""
     report: dict[str, Any] = {"drills": {}}
     broken = []
-    beside = training() if busy else nullcontext()
+    beside = pretraining.beside() if busy else nullcontext()
     with tempfile.TemporaryDirectory() as made, drilled.running(Path(made)) as one, beside:
         for version in versions:
             said = asyncio.run(drill(one, version))
@@ -179,14 +159,14 @@ def run(versions: list[str], busy: bool, by_hand: bool = True) -> dict[str, Any]
             print("rollback", json.dumps(said), flush=True)
             if said["seconds"] > ROLLBACK_S or said["cut_streams"]:
                 broken.append(f"rollback: {said}")
-    return report | {"users": len(one.keys), "training_beside": busy, "broken": broken}
+    return report | {"users": len(one.keys), "pretraining_beside": busy, "broken": broken}
 
 
 def main() -> None:
     """Run them and write the report."""
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     asked.add_argument("--out", type=Path, default=ROOT / "bench" / "drill.json")
-    asked.add_argument("--idle", action="store_true", help="without a training beside")
+    asked.add_argument("--idle", action="store_true", help="without a pretraining beside")
     said = asked.parse_args()
     report = run(list(BAD), not said.idle)
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}

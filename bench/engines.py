@@ -110,8 +110,7 @@ def starts(made: dict[str, Path], scratch: Path, only: list[str]) -> dict[str, C
         return Peer(system, dtype, one.url, one.model, one.headers)
 
     def batching(system: str, stack: ExitStack) -> Peer:
-        folder, port = scratch / f"cb-{system}", ports.unused()
-        folder.mkdir(exist_ok=True)
+        folder, port = Path(tempfile.mkdtemp(dir=scratch)), ports.unused()
         model = str(engine._folder(made[system], folder))
         words = [Path(sys.executable).with_name("transformers"), "serve", model, "--port", port, "--device", "cpu"]
         words += ["--host", "127.0.0.1", "--dtype", "bfloat16", "--continuous-batching"]

@@ -29,6 +29,8 @@ from tests import models  # noqa: E402
 from tests.serve import attack, mocked  # noqa: E402
 from tests.serve.scripted import ROWS  # noqa: E402
 
+from nightshift.adapt.index import encoder_folder  # noqa: E402
+
 SLOTS, TOKENS, TOKEN_S = 4, 10, 0.01  # the engine: 40 answers a second, whatever the gateway costs
 RECOVERED_S = 6.0  # from an attack's start
 BOUNDS = {"goodput at 5 times the peak": 0.8, "probes under a second": 0.999, "MB a minute": 0.2}
@@ -39,6 +41,7 @@ def run(seconds: float, minutes: float, quiet: bool = False) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         models.system(folder / "plain", ROOT, ROWS)
+        (folder / "plain" / "index" / "encoder").symlink_to(encoder_folder())
         with mocked.running(folder, SLOTS, TOKENS, TOKEN_S, connections_an_address=250, queue=16) as one:
             say = (lambda _: None) if quiet else (lambda text: print(text, flush=True))
             return _run(one, seconds, minutes, say)
@@ -68,6 +71,8 @@ def _run(one: mocked.Mocked, seconds: float, minutes: float, say: Any) -> dict[s
         }
         say(f"{name}: {report['attacks'][name]}")
         broken += [f"{name}: {one}" for one in said.wrong[:5]]
+        if name != "load at 5" and said.statuses[0]:
+            broken.append(f"{name}: {said.statuses[0]} connections broke")
         if name == "load at 5" and good is not None and good < BOUNDS["goodput at 5 times the peak"] * peak:
             broken.append(f"goodput at 5 times the peak is {good:.1f}, of {peak:.1f}")
     report["schemathesis"] = schemathesis(one)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nightshift import invariants, openslo, registry, rollouts, slo
+from nightshift import audit, invariants, openslo, registry, rollouts, slo
 from nightshift.counts import Counts
 from nightshift.errors import AccessDenied
 from nightshift.release import deploy
@@ -54,6 +54,9 @@ def counted(home: Path, bad: int, sli: str = "availability") -> None:
 def done(folder: Path, home: Path, now: int = NOW) -> dict[str, Any]:
     said = deploy.deploy(folder, folder, home, "tonight", now * 60)
     held = said["deployed"] is None
+    event = audit.events(home)[-1]
+    assert (event["action"], event["target"], event["environment"]) == ("hold" if held else "deploy", "b" * 64, "prod")
+    assert event["reason"] == (said["frozen"] if held else "the gate let it out")
     assert [one.number for one in registry.assignments(folder)] == ([1] if held else [1, 2])
     assert not held or said["why_not_deployed"] == f"frozen: {said['frozen']}"
     return said

@@ -202,7 +202,7 @@ def test_what_was_released_and_not_deployed_is_said_again_and_deployed_once(
 ) -> None:
     for number in range(commits):  # the same release may be that of a later commit
         git(released, "commit", "-q", "--allow-empty", "-m", str(number))
-    said = publish.publish(released, tmp_path, "tonight")
+    said = publish.publish(released, tmp_path, "tonight", 1e9)
     assert (said["released"], said["tags"]) == ("a" * 64, [])
     assert "v0.1.0" in said["message"]
     said = [deployed(released, tmp_path / "var") for _ in range(2)]
@@ -221,19 +221,35 @@ def test_a_night_deploys_to_the_first_environment(released: Path, tmp_path: Path
     assert registry.current(released) is None
 
 
+def test_the_verdict_of_every_night_is_in_the_audit(released: Path, tmp_path: Path) -> None:
+    metrics = released / "metrics"
+    (metrics / "release.json").write_text(json.dumps({"digest": "b" * 64, "verdict": "NO-GO", "released": None}))
+    refused = {"verdict": "NO-GO", "releases": None, "reasons": {"winner": ["reads (open-book) is worse by 1."]}}
+    (metrics / "gate.json").write_text(json.dumps(refused))
+    for night in ("tonight", "tonight", "tomorrow"):  # a publisher that was killed begins again
+        publish.publish(released, tmp_path, night, 1e9)
+    events = audit.events(tmp_path)
+    assert [(one["actor"], one["action"], one["target"]) for one in events] == [
+        ("tonight", "verdict", "b" * 64),
+        ("tomorrow", "verdict", "b" * 64),
+    ]
+    assert (events[0]["verdict"], events[0]["releases"]) == ("NO-GO", None)
+    assert events[0]["reason"] == "NO-GO. winner: reads (open-book) is worse by 1."
+
+
 @pytest.mark.parametrize("environment", ["prod", "canary"])
 def test_a_digest_that_was_ever_assigned_is_not_said_again(environment: str, released: Path, tmp_path: Path) -> None:
     registry.assign(released, registry.releases(released)[0], environment)
     tag(released, "v0.2.0", "b" * 64)
     registry.assign(released, registry.releases(released)[1], environment)  # by hand: to stay
-    said = publish.publish(released, tmp_path, "tonight")
+    said = publish.publish(released, tmp_path, "tonight", 1e9)
     assert (said["released"], said["tags"]) == (None, [])
 
 
 def test_a_night_without_a_new_release_does_not_load_dvc(released: Path, root: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from nightshift.release import publish\n"
-        "print(publish.publish(Path('.'), Path('.'), 'tonight')['released'])\n"
+        "print(publish.publish(Path('.'), Path('.'), 'tonight', 1e9)['released'])\n"
         "assert not [one for one in ('dvc', 'model_signing', 'polars', 'pydantic') if one in sys.modules]\n"
     )
     asked, env = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(root / "include")}

@@ -99,7 +99,6 @@ def gateway(at: int, folder: Path) -> None:
         made = Engine(child, f"http://127.0.0.1:{beside}", "m", folder / "scratch" / release.version, {}, SLOTS)  # type: ignore[arg-type]
         made.accepts = ACCEPTS
         system = System.open(folder / "releases" / "system")
-        system.settings["sections"] = 0
         return opened(release, folder / "releases", [made], 64, 10.0, system)
 
     follower.bring_up = bring_up  # type: ignore[method-assign]

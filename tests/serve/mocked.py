@@ -103,7 +103,7 @@ def gateway(
 def running(folder: Path, slots: int = 8, tokens: int = 10, token_s: float = 0.01, **changed: Any) -> Iterator[Mocked]:
     """Both, in processes of their own; `folder` holds a system `plain`; `changed` are limits and rails by name."""
     first, beside = port.unused(2), port.unused()
-    scopes = ("infer:chat", "infer:completions", "models:read", "metrics:read")
+    scopes = ("infer:chat", "infer:completions", "infer:embeddings", "models:read", "metrics:read")
     key = Keys(folder / "home").create("load", scopes, ("public",), 1, time.time())
     told = [f"{name}={json.dumps(value)}" for name, value in changed.items()]
     words: list[list[Any]] = [

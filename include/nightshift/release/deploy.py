@@ -42,6 +42,8 @@ def deploy(
     first = params.load(clone / params.FILE, Environments).first
     chosen = way(repository, clone, home, found, first, int(now) // 60)
     if chosen.held:
+        event = {"actor": night, "action": "hold", "target": found.digest, "version": found.version}
+        audit.write(home, now, **event, environment=first, reason=chosen.held)
         return {"deployed": None, "frozen": chosen.held, "why_not_deployed": f"frozen: {chosen.held}"}
     current = registry.current(repository, first)
     if current != found and found.digest in rollouts.bad(home):

@@ -1,9 +1,10 @@
 """Sign tonight's release and say under which version it is to be published.
 
 Runs in a clone of the night's commit, before the branch moves; its last line is JSON with the commit's message and the
-tags that the publisher makes in the same push. A digest that has a version is never versioned again, and one that was
-ever assigned is not said again: an unchanged release is not a new one, and a rollback by hand stays. One that has a
-version and was never assigned waits for a night that died before it was deployed: it is said again.
+tags that the publisher makes in the same push. What the gate said is an event of the audit before that, whatever it
+was. A digest that has a version is never versioned again, and one that was ever assigned is not said again: an
+unchanged release is not a new one, and a rollback by hand stays. One that has a version and was never assigned waits
+for a night that died before it was deployed: it is said again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from nightshift import commit, errors, registry, signature
+from nightshift import audit, commit, errors, registry, signature
 from nightshift.errors import CacheCorrupt, NightshiftError, ReleaseInvalid
+
+VERDICT = "verdict"  # of the audit
 
 
 def said(metrics: dict[str, Any], version: str | None, night: str) -> dict[str, Any]:
@@ -39,9 +43,25 @@ def again(metrics: dict[str, Any], known: registry.Release, assigned: bool, nigh
     return done | {"message": f"{done['message'].splitlines()[0]}\n\n{body}", "released": known.digest}
 
 
-def publish(clone: Path, home: Path, night: str) -> dict[str, Any]:
-    """Sign and name the release of the commit that `clone` stands on. Raises ReleaseInvalid."""
+def noted(clone: Path, home: Path, night: str, now: float, metrics: dict[str, Any]) -> None:
+    """Keep what the gate said tonight, and why, in the audit: once, however often this runs."""
+    if any((one.get("actor"), one.get("action")) == (night, VERDICT) for one in audit.events(home)):
+        return
+    path = clone / "metrics" / "gate.json"
+    gate = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    verdict = metrics.get("verdict", "INCONCLUSIVE")
+    why = [f"{candidate}: {' '.join(reasons)}" for candidate, reasons in gate.get("reasons", {}).items()]
+    event = {"actor": night, "action": VERDICT, "target": metrics.get("digest"), "verdict": verdict}
+    audit.write(home, now, **event, releases=gate.get("releases"), reason=" ".join([f"{verdict}.", *why]))
+
+
+def publish(clone: Path, home: Path, night: str, now: float) -> dict[str, Any]:
+    """Sign and name the release of the commit that `clone` stands on; `now` is in seconds since 1970.
+
+    Raises ReleaseInvalid.
+    """
     metrics = json.loads((clone / "metrics" / "release.json").read_text(encoding="utf-8"))
+    noted(clone, home, night, now, metrics)
     if not metrics.get("released"):
         return said(metrics, None, night)
     if known := registry.by_digest(clone, metrics["digest"]):
@@ -66,7 +86,8 @@ def publish(clone: Path, home: Path, night: str) -> dict[str, Any]:
 def main() -> None:
     """Print what is to be published; exits with the error's code."""
     try:
-        done = publish(Path.cwd(), Path(os.environ["NIGHTSHIFT_HOME"]), os.environ.get("DVC_AIRFLOW_RUN", "Night"))
+        home, night = Path(os.environ["NIGHTSHIFT_HOME"]), os.environ.get("DVC_AIRFLOW_RUN", "Night")
+        done = publish(Path.cwd(), home, night, time.time())
     except (NightshiftError, OSError) as error:
         if (found := errors.known(error)) is None:
             raise
