@@ -85,7 +85,7 @@ class StreamOptions(Body):
 class Sampled(Body):
     """What a request for text may say beside its text; None is the release's own setting."""
 
-    model: Text
+    model: Text = Field(json_schema_extra={"enum": [MODEL, BARE]})
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1)
@@ -252,7 +252,7 @@ class Completion(Sampled):
 class Embeddings(Body):
     """POST /v1/embeddings: vectors of the release's own sentence encoder."""
 
-    model: Text
+    model: Text = Field(json_schema_extra={"enum": [EMBEDDINGS]})
     input: Text | list[Text]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)

@@ -12,7 +12,7 @@ from typing import Any
 from nightshift.serve.body import Body
 from nightshift.serve.keys import ASKING
 from nightshift.serve.refused import CODES
-from nightshift.serve.request import Chat, Completion, Embeddings, Feedback, schema
+from nightshift.serve.request import BARE, EMBEDDINGS, MODEL, Chat, Completion, Embeddings, Feedback, schema
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def document(entries: list[Entry], version: str) -> dict[str, Any]:
             reference = {"$ref": f"#/components/schemas/{entry.body.__name__}"}
             said["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
         if "{model}" in entry.path:
-            said["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
+            names = {"type": "string", "enum": [MODEL, BARE, EMBEDDINGS]}
+            said["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": names}]
         paths.setdefault(entry.path, {})[entry.method.lower()] = said
     keys = {"key": {"type": "http", "scheme": "bearer"}}
     return {
