@@ -3,7 +3,7 @@ fails open, and all of it comes back by itself.
 
 | what is away | what is asked | what comes |
 |---|---|---|
-| the key store, its pepper | anything that needs a key | 503 `dependency_unavailable`; never an answer |
+| the key store, its pepper | anything that needs a key | 503 `dependency_unavailable`, a bad event; never an answer |
 | the rails: masking, harm | an answer | an error, whole or in its stream; never the text |
 | the audit | to make, rotate, revoke a key, to deploy | refused, and not done |
 | counts, traces | an answer | the answer |
@@ -24,16 +24,16 @@ from typing import Any
 
 import pytest
 
-from nightshift import audit, mask, slo
+from nightshift import audit, mask, openslo, slo
 from nightshift.counts import Counts
-from nightshift.errors import DiskFull
+from nightshift.errors import DiskFull, StorageError
 from nightshift.serve import counting
 from nightshift.serve.meters import Meters
 from nightshift.serve.outgoing import Harm
 from tests import models
 from tests.conftest import ROOT
 from tests.serve.mocked import WIDE
-from tests.serve.scripted import ROWS, Endpoint, endpoint
+from tests.serve.scripted import ROWS, Endpoint, chat, endpoint
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,36 @@ def test_without_its_keys_nobody_is_let_in(running: Endpoint, name: str, fault: 
         until = len(said)
         _until(lambda: said[-1][0] == 200 and len(said) > until)
     assert slowest < 1.0  # nobody waits for the store who does not need it
+
+
+@pytest.mark.parametrize(
+    ("why", "status"), [(StorageError("the disk is away", "keys", "mend it"), 503), (RuntimeError("a bug"), 500)]
+)
+def test_an_outage_before_a_key_is_known_burns_the_budget_and_pages(
+    why: Exception, status: int, running: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise why
+
+    asked: dict[str, Any] = {
+        "/chat/completions": chat("Hello"),
+        "/completions": {"model": "nightshift", "prompt": "The pump"},
+        "/embeddings": {"model": "nightshift", "input": "The pump"},
+    }
+    counts, minute = Counts(running.home), int(running.front.wall()) // 60
+    monkeypatch.setattr(running.front.keys, "check", broken)
+    for _ in range(12):
+        assert [running.post(path, body).status_code for path, body in asked.items()] == [status] * 3
+    assert running.call("GET", "/v1/models").status_code == status  # of which nothing is promised
+    monkeypatch.undo()
+    wrong = f"ns_local_{'a' * 10}_{'a' * 52}"
+    assert running.ask("Hello", wrong).status_code == 401  # the caller's fault, as before
+    running.front.counting.flush()
+    now = int(running.front.wall()) // 60
+    assert counts.sums(minute, now) == {("availability", running.served.release.digest): (0, 36)}
+    burning = slo.alerts(openslo.promised(ROOT).values(), slo.series(counts, now, 3 * 1440), now, None)
+    assert [(one.id, one.severity) for one in burning] == [("health", "page")]
+    assert (slo.standing(running.home, ROOT, now).budgets["availability"] or 1) < 1
 
 
 def health(running: Endpoint) -> float:

@@ -57,6 +57,7 @@ class Front:
         wall: seconds since 1970.
         proxies: peers whose X-Forwarded-For is believed.
         bounds: objective → seconds that its events may take.
+        serves: digest of the release that serves; "" while none does.
         given: which key was given which answer.
         counting: is told of each answer; None counts none.
         promises: looks at an account when a request of it ended.
@@ -70,6 +71,7 @@ class Front:
     wall: Callable[[], float] = time.time
     proxies: frozenset[str] = frozenset()
     bounds: Mapping[str, float] = field(default_factory=dict)
+    serves: Callable[[], str] = lambda: ""
     given: Given = field(default_factory=Given)
     counting: Counting | None = None
     promises: Promises | None = None
@@ -169,7 +171,9 @@ class Front:
         return response
 
     def _outside(self, entry: Entry, trace: Trace, status: int) -> None:
-        """A request ended before it was let in."""
+        """A request ended before it was let in; where that is our fault, it is one that was not answered."""
+        if entry.name in ASKING and status >= 500:
+            self.meters.event("availability", self.serves(), False)
         self.meters.requests.labels(entry.name, str(status), "stable").inc()
         trace.set(status=status)
         trace.end()

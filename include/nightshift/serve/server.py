@@ -182,6 +182,7 @@ class Service:
         front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds, given=given)
         front.promises = Promises(home, front.meters, front.wall, settings.rails.personal_out == "mask")
         front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"), front.promises)
+        front.serves = lambda: follower.served.release.digest if follower.served else ""
         follower.unverified = front.promises.release
         follower.loaded.drain_s = drain_s(settings.limits)
         follower.loaded.restarted = front.meters.restarts.inc
