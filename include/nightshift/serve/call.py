@@ -78,8 +78,9 @@ class Call(Generic[B]):
     ended: bool = False
 
     def by(self, served: Served) -> None:
-        """The release that answers it."""
+        """The release that answers it, which is not stopped until it ends."""
         self.served = served
+        served.busy += 1
         release = served.release
         self.trace.set(release=release.digest, version=release.version, commit=release.commit, side=served.side)
         self.trace.set(corpus=served.corpus)
@@ -127,6 +128,8 @@ class Call(Generic[B]):
         if self.ended:
             return
         self.ended = True
+        if self.served is not None:
+            self.served.busy -= 1
         self.taken.give_back(self.used)
         self.front.count(self)
         found: dict[str, Any] = {"masked_in": dict(self.masked_in) or None, "abstained": self.abstained or None}

@@ -43,6 +43,12 @@ class Inside:
         groups: Sequence[str] = PUBLIC,
     ) -> Said:
         """The greedy answer; `key` is whose turn it takes. Raises Refused."""
+        with served.held():
+            return await self._asked(served, key, question, earlier, groups)
+
+    async def _asked(
+        self, served: Served, key: str, question: str, earlier: Sequence[Message], groups: Sequence[str]
+    ) -> Said:
         system, begun = served.system, self.clock()
         hits = await asyncio.to_thread(system.sections, question, groups) if system.settings["sections"] else []
         limit = system.settings["max_new_tokens"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,7 @@ class Served:
         side: what it is in a rollout; a copy of a request is nobody's, and counted on no side.
         prompt: sha256 of its prompt.
         corpus: digest of the documents in its index; None where its facts do not say.
-        busy: requests that wait for it or are answered by it.
+        busy: requests under way, from the choice of it to their end: its engines are not stopped meanwhile.
         users: keys that it answered while it was a candidate.
         another: starts one more engine; None where there can be no other.
         lead_s: how long that took last, seconds.
@@ -78,20 +78,25 @@ class Served:
         """The fields of a request that its engines honour."""
         return self.engines[0].accepts if self.engines else frozenset()
 
-    @asynccontextmanager
-    async def turn(self, key: str, cost: float) -> AsyncIterator[Engine]:
-        """A turn at an engine, which is not stopped meanwhile. Raises Refused."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A request is under way."""
         self.busy += 1
         try:
-            async with self.turns.turn(key, cost):
-                engine = self._least()
-                self._running[id(engine)] += 1
-                try:
-                    yield engine
-                finally:
-                    self._running[id(engine)] -= 1
+            yield
         finally:
             self.busy -= 1
+
+    @asynccontextmanager
+    async def turn(self, key: str, cost: float) -> AsyncIterator[Engine]:
+        """A turn at an engine, which is not taken away meanwhile. Raises Refused."""
+        async with self.turns.turn(key, cost):
+            engine = self._least()
+            self._running[id(engine)] += 1
+            try:
+                yield engine
+            finally:
+                self._running[id(engine)] -= 1
 
     def answered(self, key: str, good: bool, first_s: float | None, took_s: float | None = None) -> None:
         """A client's request ended, `took_s` after its turn came; None for one that asked no engine.
