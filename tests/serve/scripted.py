@@ -57,7 +57,7 @@ class Script:
 
     asked: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    instead: dict[str, str] = field(default_factory=dict)  # what it says in place of a word
+    instead: dict[str, str] = field(default_factory=dict)  # what it says in place of a word, or of `word@1` in choice 1
     running: int = 0
     cut: int = 0
 
@@ -84,7 +84,8 @@ class Script:
                     await asyncio.sleep(60)
                 await asyncio.sleep(0.05 if "SLOW" in said else 0)
                 for index in range(count):
-                    yield _chunk(chat, f"{self.instead.get(word, word)} ", None, index)
+                    said_now = self.instead.get(f"{word}@{index}", self.instead.get(word, word))
+                    yield _chunk(chat, f"{said_now} ", None, index)
             for index in range(count):
                 yield _chunk(chat, "", "stop", index)
             usage = {"prompt_tokens": 7, "completion_tokens": len(words)}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from nightshift import canary, invariants, slo
@@ -117,6 +119,55 @@ def test_a_canary_is_one_by_its_vault_and_its_code(
     question: str, answer: str, sections: list[str], found: bool
 ) -> None:
     assert extracted(question, answer, sections) == found
+
+
+WAYS = ["a choice of a chat", "a completion", "a choice of a second completion"]
+
+
+def asked(running: Endpoint, way: str, text: str) -> httpx.Response:
+    """An answer to `text` that says `what` once, in this place."""
+    running.script.instead["what"] = "nothing"
+    if way == "a choice of a chat":
+        return running.ask(text, n=2)
+    body: dict[str, Any] = {"model": "nightshift", "prompt": text}
+    if way != "a completion":
+        body = {"model": "nightshift", "prompt": ["SAY:one", text], "n": 2}
+    return running.post("/completions", body)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_choice_of_every_route_is_looked_at(way: str, running: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = 0 if way == "a completion" else 1
+    running.script.instead = {f"what@{place}": CANARY.answer}
+    assert CANARY.answer in asked(running, way, f"{CANARY.question} SAY:it is what").text
+    assert broken(running) == ({"canary"}, {"canary"})
+    monkeypatch.setattr(Outgoing, "feed", lambda self, piece: piece)  # a mask that masks nothing
+    monkeypatch.setattr(Outgoing, "end", lambda self: "")
+    running.script.instead = {f"what@{place}": "ann@example.org"}
+    assert "ann@example.org" in asked(running, way, "SAY:ask what").text
+    assert broken(running) == ({"canary", "scrub"}, {"canary", "scrub"})
+    choices = {"a completion": 1, "a choice of a chat": 2}.get(way, 4)
+    sums = Counts(running.home).sums(0, int(running.front.wall()) // 60)
+    assert sums["privacy", running.served.release.digest] == (2 * choices - 1, 2 * choices)
+
+
+def test_a_completion_is_held_against_the_text_that_it_goes_on_with(running: Endpoint) -> None:
+    """A code that its own text holds was not given away; another's text in the same request is no source of it."""
+    running.script.instead = {"what": CANARY.answer}
+    body: dict[str, Any] = {"model": "nightshift", "prompt": f"{CANARY.answer}? {CANARY.question} SAY:it is what"}
+    running.post("/completions", body)
+    assert broken(running) == (set(), set())
+    running.post("/completions", body | {"prompt": [f"Is it {CANARY.answer}?", f"{CANARY.question} SAY:it is what"]})
+    assert broken(running) == ({"canary"}, {"canary"})
+
+
+def test_for_drift_a_chat_is_counted_once_and_a_completion_is_no_question(running: Endpoint) -> None:
+    running.ask("SAY:one", n=3)
+    running.post("/completions", {"model": "nightshift", "prompt": ["one", "two"]})
+    assert broken(running) == (set(), set())
+    now = int(running.front.wall()) // 60
+    seen = Counts(running.home).seen(now - 60, now)
+    assert [(what, count) for (_, what, _), count in seen.items() if what == "question"] == [("question", 1)]
 
 
 def test_an_account_that_does_not_add_up(running: Endpoint) -> None:

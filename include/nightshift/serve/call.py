@@ -50,7 +50,8 @@ class Call(Generic[B]):
         status: of the answer.
         shed: refused because the queue was full.
         scrub: cleaning what the engine says, from its first token on.
-        question: what was asked, masked, and `sections` the bodies that it is answered from, until they are scored.
+        questions: what was asked, masked: a chat's last turn, or each text of a completion; and `sections` the bodies
+            that it is answered from, until they are scored.
     """
 
     front: Front
@@ -73,7 +74,7 @@ class Call(Generic[B]):
     served: Served | None = None
     writing: Writing | None = None
     scrub: Step | None = None
-    question: str | None = None
+    questions: Sequence[str] = ()
     sections: Sequence[str] = ()
     ended: bool = False
 

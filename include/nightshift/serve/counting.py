@@ -29,10 +29,11 @@ log = logging.getLogger("nightshift.serve")
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer that left, until it is scored.
+    """A choice of an answer that left, until it is scored.
 
     Args:
         sections: bodies that it was answered from; () where none were shown.
+        drifts: whether it stands for its question, where it is looked whether what is asked and answered shifts.
     """
 
     release: str
@@ -40,6 +41,7 @@ class Answered:
     answer: str
     outcome: Outcome
     sections: tuple[str, ...] = ()
+    drifts: bool = True
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Counting:
             if one.sections and self.grounded is not None:
                 enough = score.grounded(one.answer, one.sections) >= self.grounded
                 self.meters.event("grounded", one.release, enough)
-        return drift.seen(one.release, one.question, one.answer, one.outcome)
+        return drift.seen(one.release, one.question, one.answer, one.outcome) if one.drifts else {}
 
     def _kept(self, write: Callable[[], None]) -> None:
         try:

@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,8 +107,8 @@ class Front:
         if call.name not in ASKING or call.status in CALLERS:
             return
         good = call.status < 500 and not call.broken
-        if self.counting and call.question is not None and call.served is not None:
-            self.counting.answers.append(_answered(call, call.question, call.served.release.digest, good))
+        if self.counting and call.questions and call.served is not None:
+            self.counting.answers.extend(_answered(call, call.served.release.digest, good))
         digest = call.served.release.digest if call.served else ""
         meters.event("availability", digest, good)
         if call.served is not None and not call.shed:  # a full queue says nothing of the release that it is before
@@ -271,13 +271,18 @@ class Shell:
         await self.app(scope, receive, sent)
 
 
-def _answered(call: Call[Any], question: str, digest: str, good: bool) -> Answered:
-    """What is to be scored of a chat's answer."""
-    writing = call.writing
-    outcome: Outcome = "abstained" if call.abstained else "answered" if good else "failed"
-    if writing is not None and writing.harmful:
-        outcome = "blocked"
-    return Answered(digest, question, writing.text if writing else "", outcome, tuple(call.sections))
+def _answered(call: Call[Any], digest: str, good: bool) -> Iterator[Answered]:
+    """What is to be scored: each choice of an answer, with the text that it answers; a chat's first for drift, too."""
+    choices, each = call.writing.choices if call.writing else {}, call.asked.n or 1
+    last = len(call.questions) - 1
+    for place in sorted({0, *choices}):
+        one = choices.get(place)
+        outcome: Outcome = "abstained" if call.abstained else "answered" if good else "failed"
+        if one is not None and one.outgoing.harmful:
+            outcome = "blocked"
+        question = call.questions[max(0, min(place // each, last))]  # an engine may number choices as it likes
+        text, drifts = one.text if one else "", call.name == "chat" and place == 0
+        yield Answered(digest, question, text, outcome, tuple(call.sections), drifts)
 
 
 def refusal(refused: Refused) -> Response:

@@ -107,7 +107,7 @@ class Gateway:
             hits = await self._sections(served, question, call) if asked.looks_up else []
             step.set(sections=[hit.id for hit in hits], scores=[hit.score for hit in hits])
         call.trace.content(question=question)
-        call.question, call.sections = question, [hit.body for hit in hits]
+        call.questions, call.sections = (question,), [hit.body for hit in hits]
         call.about(asked.user, (asked.metadata or {}).get("session_id"))
         if asked.looks_up and self._abstains(served, question, hits):
             return await self._abstention(call, served)
@@ -128,6 +128,7 @@ class Gateway:
         passed = asked.passed(self._accepted(served))
         limit = length(asked, served)
         prompts = await self._incoming(asked.texts, call, served, limit, "prompt")
+        call.questions = prompts
         call.trace.content(question="\n".join(prompts))
         read = await beside(prompts, lambda: sum(fits(served, [one], limit, "prompt") for one in prompts))
         links = urls(prompts) if self.rails.links == "sources" else None
@@ -277,7 +278,7 @@ class Gateway:
         step.set(operation=operation, provider=MODEL, model=MODEL, max_tokens=limit)
         step.set(temperature=bodies[0]["temperature"], top_p=bodies[0].get("top_p"))
         head = {"traceparent": call.trace.traceparent(step)}
-        images = urls([call.question]) if call.question and links else links or ()  # those that the asker brought
+        images = urls(call.questions) if hits and links else links or ()  # those that the asker brought
         stops = {"stop": asked.stops} if "stop" in served.accepts and asked.stops else {}
         chosen = asked.chosen(bodies[0])
         gathered = not asked.stream and not asked.stops  # else it may end early, and then its engine has to know
