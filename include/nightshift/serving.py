@@ -93,7 +93,7 @@ class Limits(Section):
     idle_s: Seconds = Field(description="A connection without a request")
     queue_s: Seconds = Field(description="Waiting for an engine")
     first_token_s: Seconds = Field(description="From the engine's start to its first token")
-    total_s: Seconds = Field(description="From the engine's start to its last token")
+    total_s: Seconds = Field(description="From the engine's start to its last token; a request is over `queue_s` later")
     write_s: Seconds = Field(description="A client that reads nothing of its answer")
     connections: Count = Field(description="Open connections")
     connections_an_address: Count = Field(description="Of these, from one address that is no proxy")
@@ -106,6 +106,11 @@ class Limits(Section):
         if self.first_token_s > self.total_s:
             raise ValueError("first_token_s is longer than total_s; the first token comes before the last")
         return self
+
+    @property
+    def request_s(self) -> float:
+        """Seconds from the choice of a request's release to its last token: all its parts and waits together."""
+        return self.queue_s + self.total_s
 
 
 class Rails(Section):

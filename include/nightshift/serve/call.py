@@ -8,6 +8,7 @@ and a stream that broke off under status 200 is a bad one.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import suppress
@@ -47,6 +48,7 @@ class Call(Generic[B]):
         used: tokens that it cost, known at its end.
         waited_s: for its turn.
         asked_at: when its engine was asked; None before.
+        until: when all of it has to be over, in seconds of the front's clock.
         status: of the answer.
         shed: refused because the queue was full.
         scrub: cleaning what the engine says, from its first token on.
@@ -66,6 +68,7 @@ class Call(Generic[B]):
     used: int = 0
     waited_s: float = 0.0
     asked_at: float | None = None
+    until: float = math.inf
     status: int = 200
     broken: str | None = None
     abstained: bool = False
@@ -79,12 +82,18 @@ class Call(Generic[B]):
     ended: bool = False
 
     def by(self, served: Served) -> None:
-        """The release that answers it, which is not stopped until it ends."""
+        """The release that answers it, which is not stopped until it ends; from now on it has so long."""
+        self.until = self.front.clock() + self.front.limits.request_s
         self.served = served
         served.busy += 1
         release = served.release
         self.trace.set(release=release.digest, version=release.version, commit=release.commit, side=served.side)
         self.trace.set(corpus=served.corpus)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it has to be over; below 0 once it is late."""
+        return self.until - self.front.clock()
 
     def about(self, user: str | None, session: str | None) -> None:
         """Whose question it is, as the client says it: kept under a pseudonym."""

@@ -48,6 +48,8 @@ class Embedding:
             call.reserve(sum(counts))
             found = []
             for start in range(0, len(texts), AT_ONCE):
+                if call.left_s <= 0:
+                    raise Refused("engine_timeout", "The vectors took too long; ask for fewer.")
                 some = texts[start : start + AT_ONCE]
                 found.append(await _whole(partial(encoder.encode, some, LONGEST)))
                 call.used += sum(counts[start : start + AT_ONCE])

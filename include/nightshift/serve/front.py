@@ -33,7 +33,7 @@ from nightshift.serve.keys import FORM, Key, Keys
 from nightshift.serve.limits import Guesses, Limiter
 from nightshift.serve.meters import Meters
 from nightshift.serve.promises import Promises
-from nightshift.serve.refused import Refused
+from nightshift.serve.refused import CODES, Refused
 from nightshift.serve.routes import Entry
 from nightshift.serve.writing import Writing
 from nightshift.serving import Limits
@@ -104,9 +104,10 @@ class Front:
         meters.abstained.inc(call.abstained)
         for kind, number in call.masked_in.items():
             meters.masked.labels(kind, "in").inc(number)
-        if call.name not in ASKING or call.status in CALLERS:
+        said = CODES[call.broken][0] if call.broken else call.status  # what a stream said too late for a status
+        if call.name not in ASKING or call.status in CALLERS or said in CALLERS:
             return
-        good = call.status < 500 and not call.broken
+        good = said < 500
         if self.counting and call.questions and call.served is not None:
             self.counting.answers.extend(_answered(call, call.served.release.digest, good))
         digest = call.served.release.digest if call.served else ""

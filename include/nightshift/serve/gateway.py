@@ -51,6 +51,7 @@ API_VERSION = "1"
 LONGEST_QUESTION = 40
 # fields whose answers hold text in places that are not cleaned
 UNCLEAN = frozenset({"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"})
+EARLY_S = 0.05  # that a deadline of the event loop may come before its time
 UNSAID = frozenset({"logprobs", "top_logprobs"})  # likelihoods give weights away (Carlini et al. 2024): none are said
 # what is said while nothing answers
 NOT_READY = {
@@ -287,12 +288,13 @@ class Gateway:
             used: Counter[str] = Counter()
             for place, body in enumerate(bodies):
                 came_at = self.clock()
-                async with served.turn(call.key.id, read / len(bodies) + limit) as engine:
+                async with served.turn(call.key.id, read / len(bodies) + limit, call.left_s) as engine:
                     if call.asked_at is None:
                         call.asked_at = self.clock()
                         call.waited_s = call.asked_at - came_at
                         step.set(queue_s=call.waited_s)
-                    said = pieces(self.wires, engine, path, body | stops, self.patience, head, gathered, chosen)
+                    patience = self.patience.within(call.left_s)
+                    said = pieces(self.wires, engine, path, body | stops, patience, head, gathered, chosen)
                     async with aclosing(said) as came:
                         async for piece in came:
                             if call.scrub is None:
@@ -304,7 +306,8 @@ class Gateway:
             personal = self.rails.personal_out == "mask"
             return Outgoing(personal, links, self.harm, at_once=not asked.stream, images=images)
 
-        writing = Writing(answered(), asked.stops, outgoing, self.clock, count * len(bodies))
+        told = answered() if len(bodies) == 1 else _together(answered(), call)
+        writing = Writing(told, asked.stops, outgoing, self.clock, count * len(bodies))
         answer = Answer(call, served, writing, hits, read, step)
         if asked.stream:
             await answer.begin()
@@ -318,6 +321,18 @@ def _prompt(
     """The turns that the model reads, and their tokens. Raises Refused for what it could not read whole."""
     messages = served.system.messages(turns[-1]["content"], hits, turns[:-1])
     return messages, fits(served, [turn["content"] for turn in messages], limit, "messages")
+
+
+async def _together(said: AsyncGenerator[Piece], call: Call[Any]) -> AsyncGenerator[Piece]:
+    """The pieces of several answers, which have one deadline: texts that are too many for it are the caller's fault."""
+    try:
+        async with aclosing(said):
+            async for piece in said:
+                yield piece
+    except Refused:
+        if call.left_s > EARLY_S:
+            raise
+        raise Refused("invalid_value", "These texts take too long together; ask for fewer.", "prompt") from None
 
 
 def _of(piece: Piece, first: int, used: Counter[str]) -> Piece:

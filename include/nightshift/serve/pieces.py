@@ -48,6 +48,10 @@ class Patience:
     first_token_s: float
     total_s: float
 
+    def within(self, left_s: float) -> Patience:
+        """The same, and no longer than this."""
+        return Patience(min(self.first_token_s, left_s), min(self.total_s, left_s))
+
 
 async def pieces(
     wires: Wires,

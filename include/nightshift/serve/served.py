@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -88,9 +89,9 @@ class Served:
             self.busy -= 1
 
     @asynccontextmanager
-    async def turn(self, key: str, cost: float) -> AsyncIterator[Engine]:
-        """A turn at an engine, which is not taken away meanwhile. Raises Refused."""
-        async with self.turns.turn(key, cost):
+    async def turn(self, key: str, cost: float, within_s: float = math.inf) -> AsyncIterator[Engine]:
+        """A turn at an engine, which is not taken away meanwhile. Raises Refused, after `within_s` too."""
+        async with self.turns.turn(key, cost, within_s):
             engine = self._least()
             self._running[id(engine)] += 1
             try:

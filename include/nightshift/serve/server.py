@@ -51,7 +51,7 @@ from nightshift.serving import Engines, Limits, Listen, Rails, Rollouts, Warm
 from nightshift.spans import FOLDER, Tracer
 
 HOST = "127.0.0.1"
-DRAIN_MORE_S = 2  # seconds beyond the longest answer, until what is still open at the end is cut
+DRAIN_MORE_S = 2  # seconds beyond the longest request, until what is still open at the end is cut
 # objects more than went, after which garbage is looked for: at Python's 700 one request in 17 waits 0.5 ms
 YOUNG = 10_000
 SWITCH_S = 0.0005  # that a thread may hold the interpreter while the event loop waits for it
@@ -214,7 +214,7 @@ def hasten() -> None:
 
 def drain_s(limits: Limits) -> int:
     """Seconds that an endpoint which is stopped waits for its answers, of which none takes longer."""
-    return math.ceil(limits.total_s) + DRAIN_MORE_S
+    return math.ceil(limits.request_s) + DRAIN_MORE_S
 
 
 async def run(service: Service, follower: Follower, port: int, settings: Settings) -> None:

@@ -9,6 +9,7 @@ has most waiting; a request that waited too long is shed too: both are told when
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,9 +56,9 @@ class Turns:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def turn(self, key: str, cost: float) -> AsyncIterator[None]:
-        """Wait for a turn and hold it. Raises Refused when there is no room, or it took too long."""
-        await self._take(key, cost)
+    async def turn(self, key: str, cost: float, within_s: float = math.inf) -> AsyncIterator[None]:
+        """Wait for a turn, `within_s` at most, and hold it. Raises Refused when there is no room, or it took longer."""
+        await self._take(key, cost, within_s)
         try:
             yield
         finally:
@@ -79,7 +80,7 @@ class Turns:
         self.slots = slots
         self._next()
 
-    async def _take(self, key: str, cost: float) -> None:
+    async def _take(self, key: str, cost: float, within_s: float = math.inf) -> None:
         self.asked += 1
         tag = self._tag(key, cost)
         if self.running < self.slots and not self._waiting:
@@ -91,7 +92,7 @@ class Turns:
         if len(self._waiting) > self.queue:
             self._shed(self._most())
         try:
-            async with asyncio.timeout(self.wait_s):
+            async with asyncio.timeout(min(within_s, self.wait_s)):
                 await one.turn
         except BaseException as error:
             if one.turn.done() and not one.turn.cancelled() and one.turn.exception() is None:
