@@ -228,6 +228,8 @@ def test_fields_that_change_an_answer_are_handed_on_or_refused_by_name(running: 
             body |= {"stream": True, "stream_options": {"include_obfuscation": value}}
         said = running.post("/chat/completions", body)
         assert (code(said), said.json()["error"]["param"]) == ("unsupported_parameter", name)
+    said = running.post("/completions", {"model": "nightshift", "prompt": "Hello", "logprobs": 0})
+    assert (code(said), said.json()["error"]["param"]) == ("unsupported_parameter", "logprobs")
     said = running.ask("Hello", stream=True, stream_options={"include_obfuscation": False})
     assert said.status_code == 200 and "obfuscation" not in said.text
 

@@ -137,7 +137,7 @@ class Sampled(Body):
         for name, value in self._chosen():
             if name in accepts:
                 given[name] = value
-            elif value not in NEUTRAL.get(name, []):
+            elif not _neutral(name, value):
                 raise _unsupported(name)
         return given
 
@@ -277,6 +277,11 @@ class Feedback(Body):
     trace: str = Field(pattern=r"^[0-9a-f]{32}$", description="The answer's x-trace-id")
     rating: float = Field(ge=-1, le=1, description="From -1, bad, to 1, good")
     correction: str | None = Field(default=None, max_length=20_000, description="What it should have said")
+
+
+def _neutral(name: str, value: Any) -> bool:
+    """Whether a field changes nothing with this value; 0 is a number, and not False."""
+    return any(one == value and isinstance(one, bool) == isinstance(value, bool) for one in NEUTRAL.get(name, []))
 
 
 def _unsupported(name: str) -> Refused:
