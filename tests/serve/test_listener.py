@@ -56,8 +56,9 @@ def rest(one: socket.socket) -> tuple[bytes, float]:
 
 
 def refused(said: bytes) -> tuple[int, str]:
-    """Status and code of a refusal."""
+    """Status and code of a refusal, which has a request id as every response."""
     head, _, body = said.partition(b"\r\n\r\n")
+    assert re.search(rb"\r\nx-request-id: [0-9a-f]{32}(\r\n|$)", head)
     return int(head.split()[1]), json.loads(body)["error"]["code"]
 
 

@@ -9,6 +9,7 @@ refused here is refused in the same shape as everything else.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
@@ -204,6 +205,7 @@ def _response(why: Refused) -> bytes:
     head: dict[str, Any] = {
         "content-type": "application/json",
         "content-length": len(content),
+        "x-request-id": secrets.token_hex(16),
         "connection": "close",
         **why.headers,
     }
