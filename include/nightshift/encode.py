@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class Encoder:
     def __init__(self, model: Any, tokenizer: Any, device: str) -> None:
         self.model, self.tokenizer, self.device = model, tokenizer, device
         self.width = int(model.config.hidden_size)
+        self._cutting = Lock()  # how much is cut is the tokenizer's state, which all threads share
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu", dtype: str = "bfloat16") -> Encoder:
@@ -39,15 +41,18 @@ class Encoder:
     def encode(self, texts: Sequence[str], first_tokens: int) -> Vectors:
         """Vectors of the first tokens of each text; what is longer is cut."""
         out = np.zeros((len(texts), self.width), dtype=np.float16)
-        ids = [encoded.ids for encoded in cut(self.tokenizer, texts, first_tokens)]
+        ids = self._cut(texts, first_tokens)
         for places in _batches(ids):
             out[places] = self._vectors([ids[place] for place in places])
         return out
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, whole; of one over twelve characters a token of the longest bucket, at least that."""
-        longest = BUCKETS[-1]
-        return [len(one.ids) for one in cut(self.tokenizer, texts, longest + 1)]
+        return [len(one) for one in self._cut(texts, BUCKETS[-1] + 1)]
+
+    def _cut(self, texts: Sequence[str], first_tokens: int) -> list[list[int]]:
+        with self._cutting:
+            return [one.ids for one in cut(self.tokenizer, texts, first_tokens)]
 
     def _vectors(self, ids: list[list[int]]) -> Vectors:
         import torch

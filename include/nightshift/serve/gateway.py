@@ -87,7 +87,7 @@ class Gateway:
         self.inside = Inside(self.wires, self.patience, self.clock)
         self.mirror = Mirror(self.follower, self.inside)
         self.ratings = feedback.kept(self.home)
-        self.embedding = Embedding(Turns(1, self.limits.queue, self.limits.queue_s))
+        self.embedding = Embedding(Turns(1, self.limits.queue, self.limits.queue_s), self.rails)
 
     async def close(self) -> None:
         """Let go of what is open."""
