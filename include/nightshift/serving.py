@@ -142,4 +142,4 @@ class Rollouts(Section):
     failing: Share = Field(description="More than this share of them, and it goes back")
     questions_before: Count = Field(description="Questions before their answers count")
     right: Share = Field(description="Fewer than this share of them answered rightly, and it goes back")
-    slower: float = Field(gt=1, le=10, description="A first token that takes this many times the stable release's")
+    slower: float = Field(gt=1, le=10, description="Times the stable release's time to the first token, or for a token")

@@ -71,13 +71,15 @@ class World:
 
         asyncio.run(looking())
 
-    def questions(self, right: bool | None = True, first_s: float = 0.2, number: int = 20) -> None:
+    def questions(
+        self, right: bool | None = True, first_s: float = 0.2, number: int = 20, token_s: float = 0.05
+    ) -> None:
         """Questions with known answers were asked of both."""
         rollout = self.follower.rollout
         assert rollout is not None
         for _ in range(number):
-            rollout.candidate.question(right, first_s)
-            rollout.stable.question(True, 0.2)
+            rollout.candidate.question(right, first_s, token_s)
+            rollout.stable.question(True, 0.2, 0.05)
 
     def well(self) -> None:
         """The candidate, if there is one, answers well."""
@@ -137,6 +139,10 @@ def slow(world: World) -> None:
     world.questions(first_s=0.6)
 
 
+def drags(world: World) -> None:
+    world.questions(token_s=0.15)
+
+
 def garbage(world: World) -> None:
     world.questions(right=False)
 
@@ -148,6 +154,7 @@ def dies(world: World) -> None:
 BAD = {
     "errs": (errs, "3 of 3 requests were not answered whole"),
     "three times slower": (slow, "3.0 times as long"),
+    "three times slower from its first token on": (drags, "3.0 times as long"),
     "garbage at status 200": (garbage, "0 of 20 questions"),
     "dies": (dies, "its engine died"),
 }

@@ -763,6 +763,21 @@ def test_a_shadow_is_asked_what_clients_ask_and_answers_nobody(tmp_path: Path, s
         assert one.ask("When is the pump oiled?").json()["nightshift"]["version"] == "v0.2.0"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_how_fast_tokens_come_is_seen_of_a_client_s_answer_and_of_its_copy(
+    stream: bool, tmp_path: Path, system: Path
+) -> None:
+    with endpoint(tmp_path, system) as one:
+        release = Release("v0.2.0", "c" * 40, "e" * 64)
+        rules = params.load(ROOT / "params.yaml", Rollouts).model_copy(update={"strategy": "shadow"})
+        candidate = one.follower.candidate = Served(release, one.served.system, one.served.engines, Turns(1, 9, 9.0))
+        one.follower.rollout = Rollout(release, rules, 0.0)
+        assert one.ask("SLOW SAY:one two three", stream=stream).status_code == 200
+        seen = one.served.seen.token_s, candidate.seen.token_s
+        _until(lambda: [len(times) for times in seen] == [1, 1])
+        assert all(times[0] > 0.04 for times in seen)  # a word takes 0.05 s
+
+
 def test_what_asked_no_engine_passes_no_step_of_a_rollout(tmp_path: Path, system: Path) -> None:
     with endpoint(tmp_path, system, abstain_below=0.5) as one:
         seen = one.served.seen

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nightshift import golden, params
+from nightshift import golden, params, port
 from nightshift.golden import Golden
 from nightshift.registry import Release
+from nightshift.serve import probing
 from nightshift.serve.probing import Probing
 from nightshift.serve.rollout import Rollout
 from nightshift.serve.served import Served
-from nightshift.serve.server import Service, Settings
 from nightshift.serve.turns import Turns
 from nightshift.serving import Rollouts
 from tests import models
 from tests.conftest import ROOT
-from tests.serve.scripted import ROWS, TRACER, Endpoint, endpoint
+from tests.serve.scripted import ROWS, Endpoint, Script, _app, _chunk, _running, endpoint
 
 RELEASE = Release("v0.2.0", "c" * 40, "e" * 64)
 
@@ -42,12 +44,13 @@ def probed(one: Endpoint, questions: int, failed: int = 0) -> Rollout:
     assert rollout and candidate
     candidate.seen, one.served.seen = rollout.candidate, rollout.stable
     gateway = one.gateway
-    probing = Probing(one.follower, one.front.meters, gateway.inside, golden.read, golden.grade, time.monotonic, 0.01)
+    asking = Probing(one.follower, one.front.meters, gateway.inside, golden.read, golden.grade, time.monotonic, 0.01)
 
     async def run() -> None:
-        task = asyncio.create_task(probing.probe())
-        while (rollout.stable.asked < questions or rollout.candidate.failed < failed) and not task.done():
-            await asyncio.sleep(0.01)
+        task = asyncio.create_task(asking.probe())
+        async with asyncio.timeout(20):
+            while (rollout.stable.asked < questions or rollout.candidate.failed < failed) and not task.done():
+                await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await gateway.close()
@@ -117,10 +120,10 @@ def test_what_goes_wrong_once_does_not_end_the_questions(running: Endpoint) -> N
 
     known(running, "Every Monday.")
     meters = running.front.meters
-    probing = Probing(running.follower, meters, running.gateway.inside, reads, golden.grade, time.monotonic, 0.01)
+    asking = Probing(running.follower, meters, running.gateway.inside, reads, golden.grade, time.monotonic, 0.01)
 
     async def run() -> None:
-        task = asyncio.create_task(probing.probe())
+        task = asyncio.create_task(asking.probe())
         async with asyncio.timeout(10):
             while not meters.events and not task.done():
                 await asyncio.sleep(0.01)
@@ -133,10 +136,40 @@ def test_what_goes_wrong_once_does_not_end_the_questions(running: Endpoint) -> N
     assert [sli for sli, _, _ in meters.events] == ["correctness"]
 
 
-def test_a_candidate_that_hangs_is_seen_within_half_a_minute(running: Endpoint) -> None:
-    service = Service.of(running.follower, running.home, ROOT, Settings.read(ROOT), TRACER)
+class Stalls(Script):
+    """Says so many words, and then nothing more."""
+
+    words = 0
+
+    async def _words(self, said: str, chat: bool, count: int) -> Any:
+        for word in ["the", "pump"][: self.words]:
+            yield _chunk(chat, word, None, 0)
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("words", [0, 2])
+def test_a_candidate_that_hangs_or_stalls_midway_has_failed_within_half_a_minute(
+    words: int, running: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rules = params.load(ROOT / "params.yaml", Rollouts)
-    assert rules.failures * service.probing.inside.patience.first_token_s < 30
+    assert rules.failures * probing.FIRST_TOKEN_S < 30
+    monkeypatch.setattr(probing, "FIRST_TOKEN_S", 0.5)
+    known(running, "Every Monday.")
+    stalls, candidate = Stalls(), running.follower.candidate
+    stalls.words = words
+    assert candidate
+    with _running([(_app(stalls), port.unused(), None)]) as [url]:
+        candidate.engines = [replace(candidate.engines[0], url=url)]
+        seen = probed(running, 0, failed=rules.failures)
+    assert seen.candidate.failed == seen.candidate.asked >= len(stalls.asked) - 1 > 0
+    assert seen.stable.failed == 0
+
+
+def test_a_candidate_may_take_as_long_as_the_stable_release_and_some_more(running: Endpoint) -> None:
+    """What its machine makes slow it makes slow for both."""
+    asked = probing.hasty(running.gateway.inside, 40.0).patience
+    assert (asked.first_token_s, asked.total_s) == (probing.FIRST_TOKEN_S, 40.0)
+    assert probing.hasty(running.gateway.inside, math.inf).patience.total_s == running.gateway.patience.total_s
 
 
 def test_a_release_that_knows_nothing_is_asked_about_its_titles(running: Endpoint) -> None:

@@ -108,5 +108,18 @@ def test_one_that_is_three_times_slower_goes_back_and_one_as_fast_on_a_noisy_mac
     assert said and "times as long as the stable release's" in said
 
 
+@pytest.mark.parametrize("usual", [0.1, 0.005])
+def test_one_whose_tokens_are_three_times_slower_goes_back_and_one_that_says_all_at_once_does_not(usual: float) -> None:
+    one, slow, sudden = rollout(), rollout(), rollout()
+    for _ in range(8):
+        for each, token_s in ((one, 1.2 * usual), (slow, 3 * usual), (sudden, 0.0)):
+            each.stable.request(True, 0.2, usual if each is not sudden else 0.0)
+            each.candidate.question(True, 0.2, token_s)
+    assert one.wrong(alive=True) is None
+    said = f"100 more tokens take {300 * usual:.2f} s, 3.0 times as long as the stable release's"
+    assert slow.wrong(alive=True) == said
+    assert sudden.wrong(alive=True) is None
+
+
 def test_a_dead_engine_sends_it_back_whatever_was_seen() -> None:
     assert rollout().wrong(alive=False) == "its engine died"

@@ -113,9 +113,9 @@ class Front:
         digest = call.served.release.digest if call.served else ""
         meters.event("availability", digest, good)
         if call.served is not None and not call.shed:  # a full queue says nothing of the release that it is before
-            first = call.writing.first if call.writing else None
-            took = now - call.asked_at if call.asked_at is not None else None
-            call.served.answered(call.key.id, good, first - call.begun if first else None, took)
+            writing, took = call.writing, now - call.asked_at if call.asked_at is not None else None
+            first_s = writing.first - call.begun if writing and writing.first else None
+            call.served.answered(call.key.id, good, first_s, took, writing.token_s if writing else None)
         if good and call.writing is not None:
             self._timed(call, call.writing, digest, side, now)
 
@@ -131,9 +131,9 @@ class Front:
         self.meters.first_token.labels(side).observe(first)
         self.meters.overhead.observe(overhead)
         took = {"first_token": first, "first_token_tail": first, "overhead": overhead}
-        if writing.tokens > 1:
-            took["speed"] = (writing.last - writing.first) / (writing.tokens - 1)
-            self.meters.gap.labels(side).observe(took["speed"])
+        if (gap := writing.token_s) is not None:
+            took["speed"] = gap
+            self.meters.gap.labels(side).observe(gap)
         for sli, seconds in took.items():
             if sli in self.bounds:
                 self.meters.event(sli, digest, seconds <= self.bounds[sli])

@@ -12,18 +12,26 @@ from dataclasses import dataclass
 
 from nightshift.answer import Message
 from nightshift.retrieve import PUBLIC
-from nightshift.serve.pieces import Patience, pieces
+from nightshift.serve.pieces import Patience, gap, pieces
 from nightshift.serve.served import Served
 from nightshift.serve.wire import Wires
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a release answered: text, ids of its sections, seconds to the first token, the wait for its turn aside."""
+    """What a release answered: its text, and the ids of its sections.
+
+    Args:
+        first_s: seconds to the first token, the wait for its turn aside.
+        token_s: seconds between two tokens, their mean; None for an answer of fewer.
+        took_s: seconds of its engine.
+    """
 
     text: str
     sections: list[str]
     first_s: float
+    token_s: float | None
+    took_s: float
 
 
 @dataclass(frozen=True)
@@ -54,12 +62,16 @@ class Inside:
         limit = system.settings["max_new_tokens"]
         body = {"messages": system.messages(question, hits, earlier), "max_tokens": limit, "temperature": 0}
         chosen = ["messages"] if earlier else []
-        text, first, came = "", None, self.clock()
+        text, first, last, tokens, came = "", None, 0.0, 0, self.clock()
         async with served.turn(key, limit) as engine:
-            waited = self.clock() - came
+            asked = self.clock()
             said = pieces(self.wires, engine, "/v1/chat/completions", body, self.patience, chosen=chosen)
             async with aclosing(said):
                 async for piece in said:
-                    first = self.clock() if first is None else first
+                    last = self.clock()
+                    first = last if first is None else first
                     text += piece.text
-        return Said(text, [hit.id for hit in hits], (first or self.clock()) - begun - waited)
+                    tokens += piece.tokens
+        ended = self.clock()
+        first_s = (first or ended) - begun - (asked - came)
+        return Said(text, [hit.id for hit in hits], first_s, gap(first, last, tokens), ended - asked)

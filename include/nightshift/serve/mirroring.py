@@ -49,4 +49,4 @@ class Mirror:
             log.exception("%s was sent a copy, and broke", candidate.release.version)
             seen.request(False, None)
         else:
-            seen.request(True, said.first_s)
+            seen.request(True, said.first_s, said.token_s)

@@ -53,6 +53,11 @@ class Patience:
         return Patience(min(self.first_token_s, left_s), min(self.total_s, left_s))
 
 
+def gap(first: float | None, last: float, tokens: int) -> float | None:
+    """The mean seconds between two tokens of an answer; None for one of fewer."""
+    return (last - first) / (tokens - 1) if first is not None and tokens > 1 else None
+
+
 async def pieces(
     wires: Wires,
     engine: Engine,

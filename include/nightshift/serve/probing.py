@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -21,6 +22,7 @@ from nightshift.golden import Golden
 from nightshift.serve.follow import Follower
 from nightshift.serve.inside import Inside
 from nightshift.serve.meters import Meters
+from nightshift.serve.pieces import Patience
 from nightshift.serve.refused import Refused
 from nightshift.serve.served import Served
 
@@ -29,7 +31,9 @@ BETWEEN_S = 0.2  # two of a rollout
 KEY = "questions"  # whose turn they take
 UNKNOWN = ""  # the wanted answer of a question whose right answer nobody knows
 TITLES = 20
-FIRST_TOKEN_S = 8.0  # an answer that begins later has failed: three in a row take less than half a minute
+# an answer that begins later has failed: three in a row take less than half a minute
+FIRST_TOKEN_S = 8.0
+LONGER = 3  # times as long as the stable release's last answer one of a candidate may take, or FIRST_TOKEN_S
 log = logging.getLogger("nightshift.serve")
 
 
@@ -53,6 +57,7 @@ class Probing:
     every_s: float = EVERY_S
     _questions: dict[str, Iterator[Golden]] = field(default_factory=dict)
     _unknown: set[str] = field(default_factory=set)  # digests whose right answers nobody knows
+    _took_s: float = 0.0  # that the stable release's last answer took
 
     async def probe(self) -> None:
         """Ask, for ever."""
@@ -79,7 +84,7 @@ class Probing:
         except Exception:  # its folder cannot be read now: no event
             log.exception("%s cannot be asked what is known", stable.release.version)
             return
-        right, _ = await self._asked(stable, known)
+        right, *_ = await self._asked(stable, known)
         if right is not None and stable.release.digest not in self._unknown:
             self.meters.event("correctness", stable.release.digest, right)
 
@@ -92,10 +97,8 @@ class Probing:
             log.exception("%s cannot be asked what is known", candidate.release.version)
             ours.question(None, None)
             return
-        right, first_s = await self._asked(candidate, known)
-        ours.question(right, first_s)
-        right, first_s = await self._asked(stable, known)
-        theirs.question(right, first_s)
+        ours.question(*await self._asked(candidate, known, max(FIRST_TOKEN_S, LONGER * self._took_s)))
+        theirs.question(*await self._asked(stable, known))
 
     def _next(self, served: Served) -> Golden:
         """The release's next question."""
@@ -106,23 +109,27 @@ class Probing:
             self._questions[digest] = cycle(known or _titles(served))
         return next(self._questions[digest])
 
-    async def _asked(self, served: Served, known: Golden) -> tuple[bool | None, float | None]:
-        """Whether it was answered rightly, None where it was not answered; and seconds to the first token."""
+    async def _asked(
+        self, served: Served, known: Golden, within_s: float = math.inf
+    ) -> tuple[bool | None, float | None, float | None]:
+        """Whether it was answered rightly, None where it was not answered; seconds to the first token, and a token."""
         try:
-            said = await self.inside.ask(served, KEY, known.question)
+            said = await hasty(self.inside, within_s).ask(served, KEY, known.question)
         except Refused:
-            return None, None
+            return None, None, None
         except Exception:  # whatever is wrong with a release, it did not answer
             log.exception("%s was asked what is known, and broke", served.release.version)
-            return None, None
+            return None, None, None
+        if served is self.follower.served:
+            self._took_s = said.took_s
         right = known.wanted == UNKNOWN or self.grade(known, said.text, said.sections)
-        return right, said.first_s
+        return right, said.first_s, said.token_s
 
 
-def hasty(inside: Inside) -> Inside:
-    """Asks as this does, and waits no longer for the first token than FIRST_TOKEN_S."""
-    patience = inside.patience
-    return replace(inside, patience=replace(patience, first_token_s=min(patience.first_token_s, FIRST_TOKEN_S)))
+def hasty(inside: Inside, within_s: float) -> Inside:
+    """Asks as this does, and waits no longer for the first token than FIRST_TOKEN_S, for the last than `within_s`."""
+    first_s, total_s = inside.patience.first_token_s, inside.patience.total_s
+    return replace(inside, patience=Patience(min(first_s, FIRST_TOKEN_S), min(total_s, within_s)))
 
 
 def _titles(served: Served) -> list[Golden]:

@@ -6,8 +6,9 @@ there is no traffic, by enough questions whose right answers are known, asked of
 thing out of bounds sends the candidate back: its engine dies, it errs, it is slower, it answers wrongly. Nothing here
 reads a clock or asks anything, so that a minute of it is tested in a millisecond.
 
-Slowness is by medians of at least TIMED answers of each side: on a machine that also trains, a 95th percentile of so
-few is the machine's, and a release that is three times slower moves the median too.
+Slowness, to the first token and from there on, is by medians of at least TIMED answers of each side: on a machine
+that also trains, a 95th percentile of so few is the machine's, and a release that is three times slower moves the
+median too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Literal
 from nightshift.registry import Release
 from nightshift.serving import Rollouts
 
-FELT_S = 0.02  # a first token that comes so much later is not felt, however many times as long it is
+FELT_S = 0.02  # what comes only so much later is not felt, however many times as long it takes
+TOKENS = 100  # of an answer, by whose time that of a token is felt
 TIMED = 8  # answers of each side before their times are compared
 REMEMBERED = 200  # times of a side that are compared
 Verdict = Literal["wait", "advance", "promote"]
@@ -54,6 +56,7 @@ class Seen:
         requests: of clients, of which `bad` were not answered whole.
         asked: questions with known answers, of which `right` were answered so, and `failed` not at all.
         first_s: seconds to the first token.
+        token_s: seconds between two tokens, an answer's mean.
     """
 
     requests: int = 0
@@ -62,21 +65,26 @@ class Seen:
     right: int = 0
     failed: int = 0
     first_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    token_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
-    def request(self, good: bool, first_s: float | None) -> None:
+    def request(self, good: bool, first_s: float | None, token_s: float | None = None) -> None:
         """A client's request ended."""
         self.requests += 1
         self.bad += not good
-        if good and first_s is not None:
-            self.first_s.append(first_s)
+        if good:
+            self._timed(first_s, token_s)
 
-    def question(self, right: bool | None, first_s: float | None) -> None:
+    def question(self, right: bool | None, first_s: float | None, token_s: float | None = None) -> None:
         """A question with a known answer was asked; None where no answer came."""
         self.asked += 1
         self.right += bool(right)
         self.failed += right is None
-        if first_s is not None:
-            self.first_s.append(first_s)
+        self._timed(first_s, token_s)
+
+    def _timed(self, first_s: float | None, token_s: float | None) -> None:
+        for known, seconds in ((self.first_s, first_s), (self.token_s, token_s)):
+            if seconds:  # what came all at once says nothing of a token
+                known.append(seconds)
 
 
 @dataclass
@@ -122,10 +130,21 @@ class Rollout:
             return f"{failed} of {tried} requests were not answered whole"
         if seen.asked >= rules.questions_before and seen.right < rules.right * (seen.asked - seen.failed):
             return f"{seen.right} of {seen.asked - seen.failed} questions with known answers were answered rightly"
-        if min(len(seen.first_s), len(self.stable.first_s)) >= TIMED:
-            ours, theirs = median(seen.first_s), median(self.stable.first_s)
-            if ours > rules.slower * theirs and ours - theirs > FELT_S:
-                return f"its first token takes {ours:.2f} s, {ours / theirs:.1f} times as long as the stable release's"
+        return self._slower()
+
+    def _slower(self) -> str | None:
+        """What takes too long, in words; None while nothing does."""
+        ours, theirs = self.candidate, self.stable
+        compared = (
+            ("its first token takes", 1, ours.first_s, theirs.first_s),
+            (f"{TOKENS} more tokens take", TOKENS, ours.token_s, theirs.token_s),
+        )
+        for what, times, mine, others in compared:
+            if min(len(mine), len(others)) < TIMED:
+                continue
+            long, usual = times * median(mine), times * median(others)
+            if long > self.rules.slower * usual and long - usual > FELT_S:
+                return f"{what} {long:.2f} s, {long / usual:.1f} times as long as the stable release's"
         return None
 
     def verdict(self, now: float) -> Verdict:

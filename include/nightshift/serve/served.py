@@ -99,13 +99,15 @@ class Served:
             finally:
                 self._running[id(engine)] -= 1
 
-    def answered(self, key: str, good: bool, first_s: float | None, took_s: float | None = None) -> None:
+    def answered(
+        self, key: str, good: bool, first_s: float | None, took_s: float | None = None, token_s: float | None = None
+    ) -> None:
         """A client's request ended, `took_s` after its turn came; None for one that asked no engine.
 
         Such a one (an abstention, vectors) says nothing of how a candidate answers, unless it failed.
         """
         if took_s is not None or not good:
-            self.seen.request(good, first_s)
+            self.seen.request(good, first_s, token_s)
         if good and took_s is not None:
             self.took.append(took_s)
         if self.side == "canary" and len(self.users) < MOST_USERS:

@@ -44,7 +44,7 @@ from nightshift.serve.keys import Keys
 from nightshift.serve.listener import Connection, protocol
 from nightshift.serve.outgoing import NO_HARM, Harm
 from nightshift.serve.pool import Pool, room
-from nightshift.serve.probing import Probing, hasty
+from nightshift.serve.probing import Probing
 from nightshift.serve.promises import Promises
 from nightshift.serve.routes import PUBLIC
 from nightshift.serving import Engines, Limits, Listen, Rails, Rollouts, Warm
@@ -188,7 +188,7 @@ class Service:
         follower.loaded.restarted = front.meters.restarts.inc
         harm = Harm.read(root / HARM) if settings.rails.harm == "block" else NO_HARM
         gateway = Gateway(front, follower, home, settings.rails, harm, settings.private)
-        probing = Probing(follower, front.meters, hasty(gateway.inside), golden.read, golden.grade, front.clock)
+        probing = Probing(follower, front.meters, gateway.inside, golden.read, golden.grade, front.clock)
         pool = Pool(
             follower,
             Rules.of(settings.warm, promised),

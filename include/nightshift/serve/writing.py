@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from nightshift.serve.outgoing import Outgoing
-from nightshift.serve.pieces import Piece
+from nightshift.serve.pieces import Piece, gap
 
 
 @dataclass
@@ -124,6 +124,11 @@ class Writing:
         return (
             Piece(piece.index, text, choice.finish, None, piece.more) if text or choice.finish or piece.more else None
         )
+
+    @property
+    def token_s(self) -> float | None:
+        """Seconds between two tokens, their mean; None for an answer of fewer."""
+        return gap(self.first, self.last, self.tokens)
 
     @property
     def masked(self) -> Counter[str]:
