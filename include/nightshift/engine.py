@@ -90,6 +90,7 @@ class Engine:
         headers: that a request needs; they hold its secret.
         slots: answers at a time.
         accepts: fields of a request, beside messages or prompt, max_tokens and stream, that it honours.
+        unanswered: how often it was asked in vain since it last gave a whole answer.
     """
 
     child: subprocess.Popen[bytes]
@@ -99,6 +100,7 @@ class Engine:
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     slots: int = 1
     accepts: frozenset[str] = SAMPLED
+    unanswered: int = 0
 
     def __enter__(self) -> Engine:
         return self

@@ -28,7 +28,7 @@ from nightshift.registry import Release, Standing
 from nightshift.serve import server
 from nightshift.serve.follow import Follower
 from nightshift.serve.keys import Keys
-from nightshift.serve.loaded import LONGEST_PAUSE_S, LOOK_EVERY_S
+from nightshift.serve.loaded import LONG_LIFE_S, LONGEST_PAUSE_S, LOOK_EVERY_S
 from nightshift.serve.served import Served
 from nightshift.serve.turns import Turns
 from nightshift.store import Store
@@ -342,6 +342,33 @@ def test_an_engine_that_died_is_brought_up_again_though_that_fails_at_first(scri
     scripted.fails = [PASSING["slow start"]]
     scripted.look(10, LOOK_EVERY_S)
     assert scripted.follower.served.engines[0].alive
+
+
+def dies(scripted: Scripted) -> None:
+    """Its engine ends."""
+    assert scripted.follower.served
+    vars(scripted.follower.served.engines[0])["alive"] = False
+
+
+def test_one_that_dies_soon_after_each_start_is_started_after_pauses_that_grow_to_a_minute(scripted: Scripted) -> None:
+    for _ in range(300):
+        scripted.look(1, LOOK_EVERY_S)
+        dies(scripted)
+    assert 12 <= len(scripted.tried) <= 16  # in ten minutes
+
+
+def test_after_a_long_life_the_pauses_of_before_are_forgotten(scripted: Scripted) -> None:
+    for _ in range(60):
+        scripted.look(1, LOOK_EVERY_S)
+        dies(scripted)
+    scripted.look(2, LONGEST_PAUSE_S)
+    assert scripted.follower.served and scripted.follower.served.alive
+    tried = len(scripted.tried)
+    scripted.now += LONG_LIFE_S
+    for one in (1, 2):
+        dies(scripted)
+        scripted.look(2, LOOK_EVERY_S)
+        assert len(scripted.tried) == tried + 1, one  # at once, and then not
 
 
 def test_a_registry_that_cannot_be_read_ends_nothing(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,8 @@
 
 A release is fetched from DVC's cache or remote, checked against its manifest, its digest and its signature, started,
 and asked once; only then is it up. One that is bad is not tried again; what may pass (a full disk, a store that is
-away, an engine that a busy machine did not start in time) is, after pauses that grow to a minute. Each kind of trouble
-is said once.
+away, an engine that a busy machine did not start in time, one that dies again soon after) is, after pauses that grow to
+a minute. Each kind of trouble is said once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from nightshift.serve.served import Served
 LOOK_EVERY_S = 2.0
 LONGEST_PAUSE_S = 60.0  # between two tries of one release
 AT_ONCE_S = 0.05  # what is up this fast is up in the same look
+LONG_LIFE_S = 300.0  # who lived so long and dies is brought up again at once: what was before is forgotten
 log = logging.getLogger("nightshift.serve")
 
 
@@ -28,15 +29,37 @@ class Trouble:
     """What keeps a release from being up, and may pass.
 
     Args:
-        times: how often it was tried in vain.
+        times: how often in a row it was tried in vain, or died soon.
         again: when it may be tried again, in seconds of the clock.
+        since: when it came up; None while it is not.
         said: kinds of errors that were told.
     """
 
     times: int = 0
     again: float = 0.0
+    since: float | None = None
     said: set[str] = field(default_factory=set)
     last: str = ""
+
+    def failed(self, now: float) -> None:
+        """It was tried in vain, or died soon."""
+        self.times += 1
+        self.again = now + min(LOOK_EVERY_S * 2**self.times, LONGEST_PAUSE_S)
+
+    def came(self, now: float) -> None:
+        """It is up; how often it was not is remembered until it lived long."""
+        self.since, self.last = now, ""
+        self.said.clear()
+
+    def died(self, now: float) -> None:
+        """It is not up any more, after a short life or a long one; what is said again counts once."""
+        if self.since is None:
+            return
+        lived, self.since = now - self.since, None
+        if lived < LONG_LIFE_S:
+            self.failed(now)
+        else:
+            self.times = 0
 
 
 @dataclass
@@ -70,8 +93,10 @@ class Loaded:
             return found
         if digest in self.bad:
             return None
-        trouble = self._trouble.get(digest)
-        if digest not in self._coming and (trouble is None or self.clock() >= trouble.again):
+        trouble = self._trouble.setdefault(digest, Trouble())
+        if found:
+            trouble.died(self.clock())
+        if digest not in self._coming and self.clock() >= trouble.again:
             self._coming[digest] = asyncio.create_task(asyncio.to_thread(self.bring_up, release))
         if digest in self._coming:
             await asyncio.wait({self._coming[digest]}, timeout=AT_ONCE_S)
@@ -112,7 +137,7 @@ class Loaded:
             self.say(f"{release.version}: its engine ended, and another one answers in its place")
             self._end(before)
         self.up[release.digest] = made
-        self._trouble.pop(release.digest, None)
+        self._trouble[release.digest].came(self.clock())
         return made
 
     def _met(self, error: Exception, release: Release) -> None:
@@ -122,8 +147,7 @@ class Loaded:
         trouble.last = str(found or f"{type(error).__name__}: {error}")
         if isinstance(found, ReleaseInvalid):
             self.bad[release.digest] = trouble.last
-        trouble.times += 1
-        trouble.again = self.clock() + min(LOOK_EVERY_S * 2**trouble.times, LONGEST_PAUSE_S)
+        trouble.failed(self.clock())
         kind = type(found or error).__name__
         if kind not in trouble.said:
             trouble.said.add(kind)

@@ -72,7 +72,8 @@ async def pieces(
 
     `gathered` gives what comes after the first piece at once, for an answer that nobody reads before its end; `chosen`
     are the fields whose values are the caller's own. Raises Refused: `engine_error` when it breaks off or makes no
-    sense, `engine_timeout` when it takes too long, `invalid_value` when it will not have what the caller chose.
+    sense, `engine_timeout` when it takes too long, `invalid_value` when it will not have what the caller chose. The
+    engine remembers how often it was asked in vain.
     """
     begun, begins, ended = asyncio.get_running_loop().time(), False, False
     sent = json.dumps(asked | {"model": engine.model, "stream": True}).encode()
@@ -83,7 +84,7 @@ async def pieces(
         rest = b""
         while read := await wire.read(gathered and begins):
             if wire.status != 200:
-                raise _unwilling(wire.status, chosen)
+                raise _vain(engine, _unwilling(wire.status, chosen))
             *lines, rest = (rest + read).split(b"\n")
             for piece in _joined([piece for line in lines for piece in _read(line)]):
                 if not begins:
@@ -92,14 +93,15 @@ async def pieces(
                 ended = ended or piece.finish is not None
                 yield piece
     except TimeoutError:
-        raise Refused("engine_timeout", "The answer took too long; ask for a shorter one.") from None
+        raise _vain(engine, Refused("engine_timeout", "The answer took too long; ask for a shorter one.")) from None
     except (Broken, ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise _broken() from None
+        raise _vain(engine, _broken()) from None
     finally:
         if wire is not None:
             wires.give_back(engine.url, wire)
     if not ended:
-        raise _unwilling(wire.status, chosen)
+        raise _vain(engine, _unwilling(wire.status, chosen))
+    engine.unanswered = 0
 
 
 def _read(line: bytes) -> list[Piece]:
@@ -145,6 +147,12 @@ def _unwilling(status: int, chosen: Sequence[str]) -> Refused:
     named = ", ".join(f"'{name}'" for name in chosen)
     message = f"The model does not take the value of {named if len(chosen) == 1 else f'one of {named}'}."
     return Refused("invalid_value", message, chosen[0] if len(chosen) == 1 else None)
+
+
+def _vain(engine: Engine, refused: Refused) -> Refused:
+    """Why there is no whole answer, counted unless the caller is to blame."""
+    engine.unanswered += refused.code != "invalid_value"
+    return refused
 
 
 def _broken() -> Refused:

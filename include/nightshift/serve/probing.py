@@ -5,7 +5,8 @@ its own, so that it waits its fair turn behind clients. While a candidate is tri
 the same one after the other, so that a busy machine slows both; else the stable release is asked one every fifteen
 seconds. Questions come from the release itself, which was released with the answers that it gave. One that has none
 (it answered too little to the judge) is asked about titles of its index: then health alone is judged, by whether and
-how fast an answer comes.
+how fast an answer comes. An engine of the stable release that runs and does not answer is killed, so that another
+one is started in its place.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from nightshift.serve.pieces import Patience
 from nightshift.serve.refused import Refused
 from nightshift.serve.served import Served
 
-EVERY_S = 15.0  # a question to the stable release
+EVERY_S = 15.0  # a question to the stable release; an answer that has not begun when the next is due, has failed
 BETWEEN_S = 0.2  # two of a rollout
 KEY = "questions"  # whose turn they take
 UNKNOWN = ""  # the wanted answer of a question whose right answer nobody knows
 TITLES = 20
-# an answer that begins later has failed: three in a row take less than half a minute
+# an answer of a candidate that begins later has failed: three in a row take less than half a minute
 FIRST_TOKEN_S = 8.0
 LONGER = 3  # times as long as the stable release's last answer one of a candidate may take, or FIRST_TOKEN_S
+PATIENCE = Patience(EVERY_S, math.inf)  # with the stable release
+UNANSWERED = 3  # in a row, by clients too, and an engine is killed
 log = logging.getLogger("nightshift.serve")
 
 
@@ -84,7 +87,8 @@ class Probing:
         except Exception:  # its folder cannot be read now: no event
             log.exception("%s cannot be asked what is known", stable.release.version)
             return
-        right, *_ = await self._asked(stable, known)
+        right, *_ = await self._asked(stable, known, PATIENCE)
+        self._relieved(stable)
         if right is not None and stable.release.digest not in self._unknown:
             self.meters.event("correctness", stable.release.digest, right)
 
@@ -97,8 +101,18 @@ class Probing:
             log.exception("%s cannot be asked what is known", candidate.release.version)
             ours.question(None, None)
             return
-        ours.question(*await self._asked(candidate, known, max(FIRST_TOKEN_S, LONGER * self._took_s)))
-        theirs.question(*await self._asked(stable, known))
+        patience = Patience(FIRST_TOKEN_S, max(FIRST_TOKEN_S, LONGER * self._took_s))
+        ours.question(*await self._asked(candidate, known, patience))
+        theirs.question(*await self._asked(stable, known, PATIENCE))
+        self._relieved(stable)
+
+    def _relieved(self, stable: Served) -> None:
+        """Kill engines that run and do not answer: who follows the registry starts others."""
+        for one in stable.engines:
+            if one.alive and one.unanswered >= UNANSWERED:
+                one.kill()
+                times, version = one.unanswered, stable.release.version
+                self.follower.say(f"an engine of {version} did not answer {times} times in a row, and was killed")
 
     def _next(self, served: Served) -> Golden:
         """The release's next question."""
@@ -110,11 +124,11 @@ class Probing:
         return next(self._questions[digest])
 
     async def _asked(
-        self, served: Served, known: Golden, within_s: float = math.inf
+        self, served: Served, known: Golden, patience: Patience
     ) -> tuple[bool | None, float | None, float | None]:
         """Whether it was answered rightly, None where it was not answered; seconds to the first token, and a token."""
         try:
-            said = await hasty(self.inside, within_s).ask(served, KEY, known.question)
+            said = await hasty(self.inside, patience).ask(served, KEY, known.question)
         except Refused:
             return None, None, None
         except Exception:  # whatever is wrong with a release, it did not answer
@@ -126,10 +140,11 @@ class Probing:
         return right, said.first_s, said.token_s
 
 
-def hasty(inside: Inside, within_s: float) -> Inside:
-    """Asks as this does, and waits no longer for the first token than FIRST_TOKEN_S, for the last than `within_s`."""
-    first_s, total_s = inside.patience.first_token_s, inside.patience.total_s
-    return replace(inside, patience=Patience(min(first_s, FIRST_TOKEN_S), min(total_s, within_s)))
+def hasty(inside: Inside, patience: Patience) -> Inside:
+    """Asks as this does, and waits no longer than this either."""
+    own = inside.patience
+    first_s, total_s = min(own.first_token_s, patience.first_token_s), min(own.total_s, patience.total_s)
+    return replace(inside, patience=Patience(first_s, total_s))
 
 
 def _titles(served: Served) -> list[Golden]:
