@@ -258,7 +258,9 @@ def test_why_one_was_never_ready_is_told_without_paths_and_without_an_engines_wo
     admin = Admin(world.follower, Keys(world.follower.home), Meters())
     said = json.loads(bytes(asyncio.run(admin.deployments(None)).body))["history"]  # type: ignore[arg-type]
     assert said[-1]["outcome"] == "back" and said[-1]["reason"].startswith("it was never ready")
-    assert not [word for word in ("Traceback", "GPU", "/opt", "/var") if word in json.dumps(said)]
+    told = json.loads(bytes(asyncio.run(admin.events(None)).body))["data"]  # type: ignore[arg-type]
+    assert told[-1]["action"] == "back" and told[-1]["reason"].startswith("it was never ready")
+    assert not [word for word in ("Traceback", "GPU", "/opt", "/var") if word in json.dumps([said, told])]
     rollouts.write(world.follower.home, replace(last, strategy="by hand", reason="slow: see /wiki"))  # a person's words
     said = json.loads(bytes(asyncio.run(admin.deployments(None)).body))["history"]  # type: ignore[arg-type]
     assert said[-1]["reason"] == "slow: see /wiki"

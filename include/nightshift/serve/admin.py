@@ -25,8 +25,8 @@ from nightshift.serve.call import Call
 from nightshift.serve.follow import Follower
 from nightshift.serve.keys import ASKING, Key, Keys
 from nightshift.serve.meters import Meters
+from nightshift.serve.records import reason
 from nightshift.serve.refused import Refused
-from nightshift.serve.rollout import STRATEGIES
 from nightshift.serve.routes import Entry
 from nightshift.serve.served import Served
 from nightshift.serving import KeyLimits
@@ -253,13 +253,6 @@ def _named(served: Served | None) -> dict[str, Any] | None:
         "busy": served.busy,
         "engines": served.warm,
     }
-
-
-def reason(entry: rollouts.Entry) -> str:
-    """Why, without what an engine or a disk said: of what the gateway found wrong with a candidate, what stands before
-    the first colon. The rest, with paths and an engine's last words, is in the rollouts file of this machine alone."""
-    found = entry.outcome == "back" and entry.strategy in STRATEGIES
-    return entry.reason.partition(":")[0] if found else entry.reason
 
 
 def told(key: Key) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from nightshift.errors import ReleaseInvalid, StorageError, known
 from nightshift.registry import Release, Standing
 from nightshift.rollouts import Entry, Outcome
 from nightshift.serve.loaded import LOOK_EVERY_S, Loaded
+from nightshift.serve.records import Records
 from nightshift.serve.rollout import Rollout
 from nightshift.serve.served import Served, opened
 from nightshift.serving import Rollouts
@@ -77,7 +78,7 @@ class Follower:
         self._told: set[str] = set()  # kinds of errors, until a look goes well
         self._waits: set[tuple[str, str]] = set()  # releases and why they wait, until one may go on
         self._looking = asyncio.Lock()  # a rollback looks at once, beside what looks for ever
-        self._unwritten: list[Entry] = []  # happened here, and stands nowhere yet
+        self.records = Records(home)
         self._starting: list[Engine] = []  # by threads
         self._over = False
 
@@ -158,7 +159,7 @@ class Follower:
             await self._follow_stable()
             await self._follow_candidate()
             await self._keep()
-            self._write_down()
+            self.records.write()
             self._told.clear()
         except Exception as error:  # a bug too must not end what follows the registry
             self._told_once(error)
@@ -186,8 +187,7 @@ class Follower:
         """What is assigned where."""
         if self.rules is None:
             return Standing(registry.current(self.repository))
-        gone = frozenset(one.digest for one in self._unwritten if one.outcome == "back")
-        return rollouts.standing(self.repository, self.home, gone)
+        return rollouts.standing(self.repository, self.home, self.records.gone)
 
     async def _follow_stable(self) -> None:
         """Serve the release in production, once it is up; until then what serves goes on."""
@@ -280,19 +280,10 @@ class Follower:
         self.rollout = self.candidate = None
         self.say(f"{rollout.release.version} goes back: {why}")
 
-    def _write_down(self) -> None:
-        """Keep what happened, what went back in the audit too; what cannot be kept is tried in the next look."""
-        while self._unwritten:
-            one = self._unwritten[0]
-            if one.outcome == "back":
-                audit.write(self.home, one.time, actor="gateway", action="back", target=one.digest, reason=one.reason)
-            rollouts.write(self.home, one)
-            del self._unwritten[0]
-
     def _note(self, outcome: Outcome, reason: str = "") -> None:
-        """Remember what happened; it is written down after what follows from it, which a full disk may not stop."""
+        """Remember what happened."""
         if self.rollout is not None:
-            self._unwritten.append(self._entry(self.rollout, outcome, reason))
+            self.records.unwritten.append(self._entry(self.rollout, outcome, reason))
 
     def _entry(self, rollout: Rollout, outcome: Outcome, reason: str) -> Entry:
         served = self.served

@@ -1,0 +1,43 @@
+"""What happened to candidates, until it is written down: in the rollouts file, and what went back in the audit too.
+
+An entry is remembered when it happens and written after what follows from it, which a full disk may not stop. The
+rollouts file of this machine alone has the whole reason; whoever else may read why is told it by `reason`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nightshift import audit, rollouts
+from nightshift.rollouts import Entry
+from nightshift.serve.rollout import STRATEGIES
+
+
+@dataclass
+class Records:
+    """The entries of one home that stand nowhere yet."""
+
+    home: Path
+    unwritten: list[Entry] = field(default_factory=list)
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Digests that went back, and no file says so yet."""
+        return frozenset(one.digest for one in self.unwritten if one.outcome == "back")
+
+    def write(self) -> None:
+        """Write down what happened. Raises DiskFull, AccessDenied for a damaged audit; what is left is tried again."""
+        while self.unwritten:
+            one = self.unwritten[0]
+            if one.outcome == "back":
+                audit.write(self.home, one.time, actor="gateway", action="back", target=one.digest, reason=reason(one))
+            rollouts.write(self.home, one)
+            del self.unwritten[0]
+
+
+def reason(entry: Entry) -> str:
+    """Why, without what an engine or a disk said: of what the gateway found wrong with a candidate, what stands before
+    the first colon. The rest may hold paths and an engine's last words."""
+    found = entry.outcome == "back" and entry.strategy in STRATEGIES
+    return entry.reason.partition(":")[0] if found else entry.reason
