@@ -1,4 +1,4 @@
-"""Twelve synthetic traces that the burn-rate engine and Prometheus' rules are both tried with, and what comes of each.
+"""Thirteen synthetic traces that the burn-rate engine and Prometheus' rules are both tried with, and what comes of it.
 
 A trace is a list of stretches: so many minutes with so many valid events a minute, of which so many bad. A check says
 which severity is firing once a minute is over; None is nothing.
@@ -69,6 +69,9 @@ TRACES = {
         (QUIET, Stretch(5, bad=STEADY), Stretch(20)), {T + 2: None, T + 5: "page", T + 5 + 7: None}, every=1
     ),
     "one in ten fails": Trace((QUIET, Stretch(45, bad=40), Stretch(20)), {T + 35: None, T + 45: "page", T + 55: None}),
+    "a total outage that only the endpoint's own questions see": Trace(
+        (Stretch(T, 4), Stretch(5, 4, bad=4), Stretch(20, 4)), {T + 2: None, T + 5: "page"}, every=1
+    ),
     "a burn of 8": Trace((QUIET, Stretch(5 * HOUR, bad=16)), {T + HOUR: None, T + 255: "page"}),
     "a burn of 5": Trace(
         (QUIET, Stretch(4 * HOUR, bad=10), Stretch(40)),

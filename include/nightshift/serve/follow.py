@@ -139,6 +139,14 @@ class Follower:
         return stable.digest if stable and stable.digest in self.loaded.bad else None
 
     @property
+    def down(self) -> bool:
+        """Whether nothing answers in production; one that is only just being brought up is not down yet."""
+        stable, served = self.wanted.stable, self.served
+        if stable is None or (served and served.alive):
+            return False
+        return served is not None or bool(self.loaded.trouble(stable.digest))
+
+    @property
     def phase(self) -> Phase:
         """Whether a release answers, and if not, whether one is coming."""
         if self.served is not None and self.served.alive:

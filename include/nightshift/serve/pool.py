@@ -25,7 +25,7 @@ from nightshift.serve.follow import Follower
 from nightshift.serve.loaded import LONGEST_PAUSE_S, LOOK_EVERY_S
 from nightshift.serve.served import Served
 
-ASKED = "availability"  # the objective whose valid events are requests
+ASKED = "availability"  # whose valid events are requests, and questions of probing.py, which take turns too
 log = logging.getLogger("nightshift.serve")
 
 

@@ -5,8 +5,8 @@ its own, so that it waits its fair turn behind clients. While a candidate is tri
 the same one after the other, so that a busy machine slows both; else the stable release is asked one every fifteen
 seconds. Questions come from the release itself, which was released with the answers that it gave. One that has none
 (it answered too little to the judge) is asked about titles of its index: then health alone is judged, by whether and
-how fast an answer comes. An engine of the stable release that runs and does not answer is killed, so that another
-one is started in its place.
+how fast an answer comes. Whether the stable release answers is an event of availability, so that an outage is seen
+while nobody asks; an engine of its that runs and does not answer is killed, so that another one is started instead.
 """
 
 from __future__ import annotations
@@ -63,48 +63,59 @@ class Probing:
     _took_s: float = 0.0  # that the stable release's last answer took
 
     async def probe(self) -> None:
-        """Ask, for ever."""
+        """Ask, for ever; whether the stable release answered is counted every so often, however often it was asked."""
+        follower, due = self.follower, self.clock()
         while True:
-            rollout, candidate, stable = self.follower.rollout, self.follower.candidate, self.follower.served
+            rollout, candidate, stable = follower.rollout, follower.candidate, follower.served
+            if counts := self.clock() >= due:
+                due = self.clock() + self.every_s
             if rollout and candidate and stable:
-                await self._both(candidate, stable)
-                await asyncio.sleep(BETWEEN_S)
-                continue
-            if stable and stable.alive:
-                await self._one(stable)
-            await self._pause()
+                answered = await self._both(candidate, stable)
+            elif stable and stable.alive:
+                answered = await self._one(stable)
+            else:
+                answered = False if follower.down else None
+            if counts and answered is not None:
+                self.meters.event("availability", stable.release.digest if stable else "", answered)
+            await asyncio.sleep(BETWEEN_S)
+            await self._pause(due)
 
-    async def _pause(self) -> None:
-        """Wait, but not when a candidate comes up."""
-        until = self.clock() + self.every_s
-        while self.clock() < until and not self.follower.candidate:
-            await asyncio.sleep(1.0)
+    async def _pause(self, due: float) -> None:
+        """Wait until the next question is due, but not when a candidate comes up."""
+        while (left := due - self.clock()) > 0 and not self.follower.candidate:
+            await asyncio.sleep(min(left, 1.0))
 
-    async def _one(self, stable: Served) -> None:
-        """One question to the release that serves."""
+    async def _one(self, stable: Served) -> bool | None:
+        """Whether the release that serves answered one question; None where it could not be asked."""
         try:
             known = self._next(stable)
         except Exception:  # its folder cannot be read now: no event
             log.exception("%s cannot be asked what is known", stable.release.version)
-            return
+            return None
         right, *_ = await self._asked(stable, known, PATIENCE)
         self._relieved(stable)
         if right is not None and stable.release.digest not in self._unknown:
             self.meters.event("correctness", stable.release.digest, right)
+        return right is not None
 
-    async def _both(self, candidate: Served, stable: Served) -> None:
-        """One question of the candidate's to both; what the step saw is noted where it still is that step."""
+    async def _both(self, candidate: Served, stable: Served) -> bool | None:
+        """One question of the candidate's to both; whether the stable release answered, None where it was not asked.
+
+        What the step saw is noted where it still is that step.
+        """
         ours, theirs = candidate.seen, stable.seen
         try:
             known = self._next(candidate)
         except Exception:  # whatever is wrong with its questions, it is the candidate's
             log.exception("%s cannot be asked what is known", candidate.release.version)
             ours.question(None, None)
-            return
+            return None
         patience = Patience(FIRST_TOKEN_S, max(FIRST_TOKEN_S, LONGER * self._took_s))
         ours.question(*await self._asked(candidate, known, patience))
-        theirs.question(*await self._asked(stable, known, PATIENCE))
+        right, *seconds = await self._asked(stable, known, PATIENCE)
+        theirs.question(right, *seconds)
         self._relieved(stable)
+        return right is not None
 
     def _relieved(self, stable: Served) -> None:
         """Kill engines that run and do not answer: who follows the registry starts others."""
