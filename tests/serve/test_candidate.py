@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nightshift import audit, params, registry, rollouts
-from nightshift.errors import DiskFull, ReleaseInvalid, StorageError
+from nightshift.errors import DiskFull, ReleaseInvalid, RepositoryError, StorageError
 from nightshift.registry import CANARY, Release
 from nightshift.serve.admin import Admin
 from nightshift.serve.follow import Follower
@@ -201,6 +201,29 @@ def test_one_that_errs_is_out_though_the_records_are_damaged_and_is_written_down
     path.unlink()
     world.run(until=lambda: "2" * 64 in rollouts.bad(world.follower.home))
     assert [one["action"] for one in audit.events(world.follower.home)] == ["back"]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_candidate_goes_back_for_good_while_the_registry_cannot_be_read(
+    name: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run(lambda: None, lambda: None)
+    assert world.follower.candidate
+    refused = list[str]()
+
+    def refuse(*_: object) -> None:
+        refused.append("git")
+        raise RepositoryError("this is not a Git repository", "/work", "go there")
+
+    began = world.now
+    BAD[name][0](world)
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "standing", refuse)
+        world.run(until=lambda: "2" * 64 in rollouts.bad(world.follower.home))
+    assert refused and world.now - began <= 30  # the fault fired
+    assert (world.follower.rollout, world.follower.candidate) == (None, None)
+    world.run(lambda: None)
+    assert (world.prod, world.follower.rollout) == ("v0.1.0", None)
 
 
 @pytest.mark.parametrize("outcome", ["begun", "advanced", "promoted", "interrupted"])

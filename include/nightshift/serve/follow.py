@@ -21,7 +21,7 @@ from nightshift.answer import System
 from nightshift.engine import Engine, Kind
 from nightshift.errors import ReleaseInvalid, StorageError, known
 from nightshift.registry import Release, Standing
-from nightshift.rollouts import Entry, Outcome
+from nightshift.rollouts import Outcome
 from nightshift.serve.loaded import LOOK_EVERY_S, Loaded
 from nightshift.serve.records import Records
 from nightshift.serve.rollout import Rollout
@@ -162,12 +162,15 @@ class Follower:
 
     async def _look(self) -> None:
         try:
-            self.wanted = await asyncio.to_thread(self._asked)
-            self.looked = True
-            await self._follow_stable()
-            await self._follow_candidate()
-            await self._keep()
-            self.records.write()
+            self._judge()  # which needs no registry
+            try:
+                self.wanted = await asyncio.to_thread(self._asked)
+                self.looked = True
+                await self._follow_stable()
+                await self._follow_candidate()
+                await self._keep()
+            finally:
+                self.records.write()
             self._told.clear()
         except Exception as error:  # a bug too must not end what follows the registry
             self._told_once(error)
@@ -225,10 +228,16 @@ class Follower:
             self._note("begun")
         if self.candidate is None:
             await self._ready(self.rollout)
-        elif why := self.rollout.wrong(self.candidate.whole):
-            self._back(why)
-        else:
+            return
+        self._judge()
+        if self.rollout:
             await self._go_on(self.rollout)
+
+    def _judge(self) -> None:
+        """Send a candidate back that is out of bounds, while there is something to go back to."""
+        rollout, candidate, stable = self.rollout, self.candidate, self.served
+        if rollout and candidate and stable and stable.alive and (why := rollout.wrong(candidate.whole)):
+            self._back(why)
 
     async def _ready(self, rollout: Rollout) -> None:
         """Wait for a candidate to be up, and not for ever."""
@@ -290,23 +299,11 @@ class Follower:
 
     def _note(self, outcome: Outcome, reason: str = "") -> None:
         """Remember what happened."""
-        if self.rollout is not None:
-            self.records.unwritten.append(self._entry(self.rollout, outcome, reason))
-
-    def _entry(self, rollout: Rollout, outcome: Outcome, reason: str) -> Entry:
-        served = self.served
-        return Entry(
-            round(self.wall(), 3),
-            rollout.release.digest,
-            rollout.release.version,
-            served.release.digest if served else "",
-            rollout.rules.strategy,
-            str(rollout.step),
-            outcome,
-            reason,
-            round(self.clock() - rollout.begun, 3),
-            len(self.candidate.users) if self.candidate else 0,
-        )
+        if (rollout := self.rollout) is None:
+            return
+        against = self.served.release.digest if self.served else ""
+        users = len(self.candidate.users) if self.candidate else 0
+        self.records.note(rollout, outcome, reason, self.wall(), self.clock(), against, users)
 
     async def _keep(self) -> None:
         """Keep what serves, what is tried and what a rollback would go to; end everything else."""

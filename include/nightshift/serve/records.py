@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nightshift import audit, rollouts
-from nightshift.rollouts import Entry
-from nightshift.serve.rollout import STRATEGIES
+from nightshift.rollouts import Entry, Outcome
+from nightshift.serve.rollout import STRATEGIES, Rollout
 
 
 @dataclass
@@ -25,6 +25,14 @@ class Records:
     def gone(self) -> frozenset[str]:
         """Digests that went back, and no file says so yet."""
         return frozenset(one.digest for one in self.unwritten if one.outcome == "back")
+
+    def note(
+        self, rollout: Rollout, outcome: Outcome, reason: str, wall: float, now: float, against: str, users: int
+    ) -> None:
+        """Remember what happened at `wall`, seconds since 1970, and at `now` by the clock of the rollout."""
+        release, seconds = rollout.release, round(now - rollout.begun, 3)
+        about = (release.digest, release.version, against, rollout.rules.strategy, str(rollout.step))
+        self.unwritten.append(Entry(round(wall, 3), *about, outcome, reason, seconds, users))
 
     def write(self) -> None:
         """Write down what happened. Raises DiskFull, AccessDenied for a damaged audit; what is left is tried again."""
