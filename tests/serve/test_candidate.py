@@ -226,7 +226,7 @@ def test_a_bad_candidate_goes_back_for_good_while_the_registry_cannot_be_read(
     assert (world.prod, world.follower.rollout) == ("v0.1.0", None)
 
 
-@pytest.mark.parametrize("outcome", ["begun", "advanced", "promoted", "interrupted"])
+@pytest.mark.parametrize("outcome", ["begun", "advanced", "promoted", "interrupted", "back"])
 def test_a_full_disk_stops_no_rollout_and_what_happened_is_written_down_once_there_is_room(
     outcome: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +239,11 @@ def test_a_full_disk_stops_no_rollout_and_what_happened_is_written_down_once_the
         write(home, entry)
 
     monkeypatch.setattr(rollouts, "write", refuse)
-    if outcome == "interrupted":
+    if outcome == "back":
+        world.run(lambda: None, lambda: None, lambda: errs(world), *[lambda: None] * 5)
+        wanted = ["begun", "back"]
+        assert [one["action"] for one in audit.events(world.follower.home)] == ["back"]  # once
+    elif outcome == "interrupted":
         world.run(lambda: None, lambda: None)
         registry.assign(world.repository, world.releases[2])
         world.run(*[lambda: None] * 5)

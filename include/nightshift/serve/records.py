@@ -20,6 +20,7 @@ class Records:
 
     home: Path
     unwritten: list[Entry] = field(default_factory=list)
+    _audited: Entry | None = None  # stands in the audit already, and not in the rollouts file
 
     @property
     def gone(self) -> frozenset[str]:
@@ -38,8 +39,9 @@ class Records:
         """Write down what happened. Raises DiskFull, AccessDenied for a damaged audit; what is left is tried again."""
         while self.unwritten:
             one = self.unwritten[0]
-            if one.outcome == "back":
+            if one.outcome == "back" and one is not self._audited:
                 audit.write(self.home, one.time, actor="gateway", action="back", target=one.digest, reason=reason(one))
+                self._audited = one
             rollouts.write(self.home, one)
             del self.unwritten[0]
 
