@@ -256,6 +256,21 @@ def test_a_full_disk_stops_no_rollout_and_what_happened_is_written_down_once_the
     assert (world.follower.rollout is None) == (outcome != "interrupted")
 
 
+def test_a_slow_one_goes_back_though_the_stable_engine_was_started_again_meanwhile(world: World) -> None:
+    world.run(lambda: None, lambda: None)
+    first, candidate = world.follower.served, world.follower.candidate
+    assert first and candidate
+    world.engines["1" * 64].alive = False
+    world.run(until=lambda: world.follower.served is not first)
+    assert world.follower.served and world.follower.candidate is candidate
+    for _ in range(20):  # where the endpoint notes it
+        world.follower.served.seen.request(True, 0.2)
+        candidate.seen.request(True, 0.6)
+    world.run(until=lambda: bool(rollouts.bad(world.follower.home)))
+    last = rollouts.last(world.follower.home, "2" * 64)
+    assert last and "3.0 times as long" in last.reason
+
+
 def test_one_whose_second_engine_dies_goes_back_too(world: World) -> None:
     def dies_beside() -> None:
         if world.follower.candidate and len(world.follower.candidate.engines) == 1:

@@ -216,6 +216,8 @@ class Follower:
         elif self.rollout and now and now.release.digest != wanted.digest:
             self._note("interrupted", f"{wanted.version} was assigned meanwhile")
             self.rollout = self.candidate = None
+        elif self.rollout:
+            self._look_anew(self.rollout)  # its engine was started again, and what is seen of that one counts
 
     async def _follow_candidate(self) -> None:
         """Take a candidate one look further."""
