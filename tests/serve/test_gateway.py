@@ -783,7 +783,8 @@ def test_what_asked_no_engine_passes_no_step_of_a_rollout(tmp_path: Path, system
         seen = one.served.seen
         assert one.ask("Which zebras juggle quasars?").json()["nightshift"]["abstained"] is True
         assert one.ask("When is the pump oiled?").status_code == 200
-        assert one.ask("REFUSE", nightshift={"sections": False}).status_code == 502
+        broken = one.ask("REFUSE", nightshift={"sections": False})
+        assert (broken.status_code, broken.headers["x-model-digest"]) == (502, one.served.release.digest)
         _until(lambda: (seen.requests, seen.bad) == (2, 1))
 
 

@@ -70,11 +70,11 @@ class Answer:
         choices = [self._choice(index, one.text, one.finish) for index, one in sorted(self.writing.choices.items())]
         kind = "chat.completion" if self.chat else "text_completion"
         body = {**self._about(kind), "choices": choices, "usage": self._usage(), "nightshift": self._named()}
-        return JSONResponse(body, headers=self.call.headers(self.served))
+        return JSONResponse(body, headers=self.call.headers())
 
     def stream(self) -> Response:
         """The answer as server-sent events."""
-        return Ending(self._events(), self.call, self.call.headers(self.served))
+        return Ending(self._events(), self.call, self.call.headers())
 
     async def _events(self) -> AsyncGenerator[bytes]:
         kind = "chat.completion.chunk" if self.chat else "text_completion"

@@ -104,10 +104,14 @@ class Call(Generic[B]):
         """Take tokens from the key's account. Raises Refused."""
         self.front.limiter.more(self.taken, tokens)
 
-    def headers(self, served: Served | None) -> dict[str, str]:
+    @property
+    def release(self) -> dict[str, str]:
+        """The header that names the release that answers it, or was to."""
+        return {"x-model-digest": self.served.release.digest} if self.served else {}
+
+    def headers(self) -> dict[str, str]:
         """The headers of its answer."""
-        said = {"x-trace-id": self.trace.trace_id, **self.taken.account.headers()}
-        return said | ({"x-model-digest": served.release.digest} if served else {})
+        return {"x-trace-id": self.trace.trace_id, **self.taken.account.headers(), **self.release}
 
     def wrote(self, writing: Writing, usage: dict[str, int]) -> None:
         """The engine's part is over."""

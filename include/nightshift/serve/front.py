@@ -156,6 +156,7 @@ class Front:
             self.meters.shed.inc(refused.code == SHED)
             if call is not None:
                 call.shed = refused.code == SHED
+                refused.headers |= call.release
             response = refusal(refused)
         except (Gone, ClientDisconnect):
             pass  # nobody reads a response

@@ -151,7 +151,7 @@ class Gateway:
         ]
         usage = {"prompt_tokens": call.used, "total_tokens": call.used}
         body = {"object": "list", "data": data, "model": asked.model, "usage": usage}
-        return JSONResponse(body, headers=call.headers(served))
+        return JSONResponse(body, headers=call.headers())
 
     async def feedback(self, call: Call[Feedback]) -> Response:
         """POST /v1/feedback."""
@@ -174,23 +174,23 @@ class Gateway:
         except OSError:
             raise Refused("dependency_unavailable", "The rating could not be kept; try again.") from None
         self.front.tracer.rate(rating)
-        return JSONResponse({"object": "feedback", "trace": asked.trace}, headers=call.headers(None))
+        return JSONResponse({"object": "feedback", "trace": asked.trace}, headers=call.headers())
 
     async def models(self, call: Call[Any]) -> Response:
         """GET /v1/models."""
         listed = [self._model(name) for name in (MODEL, BARE, EMBEDDINGS)]
-        return JSONResponse({"object": "list", "data": listed}, headers=call.headers(None))
+        return JSONResponse({"object": "list", "data": listed}, headers=call.headers())
 
     async def model(self, call: Call[Any]) -> Response:
         """GET /v1/models/{model}."""
         name = call.request.path_params["model"]
         if name not in (MODEL, BARE, EMBEDDINGS):
             raise Refused("model_not_found", f"There is no such model here; there is '{MODEL}'.", "model")
-        return JSONResponse(self._model(name), headers=call.headers(None))
+        return JSONResponse(self._model(name), headers=call.headers())
 
     async def openapi(self, call: Call[Any]) -> Response:
         """GET /openapi.json."""
-        return JSONResponse(document(PUBLIC, API_VERSION), headers=call.headers(None))
+        return JSONResponse(document(PUBLIC, API_VERSION), headers=call.headers())
 
     async def healthy(self, call: Call[Any]) -> Response:
         """GET /healthz."""
