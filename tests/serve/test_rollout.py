@@ -121,5 +121,17 @@ def test_one_whose_tokens_are_three_times_slower_goes_back_and_one_that_says_all
     assert sudden.wrong(alive=True) is None
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_one_that_answers_everybody_at_last_may_take_longer_for_a_token_than_one_that_few_ask(strategy: str) -> None:
+    one = rollout(strategy=strategy)
+    for step in one.steps:
+        for _ in range(8):
+            one.stable.request(True, 0.2, 0.05)
+            one.candidate.request(True, 0.2, 0.15)
+        assert (one.wrong(alive=True) is None) == (step.share == 100 and strategy != "immediate")
+        if step != one.steps[-1]:
+            one.advance(0.0)
+
+
 def test_a_dead_engine_sends_it_back_whatever_was_seen() -> None:
     assert rollout().wrong(alive=False) == "its engine died"
