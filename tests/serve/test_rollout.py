@@ -122,12 +122,15 @@ def test_one_whose_tokens_are_three_times_slower_goes_back_and_one_that_says_all
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_one_that_answers_everybody_at_last_may_take_longer_for_a_token_than_one_that_few_ask(strategy: str) -> None:
+@pytest.mark.parametrize("slow", [(0.2, 0.15), (0.6, 0.05)], ids=["tokens", "first token"])
+def test_one_that_answers_everybody_at_last_may_take_longer_than_one_that_few_ask(
+    strategy: str, slow: tuple[float, float]
+) -> None:
     one = rollout(strategy=strategy)
     for step in one.steps:
         for _ in range(8):
             one.stable.request(True, 0.2, 0.05)
-            one.candidate.request(True, 0.2, 0.15)
+            one.candidate.request(True, *slow)
         assert (one.wrong(alive=True) is None) == (step.share == 100 and strategy != "immediate")
         if step != one.steps[-1]:
             one.advance(0.0)

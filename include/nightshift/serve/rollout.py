@@ -8,8 +8,8 @@ reads a clock or asks anything, so that a minute of it is tested in a millisecon
 
 Slowness, to the first token and from there on, is by medians of at least TIMED answers of each side: on a machine
 that also trains, a 95th percentile of so few is the machine's, and a release that is three times slower moves the
-median too. Time for a token is not compared where everybody was left to the candidate at last: many answers at a time
-take an engine longer each (sixteen on two cores six times as long, bench/engines.txt), and the stable release has few.
+median too. Times are not compared where everybody was left to the candidate at last: many answers at a time wait and
+take longer each (sixteen on two cores six times as long, bench/engines.txt), and the stable release has few then.
 """
 
 from __future__ import annotations
@@ -135,10 +135,13 @@ class Rollout:
 
     def _slower(self) -> str | None:
         """What takes too long, in words; None while nothing does."""
+        if self.place and self.step.share == 100:
+            return None
         ours, theirs = self.candidate, self.stable
-        compared = [("its first token takes", 1, ours.first_s, theirs.first_s)]
-        if self.place == 0 or self.step.share < 100:
-            compared.append((f"{TOKENS} more tokens take", TOKENS, ours.token_s, theirs.token_s))
+        compared = (
+            ("its first token takes", 1, ours.first_s, theirs.first_s),
+            (f"{TOKENS} more tokens take", TOKENS, ours.token_s, theirs.token_s),
+        )
         for what, times, mine, others in compared:
             if min(len(mine), len(others)) < TIMED:
                 continue
