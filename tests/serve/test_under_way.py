@@ -135,7 +135,7 @@ def test_a_release_that_is_taken_back_answers_what_looks_for_its_sections(
         assert gone.served.busy == 0
 
 
-LIMITS: dict[str, Any] = {"queue_s": 0.3, "first_token_s": 0.6, "total_s": 0.6}
+LIMITS: dict[str, Any] = {"queue_s": 0.5, "first_token_s": 1.0, "total_s": 1.0}
 
 
 def test_the_texts_of_a_request_have_one_deadline_together(tmp_path: Path, system: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_texts_of_a_request_have_one_deadline_together(tmp_path: Path, syste
         for stream in (False, True):
             asked, begun = len(one.script.asked), time.monotonic()
             said = one.post("/completions", body | {"stream": stream})
-            assert time.monotonic() - begun < 2  # all twenty would take four
+            assert time.monotonic() - begun < 3  # all twenty would take four
             assert 3 <= len(one.script.asked) - asked < 10
             error = json.loads(said.text.splitlines()[-4][6:])["error"] if stream else said.json()["error"]
             assert said.status_code == (200 if stream else 400)
@@ -168,7 +168,7 @@ def test_what_waited_has_its_time_at_the_engine_and_a_stop_waits_for_both(tmp_pa
             each.join()
         assert [answer.status_code for answer in said] == [200] * 3  # 0.3 s each, one after another
         limits = one.gateway.limits
-        assert drain_s(limits) > limits.request_s == 3.6
+        assert drain_s(limits) > limits.request_s == 4.0
         assert one.follower.loaded.drain_s == drain_s(limits)
 
 
