@@ -153,9 +153,11 @@ def test_the_texts_of_a_request_have_one_deadline_together(tmp_path: Path, syste
         until(lambda: one.served.busy == 0)
         assert (one.served.seen.requests, one.served.seen.bad) == (1, 0)  # the caller asked for too much
         assert events(one, "availability") == [True]
+        assert one.served.engines[0].unanswered == 0  # nor is its engine one that does not answer
         said = one.post("/completions", body | {"prompt": ["SAY:one", "SAY:HANG"]})
         assert (said.status_code, said.json()["error"]["code"]) == (504, "engine_timeout")  # its engine hangs
         assert events(one, "availability") == [True, False]
+        assert one.served.engines[0].unanswered == 1
 
 
 def test_what_waited_has_its_time_at_the_engine_and_a_stop_waits_for_both(tmp_path: Path, system: Path) -> None:

@@ -43,14 +43,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long an engine may take, seconds."""
+    """How long an engine may take, seconds; `short` where its asker has less time than that."""
 
     first_token_s: float
     total_s: float
+    short: bool = False
 
     def within(self, left_s: float) -> Patience:
         """The same, and no longer than this."""
-        return Patience(min(self.first_token_s, left_s), min(self.total_s, left_s))
+        return Patience(min(self.first_token_s, left_s), min(self.total_s, left_s), left_s < self.total_s)
 
 
 def gap(first: float | None, last: float, tokens: int) -> float | None:
@@ -93,7 +94,8 @@ async def pieces(
                 ended = ended or piece.finish is not None
                 yield piece
     except TimeoutError:
-        raise _vain(engine, Refused("engine_timeout", "The answer took too long; ask for a shorter one.")) from None
+        late = Refused("engine_timeout", "The answer took too long; ask for a shorter one.")
+        raise late if patience.short else _vain(engine, late) from None
     except (Broken, ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise _vain(engine, _broken()) from None
     finally:
