@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import audit
-from nightshift.errors import AccessDenied, DiskFull
+from nightshift import audit, commit
+from nightshift.errors import AccessDenied, DiskFull, no_room
 
 
 @pytest.fixture
@@ -64,6 +64,21 @@ def test_a_disk_that_fills_up_leaves_the_audit_as_it_was(home: Path) -> None:
     assert path.read_bytes() == before
     audit.write(home, 2e9, actor="ann", action="approve", target="x")
     assert audit.verify(home) == 4
+
+
+def test_a_head_that_cannot_be_written_leaves_no_event_of_what_was_not_done(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (home / audit.FILE).read_bytes()
+
+    def full(path: Path, *_: object) -> None:
+        raise no_room(str(path))
+
+    with monkeypatch.context() as patched, pytest.raises(DiskFull, match="no room left"):
+        patched.setattr(commit, "file", full)
+        audit.write(home, 2e9, actor="ann", action="key.revoke", target="x")
+    assert (home / audit.FILE).read_bytes() == before
+    assert audit.verify(home) == 3
 
 
 def test_nothing_is_added_to_an_audit_that_was_cut_off(home: Path) -> None:

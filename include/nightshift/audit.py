@@ -47,10 +47,14 @@ def write(home: Path, now: float, **event: Any) -> None:
         log.seek(0)
         number, last = _end(path, log.read().splitlines())
         said = {"seq": number + 1, "time": round(now, 3), **event, "prev": last}
-        own = _hash(said)
+        own, before = _hash(said), os.fstat(log.fileno()).st_size
         commit.grow(log, json.dumps(said | {"hash": own}, sort_keys=True, ensure_ascii=False).encode() + b"\n")
         if _head(home) is not None:  # a damaged one stays, to be seen
-            commit.file(home / HEAD, commit.dumps({"seq": said["seq"], "hash": own}), 0o600)
+            try:
+                commit.file(home / HEAD, commit.dumps({"seq": said["seq"], "hash": own}), 0o600)
+            except BaseException:  # then the deed is not done either
+                log.truncate(before)
+                raise
 
 
 def verify(home: Path) -> int:

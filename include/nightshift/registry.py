@@ -185,7 +185,7 @@ def fetch(repository: Path, release: Release, target: Path) -> Path:
     A copy that was fetched before and is damaged is fetched again. Raises ReleaseInvalid when what the cache holds is
     not what the tag says, StorageError when it is not to be had; `target` is then not there.
     """
-    if target.is_dir() and not _damage(target, release):
+    if target.is_dir() and not damage(target, release):
         return target
     shutil.rmtree(target, ignore_errors=True)
     from dvc.api import DVCFileSystem
@@ -203,7 +203,7 @@ def fetch(repository: Path, release: Release, target: Path) -> Path:
             raise no_room(str(draft)) from None
         do = "`dvc fetch` it from the remote, or assign another release"
         raise StorageError(f"its files are not to be had ({error})", release.version, do) from None
-    if found := _damage(draft, release):
+    if found := damage(draft, release):
         shutil.rmtree(draft)
         raise _invalid(repository, release, *found)
     draft.replace(target)
@@ -275,7 +275,7 @@ def _tags(repository: Path) -> list[_Tag]:
     return found
 
 
-def _damage(folder: Path, release: Release) -> tuple[str, str] | None:
+def damage(folder: Path, release: Release) -> tuple[str, str] | None:
     """A file that makes a folder another one than was released, and how; None when it is the one."""
     if found := commit.damage(folder):
         return found

@@ -18,6 +18,7 @@ from nightshift.registry import Release
 
 FILE = "rollouts.jsonl"
 Outcome = Literal["proposed", "begun", "advanced", "promoted", "back", "interrupted"]
+BY_HAND = "by hand"  # instead of a strategy, where a person went back
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> r
     audit.write(home, now, actor=actor, action="rollback", target=current.digest, to=target.digest, reason=reason)
     made = registry.assign(repository, target, number=agreed)
     said = reason or "a person went back"
-    write(home, Entry(now, current.digest, current.version, target.digest, "by hand", "100 %", "back", said))
+    write(home, Entry(now, current.digest, current.version, target.digest, BY_HAND, "100 %", "back", said))
     return made
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nightshift import drift, feedback, invariants, params, registry
+from nightshift import drift, feedback, invariants, params, registry, rollouts
 from nightshift.counts import Counts
 from nightshift.errors import DiskFull, StorageError, no_room
 from nightshift.watch import look, report, told
@@ -61,6 +61,19 @@ class Project:
 def project(root: Path, tmp_path: Path) -> Any:
     with mail() as mails, webhook() as hook:
         yield Project(root, tmp_path, mails, hook)
+
+
+def test_a_candidate_that_went_back_is_told_until_another_is_tried(project: Project) -> None:
+    why = "it was never ready: engine: /srv/models did not start"
+    at = (BEFORE, "v0.1.0", SERVES, "canary", "5 %")
+    project.counted(0, availability=(100, 100), correctness=(5, 5))
+    rollouts.write(project.home, rollouts.Entry(NOW, *at, "back", why))
+    (opened,) = project.look()["opened"]
+    assert opened["sentence"] == "v0.1.0 went back at 5 %: it was never ready"
+    assert len(project.told()) == 1
+    assert project.look()["opened"] == []
+    rollouts.write(project.home, rollouts.Entry(NOW, *at, "proposed"))
+    assert project.look()["resolved"] == [opened["id"]]
 
 
 def test_when_all_is_well_nobody_is_told(project: Project) -> None:

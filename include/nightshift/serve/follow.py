@@ -266,7 +266,7 @@ class Follower:
             self._waits.clear()
             verdict = rollout.verdict(self.clock())  # there may be more to see now
         if verdict == "advance":
-            self._note("advanced")
+            self._note("advanced", rollout.passed)
             rollout.advance(self.clock())
             self._look_anew(rollout)
             self.say(f"{rollout.release.version} is tried at {rollout.step} ({rollout.release.digest[:12]})")
@@ -274,9 +274,9 @@ class Follower:
             digest, agreed = rollout.release.digest, await asyncio.to_thread(registry.upcoming, self.repository)
             if (await asyncio.to_thread(self._asked)).stable != self.wanted.stable:
                 return  # somebody went back meanwhile, and this must not undo it
-            audit.write(self.home, self.wall(), actor="gateway", action="promote", target=digest)
+            audit.write(self.home, self.wall(), actor="gateway", action="promote", target=digest, reason=rollout.passed)
             await asyncio.to_thread(registry.assign, self.repository, rollout.release, registry.PROD, agreed)
-            self._note("promoted")
+            self._note("promoted", rollout.passed)
             self.wanted = Standing(rollout.release, None, self.served.release if self.served else None)
             await self._follow_stable()
 

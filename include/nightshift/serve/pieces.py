@@ -94,7 +94,8 @@ async def pieces(
                 ended = ended or piece.finish is not None
                 yield piece
     except TimeoutError:
-        late = Refused("engine_timeout", "The answer took too long; ask for a shorter one.")
+        what = "took too long; ask for a shorter one" if begins else "did not begin in time; ask again"
+        late = Refused("engine_timeout", f"The answer {what}.")
         raise late if patience.short else _vain(engine, late) from None
     except (Broken, ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise _vain(engine, _broken()) from None

@@ -150,6 +150,12 @@ class Rollout:
                 return f"{what} {long:.2f} s, {long / usual:.1f} times as long as the stable release's"
         return None
 
+    @property
+    def passed(self) -> str:
+        """On what a step is passed, in words."""
+        seen = self.candidate
+        return f"{seen.requests} requests and {seen.asked} questions, {seen.bad + seen.failed} of them not answered"
+
     def verdict(self, now: float) -> Verdict:
         """Whether to go on, where nothing is wrong."""
         enough = self.samples

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nightshift import drift, feedback, invariants, openslo, registry, slo, stats
+from nightshift import drift, feedback, invariants, openslo, registry, rollouts, slo, stats
 from nightshift.counts import Counts
 from nightshift.drift import Shift
 from nightshift.openslo import Objective
+from nightshift.rollouts import BY_HAND, Entry
 from nightshift.sections import Night
 from nightshift.slo import Alert, Standing
 from nightshift.watch import nights
@@ -46,6 +47,7 @@ class Looked:
     feedback: Mapping[str, tuple[int, int]]  # release → (good, all)
     versions: Mapping[str, str]  # digest → version
     serving: str | None
+    back: Entry | None
 
     @property
     def minute(self) -> int:
@@ -57,6 +59,9 @@ class Looked:
         """Everything that is wrong now."""
         found = [*self.burning, *nights.alerts(self.ended, self.due, self.within, self.now)]
         found += [Alert(f"invariant {name}", "page", f"{name} broke: {what}") for name, what in self.broken.items()]
+        if (back := self.back) is not None:  # what stands before the first colon holds no engine's words and no path
+            said = f"{back.version} went back at {back.step}: {back.reason.partition(':')[0]}"
+            found.append(Alert(f"back {back.digest[:12]} {back.time:.0f}", "ticket", said))
         threshold = self.objectives["drift"].threshold or 0.0
         if beyond := [one for one in self.shifts if one.beyond(threshold)]:
             said = ", ".join(f"{one.what} by {one.distance:.2f}" for one in beyond)
@@ -92,7 +97,14 @@ def look(root: Path, home: Path, state: Path, night: Night, since: float, now: i
         feedback=feedback.counted(home, now - WINDOW * 60),
         versions={one.digest: one.version for one in registry.releases(root)},
         serving=serving.digest if serving else None,
+        back=_back(rollouts.read(home)),
     )
+
+
+def _back(entries: Sequence[Entry]) -> Entry | None:
+    """The candidate that the endpoint sent back, until another one is tried."""
+    last = entries[-1] if entries else None
+    return last if last and last.outcome == "back" and last.strategy != BY_HAND else None
 
 
 def made(seen: Looked) -> dict[str, Any]:
