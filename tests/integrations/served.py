@@ -35,10 +35,18 @@ class Sent:
 
 @dataclass
 class Recorder:
-    """The application with a note of every request; `sent` may be cleared."""
+    """The application with a note of every request."""
 
     application: Any
     sent: list[Sent] = field(default_factory=list)
+    under_way: int = 0
+
+    def forget(self) -> None:
+        """Begin anew, once what was asked before is noted: a client has its answer a little earlier."""
+        deadline = time.monotonic() + 10
+        while self.under_way and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.sent.clear()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Note a request when it was answered."""
@@ -50,10 +58,16 @@ class Recorder:
             body += message.get("body", b"")
             return message
 
-        await self.application(scope, read, send)
-        if scope["type"] == "http":
+        if scope["type"] != "http":
+            await self.application(scope, read, send)
+            return
+        self.under_way += 1
+        try:
+            await self.application(scope, read, send)
             headers = {name.decode(): value.decode() for name, value in scope["headers"]}
             self.sent.append(Sent(scope["method"], scope["path"], headers, json.loads(body) if body else {}))
+        finally:
+            self.under_way -= 1
 
 
 @dataclass

@@ -52,7 +52,7 @@ FIELDS: dict[str, dict[str, set[str]]] = {
 def test_it_works_with_the_endpoint_and_finds_what_the_index_finds(name: str, running: Running) -> None:
     folder, told = running.checkout.root, running.checkout.root / "told-found.json"
     told.unlink(missing_ok=True)
-    running.recorder.sent.clear()
+    running.recorder.forget()
     environments.cases(name, folder, running.url)
     assert json.loads(told.read_text()) == wanted(running)
     sent: dict[str, set[str]] = defaultdict(set)
