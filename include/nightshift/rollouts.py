@@ -46,6 +46,17 @@ class Entry:
     seconds: float = 0.0
     users: int = 0
 
+    @property
+    def sent_back(self) -> bool:
+        """Whether the endpoint sent a candidate back, and no person."""
+        return self.outcome == "back" and self.strategy != BY_HAND
+
+    @property
+    def told(self) -> str:
+        """Why, without what an engine or a disk said: of what the endpoint found wrong, what stands before the first
+        colon. The rest, with paths and an engine's last words, is in the rollouts file of this machine alone."""
+        return self.reason.partition(":")[0] if self.sent_back else self.reason
+
 
 def write(home: Path, entry: Entry) -> None:
     """Keep an entry. Raises DiskFull."""

@@ -25,7 +25,6 @@ from nightshift.serve.call import Call
 from nightshift.serve.follow import Follower
 from nightshift.serve.keys import ASKING, Key, Keys
 from nightshift.serve.meters import Meters
-from nightshift.serve.records import reason
 from nightshift.serve.refused import Refused
 from nightshift.serve.routes import Entry
 from nightshift.serve.served import Served
@@ -150,7 +149,7 @@ class Admin:
             "step": str(follower.rollout.step) if follower.rollout else None,
             "warm": sorted(one.release.version for one in follower.loaded.up.values() if one.alive),
             "failed": follower.failed,
-            "history": [vars(one) | {"reason": reason(one)} for one in history[-LAST_EVENTS:]],
+            "history": [vars(one) | {"reason": one.told} for one in history[-LAST_EVENTS:]],
         }
         return JSONResponse(said)
 

@@ -1,7 +1,7 @@
 """What happened to candidates, until it is written down: in the rollouts file, and what went back in the audit too.
 
 An entry is remembered when it happens and written after what follows from it, which a full disk may not stop. The
-rollouts file of this machine alone has the whole reason; whoever else may read why is told it by `reason`.
+rollouts file of this machine alone has the whole reason; whoever else may read why has `Entry.told`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nightshift import audit, rollouts
 from nightshift.rollouts import Entry, Outcome
-from nightshift.serve.rollout import STRATEGIES, Rollout
+from nightshift.serve.rollout import Rollout
 
 
 @dataclass
@@ -40,14 +40,7 @@ class Records:
         while self.unwritten:
             one = self.unwritten[0]
             if one.outcome == "back" and one is not self._audited:
-                audit.write(self.home, one.time, actor="gateway", action="back", target=one.digest, reason=reason(one))
+                audit.write(self.home, one.time, actor="gateway", action="back", target=one.digest, reason=one.told)
                 self._audited = one
             rollouts.write(self.home, one)
             del self.unwritten[0]
-
-
-def reason(entry: Entry) -> str:
-    """Why, without what an engine or a disk said: of what the gateway found wrong with a candidate, what stands before
-    the first colon. The rest may hold paths and an engine's last words."""
-    found = entry.outcome == "back" and entry.strategy in STRATEGIES
-    return entry.reason.partition(":")[0] if found else entry.reason

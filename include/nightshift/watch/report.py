@@ -15,7 +15,7 @@ from nightshift import drift, feedback, invariants, openslo, registry, rollouts,
 from nightshift.counts import Counts
 from nightshift.drift import Shift
 from nightshift.openslo import Objective
-from nightshift.rollouts import BY_HAND, Entry
+from nightshift.rollouts import Entry
 from nightshift.sections import Night
 from nightshift.slo import Alert, Standing
 from nightshift.watch import nights
@@ -59,8 +59,8 @@ class Looked:
         """Everything that is wrong now."""
         found = [*self.burning, *nights.alerts(self.ended, self.due, self.within, self.now)]
         found += [Alert(f"invariant {name}", "page", f"{name} broke: {what}") for name, what in self.broken.items()]
-        if (back := self.back) is not None:  # what stands before the first colon holds no engine's words and no path
-            said = f"{back.version} went back at {back.step}: {back.reason.partition(':')[0]}"
+        if (back := self.back) is not None:
+            said = f"{back.version} went back at {back.step}: {back.told}"
             found.append(Alert(f"back {back.digest[:12]} {back.time:.0f}", "ticket", said))
         threshold = self.objectives["drift"].threshold or 0.0
         if beyond := [one for one in self.shifts if one.beyond(threshold)]:
@@ -104,7 +104,7 @@ def look(root: Path, home: Path, state: Path, night: Night, since: float, now: i
 def _back(entries: Sequence[Entry]) -> Entry | None:
     """The candidate that the endpoint sent back, until another one is tried."""
     last = entries[-1] if entries else None
-    return last if last and last.outcome == "back" and last.strategy != BY_HAND else None
+    return last if last and last.sent_back else None
 
 
 def made(seen: Looked) -> dict[str, Any]:
