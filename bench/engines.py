@@ -194,6 +194,17 @@ async def _answer(client: httpx.AsyncClient, peer: Peer, prompt: str, turn: asyn
     return tokens, first or time.monotonic() - begun, text
 
 
+def measure(peer: Peer, took: Took, todo: list[str], questions: int) -> None:
+    """Ask an engine once it is ready, at each number of streams, and add to what it took."""
+    until_ready(peer, todo[-1])
+    for streams in STREAMS:
+        count = questions if streams > 1 or not took.texts else min(AGAIN, questions)
+        seconds, tokens, first_s, texts = asyncio.run(asked(peer, todo[:count], streams))
+        took.rates[streams].append(tokens / seconds)
+        took.first[streams].append(statistics.median(first_s))
+        took.texts.setdefault(streams, texts)
+
+
 def agree(tokenizer: Any, some: list[str], others: list[str]) -> float:
     """The share of answers with the same first tokens, as the gate counts it."""
 
@@ -266,17 +277,12 @@ def main() -> None:
                 try:
                     with ExitStack() as stack:
                         peer = begin(stack)
-                        until_ready(peer, todo[peer.system][-1])
                         took = peers.setdefault(name, Took(peer.system, peer.dtype))
-                        for streams in STREAMS:
-                            count = options.questions if streams > 1 or number == 0 else min(AGAIN, options.questions)
-                            measured = asyncio.run(asked(peer, todo[peer.system][:count], streams))
-                            took.rates[streams].append(measured[1] / measured[0])
-                            took.first[streams].append(statistics.median(measured[2]))
-                            took.texts.setdefault(streams, measured[3])
+                        measure(peer, took, todo[peer.system], options.questions)
                 except httpx.HTTPError as error:  # which engine cannot be used is a result too
-                    broke[name] = f"round {number + 1}, {streams} at a time: {error or type(error).__name__}"
-                    peers.pop(name)
+                    rates = peers.pop(name).rates
+                    at = next(streams for streams in STREAMS if len(rates[streams]) <= number)
+                    broke[name] = f"round {number + 1}, {at} at a time: {error or type(error).__name__}"
                 tell(begun, f"round {number + 1}: {name}{' broke' if name in broke else ''}")
         found = table(peers, answers, System.open(made["plain"]).tokens)
     about = {"machine": machine(), "threads": THREADS, "questions": options.questions, "rounds": options.rounds}
