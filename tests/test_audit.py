@@ -10,12 +10,15 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from nightshift import audit, commit
+from nightshift import anchor, audit, commit, invariants, registry, signature
 from nightshift.errors import AccessDenied, DiskFull, no_room
+from nightshift.release import publish
 
 
 @pytest.fixture
@@ -238,3 +241,70 @@ def test_who_acts_is_whom_the_system_knows(monkeypatch: pytest.MonkeyPatch) -> N
     assert audit.actor() == pwd.getpwuid(os.getuid()).pw_name
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
     assert audit.actor() == "uid 4000000001"
+
+
+@pytest.fixture
+def nights(home: Path, tmp_path: Path) -> Path:
+    """A repository with three nights, each naming the audit's last event of its time."""
+    root = tmp_path / "repository"
+    run = partial(subprocess.run, cwd=root, check=True)
+    root.mkdir()
+    run(["git", "init", "-q", "-b", registry.BRANCH])
+    signature.publish(home, root / "keys")
+    for number in range(3):
+        audit.write(home, 2e9 + number, actor=f"night {number}", action="verdict", target="x")
+        message = publish.anchored({"message": f"Night {number}\n\nNothing was released."}, home)["message"]
+        who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        run(["git", *who, "commit", "-q", "--allow-empty", "-m", message])
+    return root
+
+
+def test_the_nights_commits_name_the_audits_last_events(nights: Path, home: Path) -> None:
+    assert [one.number for one in anchor.named(nights)] == [6, 5, 4]
+    assert anchor.verify(home, nights) == 6
+    assert anchor.elsewhere(home, nights) is None
+    audit.write(home, 3e9, actor="ann", action="approve", target="y")
+    assert anchor.verify(home, nights) == 7
+
+
+def written_anew(home: Path) -> None:
+    """Somebody who can write wrote another log, whole in itself, as long as the one before."""
+    said = audit.events(home)
+    (home / audit.FILE).unlink()
+    (home / audit.HEAD).unlink()
+    for one in said:
+        changed = {name: one[name] for name in ("actor", "action", "target")} | {"actor": "eve"}
+        audit.write(home, one["time"], **changed)
+
+
+def taken_away(home: Path) -> None:
+    (home / audit.FILE).unlink()
+    (home / audit.HEAD).unlink()
+
+
+def cut_off(home: Path) -> None:
+    """The end is gone, and the head says that this is the end."""
+    kept = (home / audit.FILE).read_bytes().splitlines(keepends=True)[:4]
+    (home / audit.FILE).write_bytes(b"".join(kept))
+    last = json.loads(kept[-1])
+    (home / audit.HEAD).write_text(json.dumps({"seq": 4, "hash": last["hash"]}))
+
+
+@pytest.mark.parametrize(("how", "first"), [(written_anew, 4), (taken_away, 4), (cut_off, 5)])
+def test_git_tells_of_an_audit_that_was_taken_away(
+    how: Callable[[Path], None], first: int, nights: Path, home: Path
+) -> None:
+    how(home)
+    audit.verify(home)  # which by itself does not see it
+    with pytest.raises(AccessDenied, match=rf"audit\.jsonl:{first}: event {first} is not the one that commit"):
+        anchor.verify(home, nights)
+    assert list(invariants.broken(home, nights)) == [invariants.AUDIT]
+
+
+def test_an_audit_that_is_lost_for_good_ends_with_its_key(nights: Path, home: Path) -> None:
+    taken_away(home)
+    signature.rotate(home, nights / "keys", [])
+    assert anchor.verify(home, nights) == 0
+    other = anchor.elsewhere(home, nights)
+    assert other is not None
+    assert other.number == 6

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nightshift import night, rollouts
+from nightshift import night, registry, rollouts
 from nightshift.errors import NightBroke
 from nightshift.night import Run
 from nightshift.registry import Assignment, Release
@@ -96,10 +96,10 @@ def test_the_newest_being_damaged_is_an_error(tmp_path: Path) -> None:
 def test_an_approval_is_noted_on_the_night_that_was_published(tmp_path: Path) -> None:
     """A later night that broke is not it; and where its record is gone, there is nothing to note it on."""
     root, state = tmp_path / "root", tmp_path / "state"
-    for words in (["init", "-q", "-b", night.BRANCH, str(root)], ["-C", str(root), "commit", "-q", "--allow-empty"]):
+    for words in (["init", "-q", "-b", registry.BRANCH, str(root)], ["-C", str(root), "commit", "-q", "--allow-empty"]):
         who = ["-c", "user.name=t", "-c", "user.email=t@t"]
         subprocess.run(["git", *who, *words, *(["-m", "Night"] if "commit" in words else [])], check=True)
-    asked = ["git", "-C", str(root), "rev-parse", night.BRANCH]
+    asked = ["git", "-C", str(root), "rev-parse", registry.BRANCH]
     tip = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     made = Assignment("prod", 1, Release("v0.2.0", tip, "d" * 64))
     night.approved(root, state, made)

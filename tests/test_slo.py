@@ -248,15 +248,15 @@ def test_how_things_stand_is_read_from_what_was_counted(root: Path, tmp_path: Pa
 def test_a_broken_invariant_freezes_until_a_person_names_a_postmortem(root: Path, tmp_path: Path) -> None:
     invariants.broke(tmp_path, 1.0, "canary", "a canary of training stood in an answer")
     invariants.broke(tmp_path, 2.0, "canary", "again")
-    assert invariants.broken(tmp_path) == {"canary": "a canary of training stood in an answer"}
+    assert invariants.broken(tmp_path, tmp_path) == {"canary": "a canary of training stood in an answer"}
     assert slo.standing(tmp_path, root, START).broken == ["canary"]
     for name, postmortem in (("canary", " "), ("other", "PM-1")):
         with pytest.raises(AccessDenied):
             invariants.lift(tmp_path, 3.0, "ada", name, postmortem)
     invariants.lift(tmp_path, 3.0, "ada", "canary", "PM-1")
-    assert invariants.broken(tmp_path) == {}
+    assert invariants.broken(tmp_path, tmp_path) == {}
     assert "PM-1" in (tmp_path / "audit.jsonl").read_text()
     (tmp_path / "audit.jsonl").write_text((tmp_path / "audit.jsonl").read_text().replace("PM-1", "PM-2"))
-    assert list(invariants.broken(tmp_path)) == ["audit"]
+    assert list(invariants.broken(tmp_path, tmp_path)) == ["audit"]
     with pytest.raises(ValueError, match="is no name"):
         invariants.broke(tmp_path, 1.0, "../x", "")

@@ -2,8 +2,8 @@
 
 Kept in NIGHTSHIFT_HOME/audit.jsonl, on the disk before the deed is done. A line that was changed or taken out breaks
 the chain; `verify` says where. The last event's number and hash stand beside it, since a chain that lost its end is
-whole. What is appended to a log that lost it goes on from there, so that the gap stays until the lines are put back. A
-copy of that file elsewhere tells also when somebody wrote the whole chain anew.
+whole. What is appended to a log that lost it goes on from there, so that the gap stays until the lines are put back.
+Whether somebody took both files away, or wrote the whole chain anew, Git tells (anchor.py).
 """
 
 from __future__ import annotations
@@ -77,6 +77,12 @@ def verify(home: Path) -> int:
     if len(lines) < length:
         raise _changed(path, len(lines) + 1, length)
     return len(lines)
+
+
+def end(home: Path) -> tuple[int, str]:
+    """Number and hash of the last event; number 0 where there is none. Raises AccessDenied for a line that is none."""
+    path = home / FILE
+    return _end(path, path.read_bytes().splitlines() if path.is_file() else [])
 
 
 def events(home: Path, last: int = 0) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nightshift import audit, commit
+from nightshift import anchor, audit, commit
 from nightshift.errors import AccessDenied
 
 AUDIT = "audit"
@@ -33,20 +33,20 @@ def broke(home: Path, now: float, name: str, what: str, holds: bool = True) -> N
         commit.file(path, commit.dumps({"time": int(now), "what": what, "holds": holds}), 0o600)
 
 
-def broken(home: Path) -> dict[str, str]:
-    """Every invariant that is broken, and what happened."""
+def broken(home: Path, root: Path) -> dict[str, str]:
+    """Every invariant that is broken, and what happened; `root` is the checkout whose nights name the audit."""
     found = {name: str(said["what"]) for name, said in _noted(home).items()}
     try:
-        audit.verify(home)
+        anchor.verify(home, root)
     except AccessDenied as error:
         found[AUDIT] = str(error)
     return found
 
 
-def holding(home: Path) -> list[str]:
+def holding(home: Path, root: Path) -> list[str]:
     """Names of those that are broken and hold back what is new."""
     free = {name for name, said in _noted(home).items() if not said.get("holds", True)}
-    return [name for name in broken(home) if name not in free]
+    return [name for name in broken(home, root) if name not in free]
 
 
 def lift(home: Path, now: float, who: str, name: str, postmortem: str) -> None:

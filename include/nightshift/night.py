@@ -21,11 +21,10 @@ from typing import Any, TextIO
 from nightshift import commit, registry, rollouts
 from nightshift.airflow import Airflow
 from nightshift.errors import CacheCorrupt, NightBroke, RepositoryError, full, no_room
-from nightshift.registry import Assignment
+from nightshift.registry import BRANCH, Assignment
 from nightshift.summary import summary
 
 DAG = "nightly"
-BRANCH = "nightly"  # that nights are published on
 PLUMBING = ("pin", "publish", "released", "end")
 ENDED = {"success", "failed"}
 POLL_S = 1.0  # twice a second took a tenth of a core from the stages

@@ -8,6 +8,7 @@ that names the release's digest, so that nobody needs its files to know which it
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -19,9 +20,12 @@ from pathlib import Path
 from nightshift import commit, objects
 from nightshift.errors import ReleaseInvalid, RepositoryError, StorageError, full, no_room
 
+log = logging.getLogger("nightshift.registry")
+
 NAME = "nightshift"
 OUT = "release"  # the out of dvc.yaml that a release is
 PROD, CANARY = "prod", "canary"
+BRANCH = "nightly"  # that nights are published on
 TAG = re.compile(rf"{NAME}(@v\d+\.\d+\.\d+|#[a-z]+#\d+)")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -182,11 +186,13 @@ def version(repository: Path, release: Release, **more: str) -> None:
 def fetch(repository: Path, release: Release, target: Path) -> Path:
     """The release's folder, from DVC's cache or remote, checked against its manifest and its digest.
 
-    A copy that was fetched before and is damaged is fetched again. Raises ReleaseInvalid when what the cache holds is
-    not what the tag says, StorageError when it is not to be had; `target` is then not there.
+    A copy that was fetched before and is damaged is fetched again, and a warning says so. Raises ReleaseInvalid when
+    what the cache holds is not what the tag says, StorageError when it is not to be had; `target` is then not there.
     """
-    if target.is_dir() and not damage(target, release):
-        return target
+    if target.is_dir():
+        if (altered := damage(target, release)) is None:
+            return target
+        log.warning("The copy in %s was altered (%s: %s), and is fetched anew.", target, *altered)
     shutil.rmtree(target, ignore_errors=True)
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException

@@ -261,7 +261,7 @@ def standing(home: Path, root: Path, now: int) -> Standing:
             good, valid, begin = totals.get(one.name, (0, 0, at))
             left[one.name] = remaining(one, good, valid, max(1, at - begin + 1))
     quality = frozenset(one.name for one in objectives if one.category == "accuracy")
-    return Standing(left, quality, silent, invariants.holding(home))
+    return Standing(left, quality, silent, invariants.holding(home, root))
 
 
 def _long(burn: Burn) -> str:

@@ -43,7 +43,7 @@ def broken(running: Endpoint) -> tuple[set[str], set[str]]:
     running.front.counting.flush()
     lines = running.call("GET", "/metrics").text.splitlines()
     counted = [line for line in lines if line.startswith("nightshift_broken_total{")]
-    return set(invariants.broken(running.home)), {line.split('"')[1] for line in counted}
+    return set(invariants.broken(running.home, running.home)), {line.split('"')[1] for line in counted}
 
 
 def test_what_may_happen_breaks_nothing(running: Endpoint) -> None:
@@ -67,7 +67,7 @@ def test_personal_data_in_an_answer_that_was_cleaned(running: Endpoint, monkeypa
     monkeypatch.setattr(promises.log, "critical", lambda text, *words: lines.append(text % words))
     assert "ann@example.org" in running.ask("SAY:ask whom").text
     assert broken(running) == ({"scrub"}, {"scrub"})
-    noted = invariants.broken(running.home)["scrub"]
+    noted = invariants.broken(running.home, running.home)["scrub"]
     assert lines == [f"scrub broke: {noted}"]
     assert noted.startswith("EMAIL stood in an answer") and "ann" not in noted
     standing = slo.standing(running.home, ROOT, int(running.front.wall()) // 60)

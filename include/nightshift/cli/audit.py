@@ -16,10 +16,14 @@ app = typer.Typer(help="Who did what that a machine may not do by itself.", no_a
 @app.command()
 def verify() -> None:
     """Check that no event was changed, taken out or put in; ends with its own exit code at the first that was."""
-    from nightshift import audit
+    from nightshift import anchor, registry
 
-    number = audit.verify(Place.here().home)
+    place = Place.here()
+    number = anchor.verify(place.home, place.root)
     print(f"{number} events, and none was changed.")
+    if other := anchor.elsewhere(place.home, place.root):
+        said = f"commit {other.commit[:12]} on branch {registry.BRANCH} names event {other.number}"
+        print(f"The newest night was not of this home: {said} of the audit of key {other.key[:12]}.")
 
 
 @app.command()

@@ -86,13 +86,13 @@ def approve(
     reason: Annotated[str, typer.Option(help="Why it may be let out; kept in the audit")],
 ) -> None:
     """Release and deploy the last night's winner when its verdict is INCONCLUSIVE."""
-    from nightshift import audit, night, params
+    from nightshift import audit, night, params, registry
     from nightshift.deployment import Environments
     from nightshift.release.approve import approve as let_out
 
     place = Place.here()
     first = params.load(place.root / params.FILE, Environments).first
-    made = let_out(place.root, place.home, place.state, night.BRANCH, audit.actor(), reason, time.time(), first)
+    made = let_out(place.root, place.home, place.state, registry.BRANCH, audit.actor(), reason, time.time(), first)
     night.approved(place.root, place.state, made)
     print(made.told)
 

@@ -74,11 +74,7 @@ def verify(name: Name) -> None:
 
     store = _store()
     release = registry.find(store.repository, name)
-    copy = store.copy(release.digest)
-    altered = registry.damage(copy, release) if copy.is_dir() else None
     _, key = store.trusted(release)
-    if altered is not None:
-        print(f"The copy in {copy} was altered ({altered[0]}: {altered[1]}), and was fetched anew.")
     print(f"{release.version} ({release.digest}) is what was released, signed with key {key}.")
 
 

@@ -29,7 +29,7 @@ def show() -> None:
         print(f"{name:<17} {one.category:<9} {one.target:.7g}  {told if one.counted else 'see `nightshift report`'}")
     if stands.silent is not None:
         print(f"The endpoint was heard {stands.silent} minutes ago.")
-    for name, what in invariants.broken(place.home).items():
+    for name, what in invariants.broken(place.home, place.root).items():
         print(f"Broken: {name}: {what}")
     held = {
         change: said.reason for change in slo.CHANGES if not (said := slo.may_deploy(change, stands, policy)).allowed

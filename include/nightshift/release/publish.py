@@ -2,9 +2,9 @@
 
 Runs in a clone of the night's commit, before the branch moves; its last line is JSON with the commit's message and the
 tags that the publisher makes in the same push. What the gate said is an event of the audit before that, whatever it
-was. A digest that has a version is never versioned again, and one that was ever assigned is not said again: an
-unchanged release is not a new one, and a rollback by hand stays. One that has a version and was never assigned waits
-for a night that died before it was deployed: it is said again.
+was, and the message names that event (anchor.py). A digest that has a version is never versioned again, and one that
+was ever assigned is not said again: an unchanged release is not a new one, and a rollback by hand stays. One that has a
+version and was never assigned waits for a night that died before it was deployed: it is said again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nightshift import audit, commit, errors, registry, signature
+from nightshift import anchor, audit, commit, errors, registry, signature
 from nightshift.errors import CacheCorrupt, NightshiftError, ReleaseInvalid
 
 VERDICT = "verdict"  # of the audit
@@ -41,6 +41,12 @@ def again(metrics: dict[str, Any], known: registry.Release, assigned: bool, nigh
         return done
     body = f"{known.version} ({known.digest}) was released before, and not deployed yet."
     return done | {"message": f"{done['message'].splitlines()[0]}\n\n{body}", "released": known.digest}
+
+
+def anchored(done: dict[str, Any], home: Path) -> dict[str, Any]:
+    """The same, with the audit's last event in the commit's message."""
+    said = anchor.trailer(home)
+    return done | {"message": f"{done['message']}\n\n{said}"} if said else done
 
 
 def noted(clone: Path, home: Path, night: str, now: float, metrics: dict[str, Any]) -> None:
@@ -87,7 +93,7 @@ def main() -> None:
     """Print what is to be published; exits with the error's code."""
     try:
         home, night = Path(os.environ["NIGHTSHIFT_HOME"]), os.environ.get("DVC_AIRFLOW_RUN", "Night")
-        done = publish(Path.cwd(), home, night, time.time())
+        done = anchored(publish(Path.cwd(), home, night, time.time()), home)
     except (NightshiftError, OSError) as error:
         if (found := errors.known(error)) is None:
             raise

@@ -89,7 +89,7 @@ def look(root: Path, home: Path, state: Path, night: Night, since: float, now: i
         day=counts.sums(minute - DAY + 1, minute),
         standing=standing,
         burning=slo.alerts(objectives.values(), windows, minute, standing.silent),
-        broken=invariants.broken(home),
+        broken=invariants.broken(home, root),
         shifts=drift.shifts(counts, minute),
         drift_days=drift.days(counts, minute, objectives["drift"].threshold or 0.0),
         ended=nights.ended(state),
