@@ -111,7 +111,10 @@ def ctranslate2(model: str, port: str, compute_type: str) -> None:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 8 * SLOTS  # of the five that it has by itself sixteen who come at once overflow
+
+    Server(("127.0.0.1", int(port)), Handler).serve_forever()
 
 
 if __name__ == "__main__":

@@ -194,6 +194,10 @@ PARAMS = {
         _params("    sources: {max_files: null}", "    sources: {max_files: 0}"),
         r":\d+: profiles\.laptop\.sources\.max_files: .*greater than or equal to 1, not 0",
     ),
+    "no address of a proxy": (
+        _params("behind_proxy: []", "behind_proxy: [10.0.0.0/8, proxy]"),
+        r":\d+: serve\.listen\.behind_proxy\.1: 'proxy' does not appear to be an IPv4 or IPv6 network",
+    ),
     "unknown profile": (_params("profile: laptop", "profile: lap"), r":3: no profile 'lap'; name one of laptop, tiny"),
     "not YAML": (_params("dedup:", "dedup: ["), r":\d+: not YAML: .*; mend the syntax"),
     "not a character": (_params("dedup:", "\x07dedup:"), r": not YAML: .*; take that character out"),
@@ -232,6 +236,14 @@ NAMED = {
     "objectives": (
         _params("slo: slo", "slo: nosuch"), 10,
         r":\d+: environments\.items\.\d\.slo: there is no folder include/policies/nosuch; write its objectives",
+    ),
+    "answers that contradict each other": (
+        _params("asked_from: device", "asked_from: internet"), 10,
+        r":\d+: deployment: a key that many share opens the endpoint to the internet, .*; say `access: personal`",
+    ),
+    "an engine without its device": (
+        _params("  engine: {kind: openvino}", "  engine: {kind: vllm}"), 10,
+        r":\d+: serve\.engine\.kind: vllm takes a GPU, and compute\.device is cpu; name openvino, or compute",
     ),
     "an address": (
         _params("host: 127.0.0.1, tls", "host: 0.0.0.0, tls"), 22,

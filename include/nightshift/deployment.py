@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from nightshift.params import Section, Strict
+from nightshift.serving import Proxy
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 CANARY = "canary"  # the registry's environment of rollouts
@@ -61,7 +62,7 @@ class Deployment(Section):
     access: Literal["shared", "personal", "strict"] = Field(
         description="shared: a key for many; personal: a key each; strict: that, short-lived, and two people to promote"
     )
-    proxies: list[str] = Field(description="Addresses of proxies that end TLS before the endpoint; [] for none")
+    proxies: list[Proxy] = Field(description="Addresses or networks of proxies that end TLS before the endpoint; [] for none")
     traffic: Traffic
     context: int = Field(ge=64, description="Tokens of question, sections and answer together that are needed")
     private_architecture: bool = Field(description="Whether architecture and training parameters are nobody's business")

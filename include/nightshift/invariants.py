@@ -39,7 +39,7 @@ def broken(home: Path, root: Path) -> dict[str, str]:
     try:
         anchor.verify(home, root)
     except AccessDenied as error:
-        found[AUDIT] = str(error)
+        found[AUDIT] = str(error).rstrip(".")
     return found
 
 

@@ -1,10 +1,12 @@
 """One commit as it was: its files in Git, and its outs, read through DVC from the cache or a remote.
 
-Nothing is checked out, so that a command may look into any night while another one runs.
+Nothing is checked out, so that a command may look into any night while another one runs. Of a release that came in a
+bundle there is no such commit: what its own folder holds is all that can be read.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +20,13 @@ from nightshift.errors import StorageError
 if TYPE_CHECKING:
     import polars as pl
 
+TABLES = ("data/unique", "data/clean", "data/raw")  # from what is searched back to what was read
+
 
 class Past:
     """One commit of a repository."""
+
+    tables: Sequence[str] = TABLES
 
     def __init__(self, repository: Path, at: str) -> None:
         self.repository, self.at = repository, at
@@ -44,6 +50,10 @@ class Past:
         held = self.table(f"{table}/rows.parquet")
         return {row["id"]: row for row in held.filter(held["id"].is_in(list(ids))).iter_rows(named=True)}
 
+    def sources(self) -> list[dict[str, Any]]:
+        """Source, path, bytes and sha256 of each file that was read. Raises StorageError."""
+        return list(json.loads(self.read("data/sources.json"))["items"])
+
     def table(self, path: str) -> pl.DataFrame:
         """A Parquet file. Raises StorageError where it is not to be had."""
         import polars as pl
@@ -60,6 +70,11 @@ class Past:
         asked = ["git", "-C", str(self.repository), "show", f"{self.at}:{path}"]
         return subprocess.run(asked, capture_output=True, check=False).stdout
 
+    @property
+    def published(self) -> bool:
+        """Whether it is a night's: what a bundle was unpacked into has no outs."""
+        return bool(self.git_file("dvc.lock"))
+
     @contextmanager
     def _told(self, path: str) -> Iterator[None]:
         from dvc.exceptions import DvcException
@@ -71,3 +86,26 @@ class Past:
             said = str(error) or type(error).__name__
             what = f"it is not to be had of commit {self.at[:10]} ({said})"
             raise StorageError(what, path, "`dvc fetch` it from the remote, or run that night again") from None
+
+
+class Unpacked(Past):
+    """What is to be had where a release was unpacked: its papers, and the sections that it answers from."""
+
+    tables = TABLES[:1]
+
+    def __init__(self, repository: Path, at: str, copy: Path) -> None:
+        super().__init__(repository, at)
+        self.parts = {f"{TABLES[0]}/rows.parquet": copy / "system" / "index" / "sections.parquet"}
+        self.parts |= {f"release/{name}": copy / name for name in ("facts.json", "lineage.json")}
+
+    def read(self, path: str) -> bytes:
+        """One file. Raises StorageError for one that a release does not hold."""
+        try:
+            return self.parts[path].read_bytes()
+        except (KeyError, OSError):
+            do = "look into the repository that the release was made in"
+            raise StorageError("it is not to be had where a bundle was unpacked", path, do) from None
+
+    def sources(self) -> list[dict[str, Any]]:
+        """None: no file was read here."""
+        return []

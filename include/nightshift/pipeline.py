@@ -15,6 +15,11 @@ from nightshift.errors import RepositoryError, full, no_room
 REFUSED = 2  # how the engine ends when it has a sentence to say
 
 
+def runs(root: Path) -> bool:
+    """Whether nights can run here at all: what came in a bundle serves, and has no engine for nights."""
+    return (root / "plugins").is_dir()
+
+
 def check(root: Path) -> None:
     """Raises RepositoryError for a repository without a commit, and for a dvc.yaml that the engine refuses."""
     head = subprocess.run(["git", "-C", str(root), "rev-parse", "--quiet", "--verify", "HEAD"], capture_output=True)

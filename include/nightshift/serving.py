@@ -6,14 +6,24 @@ The defaults are those of a gateway for one team; a key may have narrower limits
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from nightshift.params import Section, Strict
 from nightshift.sections import Share
 
+
+
+def _network(text: str) -> str:
+    """Raises ValueError for what is neither an address nor a network in CIDR notation."""
+    ipaddress.ip_network(text)
+    return text
+
+
+Proxy = Annotated[str, AfterValidator(_network)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]
 Few = Annotated[int, Field(ge=1, le=64)]
@@ -32,8 +42,8 @@ class Listen(Section):
     name: ClassVar[str] = "serve.listen"
     host: str = Field(min_length=1, description="Address; beyond loopback only with `tls` or `behind_proxy`")
     tls: Tls | None = Field(description="Certificate and key; null for plain HTTP")
-    behind_proxy: list[str] = Field(
-        description="Addresses of proxies that end TLS and whose X-Forwarded-For is believed; [] for none"
+    behind_proxy: list[Proxy] = Field(
+        description="Addresses or networks (10.0.0.0/8) of proxies that end TLS and whose X-Forwarded-For is believed; [] for none"
     )
 
     def within(self, root: Path) -> Listen:

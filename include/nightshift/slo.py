@@ -87,7 +87,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Alert:
-    """Something that is wrong now. `id` is the same as long as it goes on, and names its kind: health, accuracy, …"""
+    """Something that is wrong now, in a sentence without its full stop.
+
+    `id` is the same as long as it goes on, and names its kind: health, accuracy, …
+    """
 
     id: str
     severity: Severity

@@ -55,6 +55,21 @@ def test_a_bad_file_goes_to_quarantine_and_the_rest_goes_on(
     assert len(documents.read(raw)) == 3
 
 
+def test_sources_take_turns_at_a_limit(notes: Path, tmp_path: Path) -> None:
+    for number in range(20):
+        (notes / f"{number}.md").write_text(f"# {number}\n\nText.\n")
+    few = tmp_path / "few"
+    few.mkdir()
+    for number in range(2):
+        (few / f"{number}.md").write_text(f"# Few {number}\n\nText.\n")
+    items = [NOTES, FolderSource(name="few", kind="folder", path="few", licence="CC0-1.0")]
+    listed, _ = discover.found(Sources(items=items, max_file_bytes=10_000), tmp_path, "")
+    taken = [(one.source, one.path) for one in discover.limited(listed, 6)]
+    assert [path for name, path in taken if name == "few"] == ["0.md", "1.md"]
+    assert len(taken) == 6
+    assert set(taken) > {(one.source, one.path) for one in discover.limited(listed, 5)}
+
+
 def test_a_folder_of_nothing_usable_is_refused(notes: Path, tmp_path: Path, work: Work) -> None:
     (notes / "guide.md").write_bytes(b"\xff\xfe")
     with pytest.raises(SourceError, match=r"no file of this source could be used: guide\.md is not-text"):

@@ -64,6 +64,13 @@ def test_an_empty_folder_without_a_network_answers(bundles: dict[str, Path], tmp
     )
     assert listed.stdout.split()[0] == "v0.2.0"
     assert listed.stdout.split()[-1] == "prod"
+    checked = subprocess.run([tmp_path / "here" / "start", "check"], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    trace = [tmp_path / "here" / "start", "trace", said["answer"]["nightshift"]["trace"]]
+    traced = subprocess.run(trace, capture_output=True, text=True, check=False)
+    assert traced.returncode == 0, traced.stderr
+    assert "It came in a bundle" in traced.stdout
+    assert "pump.md" in traced.stdout
 
 
 def test_the_same_release_is_the_same_file(project: Released, bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -98,6 +98,20 @@ def asked(client: httpx.Client, key: str) -> httpx.Response:
     return said
 
 
+def test_a_home_has_one_endpoint(project: Released) -> None:
+    first, second = unused(2), unused(2)
+    with served(project, first) as child:
+        assert child.stderr
+        assert child.stderr.readline().startswith(f"serve: http://127.0.0.1:{first}/v1")
+        ended = project.cli("serve", "--port", str(second))
+        assert ended.returncode == 19
+        assert "another endpoint serves from this home; stop it, or give this one a NIGHTSHIFT_HOME" in ended.stderr
+        assert child.poll() is None
+    with served(project, second) as child:  # nothing of it is left when it has ended
+        assert child.stderr
+        assert child.stderr.readline().startswith(f"serve: http://127.0.0.1:{second}/v1")
+
+
 def test_without_tls_or_a_proxy_it_does_not_listen_to_others(project: Released) -> None:
     params.write(project.folder / params.FILE, {"serve.listen.host": "0.0.0.0"}, "test")
     ended = project.cli("serve", "--port", str(unused()))

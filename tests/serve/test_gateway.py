@@ -739,6 +739,19 @@ def test_behind_a_proxy_the_last_address_that_it_names_is_whose_guesses_count(tm
         assert guess("198.51.100.7", "198.51.100.8") == "invalid_api_key"
 
 
+def test_of_a_chain_of_proxies_the_last_address_that_is_none_of_theirs_counts(tmp_path: Path, system: Path) -> None:
+    listen = Listen(host="127.0.0.1", tls=None, behind_proxy=["127.0.0.0/8", "10.1.0.0/16"])
+    with endpoint(tmp_path, system, auth_failures_a_minute=1, listen=listen) as one:
+
+        def guess(forwarded: str) -> str:
+            head = {"Authorization": f"Bearer ns_local_{'a' * 10}_{'a' * 52}", "X-Forwarded-For": forwarded}
+            return code(httpx.get(f"{one.url}/models", headers=head, verify=PLAIN))
+
+        assert guess("198.51.100.7, 10.1.2.3") == "invalid_api_key"
+        assert guess("192.0.2.1, 198.51.100.7, 10.1.9.9") == "rate_limit_exceeded"
+        assert guess("198.51.100.7, 10.2.0.1") == "invalid_api_key"
+
+
 def test_personal_data_can_be_refused_and_is_not_repeated(tmp_path: Path, system: Path) -> None:
     with endpoint(tmp_path, system, personal_in="refuse") as one:
         said = one.ask("Is ann@example.org in?")

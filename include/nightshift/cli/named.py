@@ -1,4 +1,4 @@
-"""Whether what params.yaml names is there: folders, packages, objectives, certificates.
+"""Whether what params.yaml names is there, and goes together: folders, packages, objectives, certificates, the engine.
 
 A night and `serve` refuse these when they come to them; `nightshift check` says so before, with the line. Buckets are
 not asked: that takes a network, and keys that may be another machine's.
@@ -12,17 +12,19 @@ from nightshift.place import Place
 
 
 def check(place: Place) -> None:
-    """Raises ParamsError, AccessDenied for the first thing that cannot be used."""
+    """What the endpoint uses. Raises ParamsError, AccessDenied for the first thing that cannot be used."""
     from nightshift.serve import exposure
     from nightshift.serving import Listen
 
-    _sources(place)
     _objectives(place)
+    _pattern(place)
+    _engine(place)
     file = place.root / params.FILE
     exposure.check(file, params.load(file, Listen).within(place.root))
 
 
-def _sources(place: Place) -> None:
+def sources(place: Place) -> None:
+    """What nights read. Raises ParamsError for the first folder or package that is not there."""
     from nightshift.data import source
     from nightshift.sections import Sources
     from nightshift.sources import FolderSource, PackagesSource
@@ -41,7 +43,33 @@ def _sources(place: Place) -> None:
                 raise ParamsError(what, params.where(file, *keys, "packages", at), error.do) from None
 
 
+def _pattern(place: Place) -> None:
+    """Raises ParamsError for answers about the deployment that cannot be meant together."""
+    from nightshift.deployment import Deployment
+    from nightshift.release.pattern import TABLE, Table, meant
+    from nightshift.sections import Compute
+
+    file = place.root / params.FILE
+    answers, device = params.load(file, Deployment), params.load(file, Compute).device
+    try:
+        meant(Table.read(place.root / TABLE), answers, device, "unknown")
+    except ParamsError as error:
+        raise ParamsError(f"{error.where}: {error.what}", params.where(file, "deployment"), error.do) from None
+
+
+def _engine(place: Place) -> None:
+    """Raises ParamsError for an engine that does not run on the device that is named."""
+    from nightshift.sections import Compute
+    from nightshift.serving import Engines
+
+    file = place.root / params.FILE
+    if params.load(file, Engines).kind == "vllm" and params.load(file, Compute).device == "cpu":
+        what = "serve.engine.kind: vllm takes a GPU, and compute.device is cpu"
+        raise ParamsError(what, params.where(file, "serve", "engine", "kind"), "name openvino, or compute.device: cuda")
+
+
 def _objectives(place: Place) -> None:
+    """Raises ParamsError for an environment whose objectives are not there."""
     from nightshift.deployment import Environments
 
     file = place.root / params.FILE

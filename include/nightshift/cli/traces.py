@@ -22,11 +22,12 @@ def trace(
 ) -> None:
     """Show the release, prompt and sections behind an answer, back to the raw source rows."""
     from nightshift.spans import FOLDER
+    from nightshift.store import Store
     from nightshift.watch import trace as watch
 
     place = Place.here()
     requests = watch.find(place.home / FOLDER, identifier)
-    made, past = watch.origin(place.root, requests[0])
+    made, past = watch.origin(Store(place.root, place.home, place.state), requests[0])
     if not as_json:
         print(watch.told(requests[0], made), flush=True)
         if len(requests) > 1:

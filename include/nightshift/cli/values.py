@@ -11,7 +11,10 @@ from nightshift.place import Place
 
 
 def check() -> None:
-    """Check the whole of params.yaml and what it names, the prompts, and that dvc.yaml can be run."""
+    """Check the whole of params.yaml and what it names, the prompts, and that dvc.yaml can be run.
+
+    Where a bundle was unpacked no night runs, and nothing that only nights need is asked for.
+    """
     from nightshift import params, pipeline
     from nightshift.cli import named
 
@@ -20,7 +23,9 @@ def check() -> None:
     params.check(root / params.FILE)
     for path in sorted((root / "include" / "prompts").glob("*.yaml")):
         _without_secrets(path)
-    pipeline.check(root)
+    if pipeline.runs(root):
+        pipeline.check(root)
+        named.sources(place)
     named.check(place)
 
 

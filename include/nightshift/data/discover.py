@@ -25,11 +25,19 @@ def found(params: Sources, root: Path, lock: str) -> tuple[list[source.Item], Co
 
 
 def limited(items: list[source.Item], most: int | None) -> list[source.Item]:
-    """At most so many of the items, in order of hash, so that another item changes no choice but its own."""
+    """At most so many of the items: sources take turns, so that a large one leaves the others theirs.
+
+    Of each source they are taken in order of hash, so that another item changes no choice but its own.
+    """
     if most is None or len(items) <= most:
         return items
-    order = sorted(items, key=lambda item: documents.fraction(f"{item.source}/{item.path}", SALT))
-    return sorted(order[:most], key=lambda item: (item.rank, item.path))
+    turns: Counter[str] = Counter()
+    order: list[tuple[int, int, source.Item]] = []
+    for item in sorted(items, key=lambda one: documents.fraction(f"{one.source}/{one.path}", SALT)):
+        order.append((turns[item.source], item.rank, item))
+        turns[item.source] += 1
+    taken = [item for *_, item in sorted(order, key=lambda one: one[:2])[:most]]
+    return sorted(taken, key=lambda item: (item.rank, item.path))
 
 
 def run(lock: Path, out: Path, params: Sources, work: Work) -> Metrics:

@@ -89,14 +89,20 @@ def derive(table: Table, answers: Deployment, device: str, context: int, engines
     if answers.context > context:
         what = f"{answers.context} tokens are needed, and systems are made for {context}"
         raise ParamsError(what, "deployment.context", "raise system.context, or ask for less")
-    facts = known(answers, device, _fits(answers.traffic, engines_that_fit))
+    pattern, facts = meant(table, answers, device, _fits(answers.traffic, engines_that_fit))
+    rest = [_decided(table, key, facts) for key in table.lines if key != "pattern"]
+    return [pattern, *rest, *numbers(answers, pattern.value, device, engines_that_fit)]
+
+
+def meant(table: Table, answers: Deployment, device: str, fits: Fits) -> tuple[Line, dict[str, str | bool]]:
+    """The pattern, and all that conditions may ask about. Raises ParamsError for answers that contradict each other."""
+    facts = known(answers, device, fits)
     pattern = _decided(table, "pattern", facts)
     facts["pattern"] = pattern.value
     for one in table.contradictions:
         if _holds(one.when, facts):
             raise ParamsError(one.because, "deployment", one.do)
-    rest = [_decided(table, key, facts) for key in table.lines if key != "pattern"]
-    return [pattern, *rest, *numbers(answers, pattern.value, device, engines_that_fit)]
+    return pattern, facts
 
 
 def known(answers: Deployment, device: str, fits: Fits) -> dict[str, str | bool]:

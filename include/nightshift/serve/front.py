@@ -42,6 +42,7 @@ from nightshift.spans import Trace, Tracer
 REQUEST_ID = re.compile(r"[\w-]{1,64}")
 KEY_IN_ADDRESS = re.compile(rb"ns_[a-z]+_[a-z2-7]{10}_")
 SHED = "server_overloaded"
+LONGEST_ADDRESS = 64  # characters: a proxy may pass on any text
 ASKING = ("chat", "completions", "embeddings")  # routes whose answers the objectives are about
 Handler = Callable[[Any], Awaitable[Response]]
 log = logging.getLogger("nightshift.serve")
@@ -55,7 +56,6 @@ class Front:
         keys: who may come in.
         clock: seconds that only grow.
         wall: seconds since 1970.
-        proxies: peers whose X-Forwarded-For is believed.
         bounds: objective → seconds that its events may take.
         serves: digest of the release that serves; "" while none does.
         given: which key was given which answer.
@@ -69,7 +69,6 @@ class Front:
     meters: Meters = field(default_factory=Meters)
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
-    proxies: frozenset[str] = frozenset()
     bounds: Mapping[str, float] = field(default_factory=dict)
     serves: Callable[[], str] = lambda: ""
     given: Given = field(default_factory=Given)
@@ -197,7 +196,7 @@ class Front:
 
     async def _allowed(self, request: Request, scopes: Sequence[str]) -> Key:
         """The key of a request, which has one of these scopes. Raises Refused: the same text whatever is wrong."""
-        address = self._address(request)
+        address = request.client.host[:LONGEST_ADDRESS] if request.client else ""
         given = request.headers.getlist("authorization")
         if not given:
             raise Refused("missing_api_key", "Give a key: 'Authorization: Bearer ns_…'.")
@@ -241,14 +240,6 @@ class Front:
                 raise Refused("request_too_large", f"The body is over {most} bytes.")
             pieces.append(piece)
         return b"".join(pieces)
-
-    def _address(self, request: Request) -> str:
-        """The peer, or, behind a proxy of ours, the last address that it names: what stands before is the client's."""
-        peer = request.client.host if request.client else ""
-        if peer in self.proxies:
-            *_, last = [peer, *request.headers.getlist("x-forwarded-for")]
-            return last.rpartition(",")[2].strip()[:64]
-        return peer
 
 
 @dataclass

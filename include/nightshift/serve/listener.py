@@ -9,6 +9,7 @@ refused here is refused in the same shape as everything else.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import secrets
 from collections import Counter
 from collections.abc import Collection
@@ -24,12 +25,12 @@ REASONS = {400: "Bad Request", 408: "Request Timeout", 429: "Too Many Requests",
 
 
 def protocol(limits: Limits, proxies: Collection[str] = ()) -> type[Connection]:
-    """The protocol class of one listener; a proxy's connections are not counted by address."""
+    """The protocol class of one listener; connections of proxies, addresses or networks, are not counted by address."""
 
     class Bounded(Connection):
         bounds = limits
         open = Counter[str]()
-        trusted = frozenset(proxies)
+        trusted = tuple(ipaddress.ip_network(one) for one in proxies)
 
     return Bounded
 
@@ -39,7 +40,7 @@ class Connection(HttpToolsProtocol):
 
     bounds: Limits
     open: Counter[str]  # connections by address
-    trusted: frozenset[str]
+    trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -53,10 +54,13 @@ class Connection(HttpToolsProtocol):
         self.open[self._came] += 1
         if sum(self.open.values()) > self.bounds.connections:
             self._refuse(Refused("server_overloaded", "Too many connections are open here."))
-        elif self._came not in self.trusted and self.open[self._came] > self.bounds.connections_an_address:
+        elif self.open[self._came] > self.bounds.connections_an_address and not self._trusted():
             self._refuse(Refused("concurrency_limit", "Too many connections are open from this address."))
         else:
             self._arm(self.bounds.header_s)
+
+    def _trusted(self) -> bool:
+        return any(ipaddress.ip_address(self._came) in network for network in self.trusted)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""

@@ -7,6 +7,7 @@ no new requests and lets those under way end, then stops its engine.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import logging
 import math
@@ -14,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ from nightshift import port as ports
 from nightshift.counts import Counts
 from nightshift.deployment import Deployment, Environments, Traffic
 from nightshift.engine import Kind
-from nightshift.errors import AccessDenied
+from nightshift.errors import AccessDenied, PortInUse
 from nightshift.registry import Release
 from nightshift.scaling import Rules
 from nightshift.sections import Compute, Night
@@ -112,15 +113,36 @@ class _Server(uvicorn.Server):
 
 
 def serve(repository: Path, home: Path, state: Path, port: int, traced: Callable[[], Tracer]) -> None:
-    """Serve what is in production. Raises PortInUse; ends on SIGTERM or SIGINT, with the engine and the tracer."""
+    """Serve what is in production. Raises PortInUse; ends on SIGTERM or SIGINT, with the engine and the tracer.
+
+    Two in one home would both lead the rollout and both count, so that a second is refused.
+    """
     logs.set_up("serve")
     settings = Settings.read(repository)
     exposure.check(repository / params.FILE, settings.listen)
     for one in (port, port + 1):
         free(one)
-    limits = settings.limits
     slo.Policy.read(repository)  # a bad one is said before anything is served
+    with _alone(home):
+        _serve(repository, home, state, port, traced, settings)
 
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Hold the home's lock until this process ends, however it ends. Raises PortInUse while another one holds it."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "serve.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            do = "stop it, or give this one a NIGHTSHIFT_HOME of its own"
+            raise PortInUse("another endpoint serves from this home", str(home), do) from None
+        yield
+
+
+def _serve(
+    repository: Path, home: Path, state: Path, port: int, traced: Callable[[], Tracer], settings: Settings
+) -> None:
     def permits(release: Release) -> slo.Decision:
         return slo.may_release(release.role, home, repository, int(time.time()) // 60)
 
@@ -131,8 +153,8 @@ def serve(repository: Path, home: Path, state: Path, port: int, traced: Callable
         settings.threads,
         to_log,
         rules=settings.rollouts,
-        queue=limits.queue,
-        wait_s=limits.queue_s,
+        queue=settings.limits.queue,
+        wait_s=settings.limits.queue_s,
         permits=permits,
         kind=settings.kind,
     )
@@ -177,9 +199,9 @@ class Service:
         promised = openslo.promised(root)
         bounds = {name: one.threshold for name, one in promised.items() if one.threshold is not None}
         word = params.load(root / params.FILE, Environments).prod.keys
-        keys, proxies = Keys(home, word), frozenset(settings.listen.behind_proxy)
+        keys = Keys(home, word)
         given = Given(home / FOLDER)
-        front = Front(keys, settings.limits, tracer, proxies=proxies, bounds=bounds, given=given)
+        front = Front(keys, settings.limits, tracer, bounds=bounds, given=given)
         front.promises = Promises(home, front.meters, front.wall, settings.rails.personal_out == "mask")
         front.counting = Counting(Counts(home), front.meters, front.wall, bounds.get("grounded"), front.promises)
         front.serves = lambda: follower.served.release.digest if follower.served else ""
@@ -224,7 +246,7 @@ async def run(service: Service, follower: Follower, port: int, settings: Setting
     tls = {"ssl_certfile": listen.tls.certificate, "ssl_keyfile": listen.tls.key} if listen.tls else {}
     guarded = protocol(settings.limits, listen.behind_proxy)
     servers = [
-        _server(service.public, listen.host, port, guarded, tls),
+        _server(service.public, listen.host, port, guarded, tls, listen.behind_proxy),
         _server(service.admin, HOST, port + 1, protocol(settings.limits)),
     ]
 
@@ -250,7 +272,12 @@ async def run(service: Service, follower: Follower, port: int, settings: Setting
 
 
 def _server(
-    app: Any, host: str, port: int, http: type[Connection], tls: dict[str, Any] | None = None
+    app: Any,
+    host: str,
+    port: int,
+    http: type[Connection],
+    tls: dict[str, Any] | None = None,
+    proxies: Sequence[str] = (),
 ) -> uvicorn.Server:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
@@ -265,7 +292,8 @@ def _server(
         access_log=False,
         server_header=False,
         date_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),  # then a client's address is the last of X-Forwarded-For that is no proxy's
+        forwarded_allow_ips=list(proxies),
         timeout_graceful_shutdown=drain_s(http.bounds),
         **(tls or {}),
     )

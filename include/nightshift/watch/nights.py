@@ -44,7 +44,7 @@ def ended(state: Path) -> list[Ended]:
 
 def _ended(record: dict[str, Any]) -> Ended:
     stage = record["stages"].get(VALIDATED) or {}
-    wrong = record.get("sentence")
+    wrong = (record.get("sentence") or "").rstrip(".") or None
     if not record.get("published"):
         wrong = str(night.broken(record)).rstrip(".")
     elif record.get("refused"):

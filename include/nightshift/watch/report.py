@@ -60,7 +60,7 @@ class Looked:
         found = [*self.burning, *nights.alerts(self.ended, self.due, self.within, self.now)]
         found += [Alert(f"invariant {name}", "page", f"{name} broke: {what}") for name, what in self.broken.items()]
         if (back := self.back) is not None:
-            said = f"{back.version} went back at {back.step}: {back.told}"
+            said = f"{back.version} went back at {back.step}: {back.told.rstrip('.')}"
             found.append(Alert(f"back {back.digest[:12]} {back.time:.0f}", "ticket", said))
         threshold = self.objectives["drift"].threshold or 0.0
         if beyond := [one for one in self.shifts if one.beyond(threshold)]:

@@ -2,7 +2,8 @@
 
 Reads the local traces (NIGHTSHIFT_HOME/traces), the registry's tags, and at the release's commit, through DVC, the
 release's own papers, the section tables from data/unique to data/raw, and data/sources.json. A section's row names the
-row that it was made from (`parent`), so that each step is read and none is guessed. Nothing is checked out.
+row that it was made from (`parent`), so that each step is read and none is guessed. Nothing is checked out. Where the
+release came in a bundle, the way ends at the section that it answered from.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from typing import Any
 from nightshift import documents, otlp, registry, segments
 from nightshift.attributes import NAMES
 from nightshift.errors import NotKept, RepositoryError, UsageError
-from nightshift.past import Past
+from nightshift.past import Past, Unpacked
+from nightshift.store import Store
 
-TABLES = ("data/unique", "data/clean", "data/raw")  # from what is searched back to what was read
 SHORTEST = 8  # hex digits that may stand for a trace
 
 
@@ -94,7 +95,7 @@ class Origin:
 
     version: str
     digest: str
-    commit: str
+    commit: str | None  # None where it came in a bundle
     run: str
     prompt_file: str | None  # in Git at that commit, where it is the very prompt
     corpus: dict[str, Any]  # of facts.json: digest, rows, licences
@@ -103,7 +104,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Walked:
-    """A section, and what it was made from: rows of TABLES, the last the raw one, and the source file."""
+    """A section, and what it was made from: one of each table, the last the raw one, and the source file."""
 
     id: str
     score: float
@@ -116,22 +117,25 @@ class Walked:
         return self.rows[0]
 
 
-def origin(repository: Path, asked: Asked) -> tuple[Origin, Past]:
+def origin(store: Store, asked: Asked) -> tuple[Origin, Past]:
     """The release that answered. Raises RepositoryError for one that this repository does not know, StorageError."""
-    digest = str(asked.said.get("release", ""))
+    repository, digest = store.repository, str(asked.said.get("release", ""))
     known = registry.by_digest(repository, digest)
     at = known.commit if known else str(asked.said.get("commit", ""))
     if not at:
         what = f"no version has the release {digest[:12] or 'of this trace'}"
         raise RepositoryError(what, str(repository), "go to the repository that it was published in")
     past = Past(repository, at)
+    made_here = past.published
+    if not made_here:
+        past = Unpacked(repository, at, store.copy(digest))
     facts = json.loads(past.read("release/facts.json"))
     version = known.version if known else str(asked.said.get("version", ""))
     subject = past.git("log", "-1", "--format=%s").decode(errors="replace")
     made = Origin(
         version,
         digest,
-        at,
+        at if made_here else None,
         subject.partition(":")[0],
         _prompt_file(past, asked),
         facts["tables"]["unique"],
@@ -144,7 +148,7 @@ def walk(past: Past, sections: Sequence[tuple[str, float]]) -> list[Walked]:
     """Each section back to its raw row and its source file. Raises StorageError where a table is not to be had."""
     wanted = {id: id for id, _ in sections}  # section → the row to look for in the next table
     rows: dict[str, list[dict[str, Any]]] = {id: [] for id in wanted}
-    for table in TABLES:
+    for table in past.tables:
         found = past.rows(table, list(wanted.values()))
         for id, row in list(wanted.items()):
             if row in found:
@@ -152,8 +156,7 @@ def walk(past: Past, sections: Sequence[tuple[str, float]]) -> list[Walked]:
                 wanted[id] = found[row]["parent"]
             else:
                 del wanted[id]
-    items = json.loads(past.read("data/sources.json"))["items"]
-    files = {documents.key(one["source"], one["path"]): one for one in items}
+    files = {documents.key(one["source"], one["path"]): one for one in past.sources()}
     return [Walked(id, score, rows[id], files.get(wanted.get(id, ""))) for id, score in sections if rows[id]]
 
 
@@ -204,12 +207,18 @@ def told(asked: Asked, made: Origin) -> str:
         "  " + ", ".join(f"{name} {1000 * seconds:,.1f} ms" for name, seconds in asked.steps),
         *(["  " + ", ".join(notes)] if notes else []),
         f"Release {made.version} ({made.digest}), side {said.get('side', 'stable')}.",
-        f"  Commit {made.commit}, published by the night {made.run}.",
-        f"  Prompt {said.get('prompt_name', '?')} (sha256 {said.get('prompt', '?')})"
-        + (f": {made.prompt_file} at that commit." if made.prompt_file else "."),
+        f"  Commit {made.commit}, published by the night {made.run}."
+        if made.commit
+        else "  It came in a bundle: the rows that its sections were made from are where it was made.",
+        *([_prompt(said, made)] if "prompt" in said else []),  # an abstention has none
         f"  Corpus {made.corpus['digest']}{same}: {made.corpus['rows']:,} sections.",
     ]
     return "\n".join(lines)
+
+
+def _prompt(said: dict[str, Any], made: Origin) -> str:
+    place = f": {made.prompt_file} at that commit" if made.prompt_file else ""
+    return f"  Prompt {said.get('prompt_name', '?')} (sha256 {said['prompt']}){place}."
 
 
 def told_sections(walked: Sequence[Walked], bodies: bool) -> str:
