@@ -43,6 +43,7 @@ from nightshift.answer import System  # noqa: E402
 
 STREAMS = (1, 16)
 AGAIN = 8  # questions that are asked one at a time after the first round
+TRIES = 3  # for a connection that a server closed unanswered, as clients do: llama.cpp's, when sixteen come at once
 PEERS = {"ctranslate2": ["ctranslate2==4.8.5", "tokenizers"], "llama.cpp": ["xllamacpp==2026.10.11549"]}
 
 
@@ -178,19 +179,28 @@ async def asked(peer: Peer, todo: list[str], streams: int) -> tuple[float, int, 
     return seconds, sum(one[0] for one in said), [one[1] for one in said], [one[2] for one in said]
 
 
-async def _answer(client: httpx.AsyncClient, peer: Peer, prompt: str, turn: asyncio.Semaphore) -> Any:
+async def _answer(
+    client: httpx.AsyncClient, peer: Peer, prompt: str, turn: asyncio.Semaphore
+) -> tuple[int, float, str]:
     body = {"model": peer.model, "prompt": prompt, "max_tokens": SETTINGS.max_new_tokens, "temperature": 0}
     body |= {"stream": True, "stream_options": {"include_usage": True}}
-    tokens, first, text = 0, 0.0, ""
     async with turn:
         begun = time.monotonic()
-        async with client.stream("POST", f"{peer.url}/v1/completions", json=body) as said:
-            said.raise_for_status()
-            async for line in said.aiter_lines():
-                for chunk in engine.deltas(line):
-                    text += "".join(one.get("text") or "" for one in chunk["choices"])
-                    first = first or (time.monotonic() - begun if text else 0.0)
-                    tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+        for _ in range(TRIES - 1):
+            with suppress(httpx.RemoteProtocolError):
+                return await _said(client, peer, body, begun)
+        return await _said(client, peer, body, begun)
+
+
+async def _said(client: httpx.AsyncClient, peer: Peer, body: dict[str, Any], begun: float) -> tuple[int, float, str]:
+    tokens, first, text = 0, 0.0, ""
+    async with client.stream("POST", f"{peer.url}/v1/completions", json=body) as said:
+        said.raise_for_status()
+        async for line in said.aiter_lines():
+            for chunk in engine.deltas(line):
+                text += "".join(one.get("text") or "" for one in chunk["choices"])
+                first = first or (time.monotonic() - begun if text else 0.0)
+                tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
     return tokens, first or time.monotonic() - begun, text
 
 

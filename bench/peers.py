@@ -21,6 +21,7 @@ from typing import Any
 
 THREADS = 2
 SLOTS = 16
+TOGETHER_S = 0.1  # those who come within that are one batch
 
 
 def llama_cpp(model: str, port: str) -> None:
@@ -64,7 +65,7 @@ class Batches:
     def _run(self) -> None:
         while True:
             asked = [self.waiting.get()]
-            threading.Event().wait(0.01)  # those who ask at the same moment are asked together
+            threading.Event().wait(TOGETHER_S)
             while len(asked) < SLOTS and not self.waiting.empty():
                 asked.append(self.waiting.get())
             prompts = [self.tokenizer.encode(body["prompt"], add_special_tokens=False).tokens for body, _ in asked]

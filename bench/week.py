@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "include")]
 
-from nightshift.counts import KEEP, Counts  # noqa: E402
+from nightshift.counts import KEEP, TURNS, Counts  # noqa: E402
 from nightshift.scaling import QUARTER, Quarters  # noqa: E402
 
 FILE = Path(__file__).with_name("week.csv")
@@ -86,9 +86,9 @@ def counted(home: Path) -> Recorded:
     begin = (last // 1440 - 7) * 1440
     minutes = [0] * MINUTES
     for row in counts.between(begin, begin + MINUTES - 1):
-        if row.sli == "availability":
+        if row.sli == TURNS:
             minutes[row.minute - begin] += row.valid
-    before = counts.quarters("availability", begin - KEEP, begin - 1)
+    before = counts.quarters(TURNS, begin - KEEP, begin - 1)
     return Recorded(begin, tuple(minutes), before, f"counted by the gateway of {home}")
 
 
