@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -119,7 +120,7 @@ def test_an_end_that_was_written_anew_is_seen_after_the_next_event_too(home: Pat
     path, head = home / audit.FILE, (home / audit.HEAD).read_bytes()
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
     (home / audit.HEAD).unlink()
-    audit.write(home, 2e9, actor="ann", action="forged", target="x")
+    audit.write(home, 2e9, actor="ann", action="promote", target="x")
     (home / audit.HEAD).write_bytes(head)
     audit.write(home, 2e9, actor="ann", action="rollback", target="x")
     with pytest.raises(AccessDenied, match=r"audit\.jsonl:4: the audit was changed"):
@@ -241,6 +242,19 @@ def test_who_acts_is_whom_the_system_knows(monkeypatch: pytest.MonkeyPatch) -> N
     assert audit.actor() == pwd.getpwuid(os.getuid()).pw_name
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
     assert audit.actor() == "uid 4000000001"
+
+
+def test_the_page_names_every_action(root: Path) -> None:
+    page = (root / "docs" / "deployment.md").read_text().partition("## The audit")[2].partition("```")[0]
+    for who, actions in (("people", audit.BY_PEOPLE), ("nights", audit.BY_NIGHTS), ("the endpoint", audit.BY_ENDPOINT)):
+        listed = " ".join(page.split()).partition(f"y {who}: ")[2].partition(";" if who != "the endpoint" else ".")[0]
+        assert tuple(re.findall(r"`([a-z.-]+)`", listed)) == actions
+
+
+def test_what_is_no_action_is_not_written(home: Path) -> None:
+    with pytest.raises(ValueError, match="'forget' is no action of the audit"):
+        audit.write(home, 2e9, actor="ann", action="forget", target="x")
+    assert audit.verify(home) == 3
 
 
 @pytest.fixture

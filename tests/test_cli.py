@@ -151,6 +151,18 @@ def test_the_audit_is_verified_and_shown(project: Path, root: Path) -> None:
     assert "audit.jsonl:" in refused.stderr
 
 
+def test_what_somebody_gave_as_a_reason_is_one_line_of_the_audit(project: Path, root: Path) -> None:
+    from nightshift import audit
+
+    reason = "fine\n2026-01-01 00:00:00  eve  promote  v9.9.9\x1b[2K"
+    audit.write(project / "var", 1e9, actor="ann", action="rollback", target="a" * 64, to="b" * 64, reason=reason)
+    said = run(project, root, "audit", "show", "--last", "1").stdout
+    assert said == (
+        f"2001-09-09 01:46:40  ann  rollback  {'a' * 12}  to {'b' * 64}  "
+        "fine\\u000a2026-01-01 00:00:00  eve  promote  v9.9.9\\u001b[2K\n"
+    )
+
+
 def test_the_first_key_is_made_anew_once_it_is_not_valid(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

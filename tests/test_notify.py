@@ -100,6 +100,14 @@ def test_a_mail_that_nobody_takes_is_not_tried_again() -> None:
     assert waits == []
 
 
+def test_one_who_is_not_taken_is_said_and_the_others_have_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    with mail() as sink:
+        sink.answers += [550]
+        assert sent(to(sink.port)) == ({}, [])
+    assert sink.recipients == [["bob@example.org"]]
+    assert "the mail server takes no mail for ada@example.org: Nightshift: health" in caplog.text
+
+
 def test_who_does_not_answer_is_said_without_a_traceback() -> None:
     assert sent(to(unused()))[0] == {"email": "the mail server did not answer (ConnectionRefusedError)"}
     assert sent(to(hook=unused()))[0] == {"webhook": "the webhook did not answer (ConnectError)"}
@@ -156,6 +164,7 @@ def test_a_password_goes_only_to_a_server_whose_certificate_holds(
          "notify.email.password: no such key"),
         ("webhook: null", 'webhook: {url: "http://hooks.example.org/x"}', "messages to hooks.example.org"),
         ("webhook: null", 'webhook: {url: "https://user:pass@hooks.example.org/x"}', "an address with a password"),
+        ("webhook: null", 'webhook: {url: "https://hooks.example.org:abc/"}', "Port could not be cast"),
         ("webhook: null", 'webhook: {url: "hooks"}', "notify.webhook: it is no address"),
         ("retrain_on_alert: false", "retrain_on_alert: no", "watch.retrain_on_alert"),
     ],

@@ -29,6 +29,13 @@ REFUSED = {
         21,
     ),
     "a name that openslo does not have": ("name: availability", "name: Avail_ability", "metadata.name", 4),
+    "a name that nobody counts": ("name: availability", "name: regenerated", "nobody counts 'regenerated'", 0),
+    "another's query": (
+        'valid_total{sli="availability"}',
+        'valid_total{sli="speed"}',
+        "are not about availability",
+        0,
+    ),
     "a key that stands twice": ("kind: SLO", "kind: SLO\nkind: SLO", "'kind' stands twice", 3),
 }
 
@@ -43,12 +50,12 @@ def test_a_wrong_promise_is_refused_with_file_and_line(name: str, root: Path, tm
     with pytest.raises(ParamsError) as refused:
         openslo.read(tmp_path)
     assert sentence in str(refused.value)
-    assert f"{path}:{line}: " in str(refused.value)
+    assert (f"{path}:{line}: " if line else f"{path}: ") in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_one_promise_in_two_files_and_a_folder_without_any_are_refused(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match="no objective is there"):
+    with pytest.raises(ParamsError, match="no objective drift is there"):
         openslo.read(tmp_path)
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text((root / openslo.FOLDER / "speed.yaml").read_text())

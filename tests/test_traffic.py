@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bench import traffic, week
 
-from nightshift.counts import Counts
+from nightshift.counts import TURNS, Counts
 from nightshift.scaling import Engines
 
 KIND = Engines(2, 4.0, 30.0)
@@ -69,7 +69,7 @@ def test_a_week_that_a_gateway_counted_is_replayed(tmp_path: Path) -> None:
         week.counted(tmp_path)
     end = 20_000 * 1440
     for minute, valid in ((end - 8 * 1440, 5), (end - 7 * 1440, 2), (end - 1, 3), (end + 5, 9)):
-        Counts(tmp_path).add(minute, {("availability", "a"): (valid - 1, valid), ("speed", "a"): (1, 1)})
+        Counts(tmp_path).add(minute, {(TURNS, "a"): (valid - 1, valid), ("speed", "a"): (1, 1)})
     found = week.counted(tmp_path)
     assert (found.begin, found.minutes[0], found.minutes[-1], sum(found.minutes)) == (end - 7 * 1440, 2, 3, 5)
     assert found.before == {(end - 8 * 1440) // 15: (5, 1)}

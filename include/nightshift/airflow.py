@@ -24,7 +24,7 @@ import httpx
 from nightshift import commit, pools
 from nightshift.errors import NightBroke, NightshiftError, full, no_room
 from nightshift.port import free, unused
-from nightshift.process import Process
+from nightshift.process import Process, log_file
 
 PORT = 8080
 HEALTHY_WITHIN_S = 90.0
@@ -101,7 +101,7 @@ class Airflow:
     def _start(self, port: int) -> None:
         free(port, "stop it, or set NIGHTSHIFT_AIRFLOW_PORT")
         self._prepare(port)
-        log = (self.home / "logs" / "airflow.log").open("ab")
+        log = log_file(self.home / "logs" / "airflow.log")
         started = subprocess.Popen(
             [str(self.root / "deploy" / "airflow.sh")],
             cwd=self.root,

@@ -68,7 +68,7 @@ ATTRIBUTES: dict[str, Form] = {
     "first_token_s": Form("gen_ai.response.time_to_first_chunk", _number),
     # of others
     "status": Form("http.response.status_code", _number),
-    "error": Form("error.type", _text("[a-z]+(_[a-z]+)+|conflict|draining|[A-Z][a-z]+([A-Z][a-z]+)*")),
+    "error": Form("error.type", _text("[a-z]+(_[a-z]+)+|conflict|draining|([A-Z][a-z]+)+|[A-Z][A-Za-z]*Error")),
     "user": Form("user.id", _SHORT),
     "session": Form("session.id", _SHORT),
     # nightshift.*

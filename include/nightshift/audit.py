@@ -23,6 +23,13 @@ from nightshift.errors import AccessDenied
 FILE = "audit.jsonl"
 HEAD = "audit.head.json"  # number and hash of the last event; a kill between the two files leaves it one behind
 FIRST = "0" * 64
+# who does it: people, nights, the endpoint; promote.py and publish.py read some of these back
+BY_PEOPLE = (
+    "key.create", "key.rotate", "key.revoke", "key.pepper", "approve", "propose", "approve-promotion", "promote",
+    "rollback", "sign", "rotate-key", "install", "lift",
+)  # fmt: skip
+BY_NIGHTS, BY_ENDPOINT = ("verdict", "deploy", "hold"), ("promote", "back")
+ACTIONS = frozenset((*BY_PEOPLE, *BY_NIGHTS, *BY_ENDPOINT))
 
 
 def actor() -> str:
@@ -36,8 +43,11 @@ def actor() -> str:
 def write(home: Path, now: float, **event: Any) -> None:
     """Append one event (actor, action, target, reason, …) at `now`, seconds since 1970.
 
-    Raises DiskFull, AccessDenied for a last line that is none; the log is then as it was.
+    Raises DiskFull, AccessDenied for a last line that is none; the log is then as it was. ValueError for an action that
+    is none of ACTIONS.
     """
+    if event.get("action") not in ACTIONS:
+        raise ValueError(f"{event.get('action')!r} is no action of the audit")
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
     path = home / FILE

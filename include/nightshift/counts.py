@@ -1,8 +1,8 @@
 """What the endpoint counted, minute by minute: good and valid events of every objective, by release.
 
 The gateway adds (one writer), whoever judges reads: the burn-rate engine, the budget gate, the report. Kept in SQLite
-under NIGHTSHIFT_HOME/watch for five weeks, so that 28 days are always whole. Adding is cumulative: a late answer is
-added to the minute that it belongs to, and a gateway that starts anew adds to what is there, so that nothing like a
+under NIGHTSHIFT_HOME/watch for five weeks, so that 28 days are always whole. Adding is cumulative: an answer is counted
+in the minute in which it is written down, and a gateway that starts anew adds to what is there, so that nothing like a
 counter's reset exists. Silence is told apart from health: every `add` says that the gateway was alive in that minute,
 also one with nothing in it, and `begin` and `end` say from when to when it was meant to be.
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from nightshift.errors import StorageError, full, no_room
 
 KEEP = 35 * 24 * 60  # minutes
+TURNS = "turns"  # beside the objectives: what took or wanted a turn at a language model
 AHEAD = 2  # minutes that a writer's clock may be ahead of a reader's
 _TABLES = """
 create table if not exists counted (

@@ -62,7 +62,7 @@ class Deployment(Section):
     access: Literal["shared", "personal", "strict"] = Field(
         description="shared: a key for many; personal: a key each; strict: that, short-lived, and two people to promote"
     )
-    proxies: list[Proxy] = Field(description="Addresses or networks of proxies that end TLS before the endpoint; [] for none")
+    proxies: list[Proxy] = Field(description="Addresses or networks of proxies that end TLS; [] for none")
     traffic: Traffic
     context: int = Field(ge=64, description="Tokens of question, sections and answer together that are needed")
     private_architecture: bool = Field(description="Whether architecture and training parameters are nobody's business")

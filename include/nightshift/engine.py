@@ -152,7 +152,6 @@ def start(
     device: str = "cpu",
     kind: Kind = "openvino",
     cache: Path | None = None,
-    log: Path | None = None,
     begun: Callable[[Engine], None] = lambda engine: None,
 ) -> Engine:
     """Serve the model of a system folder, and wait until it answered once.
@@ -176,7 +175,7 @@ def start(
     else:
         model = str(_folder(system, scratch))
         words = _transformers(system, model, port, device)
-    out = log.open("ab") if log else (scratch / "engine.log").open("wb")
+    out = (scratch / "engine.log").open("wb")
     child = subprocess.Popen(
         [sys.executable, "-m", "nightshift.child", *words],
         stdin=subprocess.PIPE,
@@ -190,7 +189,7 @@ def start(
     engine = Engine(child, f"http://127.0.0.1:{port}", model, scratch, headers, traits.slots, traits.accepts)
     try:
         begun(engine)
-        _until_ready(engine, traits.ready_within_s, log or scratch / "engine.log")
+        _until_ready(engine, traits.ready_within_s, scratch / "engine.log")
     except BaseException:
         engine.stop()
         raise

@@ -1,9 +1,9 @@
 """What must never happen, and did: promises without a budget.
 
-Who finds one broken (a training canary in an answer, a revoked key that was accepted, a release without a signature
-that was served) notes it in NIGHTSHIFT_HOME/watch/broken, one file each. As long as one is there people are told, and
-nothing new is deployed, unless whoever has a key could bring it about; a person takes it away with the id of the
-postmortem, which the audit keeps. The audit's own chain is one of them: it is looked at, not noted.
+Who finds one broken (a training canary in an answer, personal data that left, a release that does not verify any more)
+notes it in NIGHTSHIFT_HOME/watch/broken, one file each. As long as one is there people are told, and nothing new is
+deployed, unless whoever has a key could bring it about; a person takes it away with the id of the postmortem, which the
+audit keeps. The audit's own chain is one of them: it is looked at, not noted.
 """
 
 from __future__ import annotations

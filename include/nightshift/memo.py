@@ -1,9 +1,9 @@
 """Keep work on one document between nights: (its hash, a fingerprint of function, params and libraries) → result.
 
 A pure cache under `NIGHTSHIFT_STATE/memo`: without it the same bytes are made, only later. A memo is one SQLite file a
-fingerprint, so that what nobody uses any more can be removed by last use. An unreadable one is forgotten, not trusted;
-one that cannot be written is said, since it would cost that time every night. Results are JSON; who wants speed stores
-arrays as bytes with `map_bytes`.
+fingerprint, so that what nobody used for long can be told by its date, and removed. An unreadable one is forgotten, not
+trusted; one that cannot be written is said, since it would cost that time every night. Results are JSON; who wants
+speed stores arrays as bytes with `map_bytes`.
 """
 
 from __future__ import annotations

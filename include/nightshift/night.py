@@ -193,7 +193,7 @@ def _since(home: Path, night: Mapping[str, Any]) -> Mapping[str, Any]:
     if note.get("environment") != registry.CANARY or (entry := rollouts.last(home, note.get("digest", ""))) is None:
         return night
     became = {"environment": registry.PROD} if entry.outcome == "promoted" else {}
-    became |= {"went_back": entry.reason} if entry.outcome == "back" else {}
+    became |= {"went_back": entry.told} if entry.outcome == "back" else {}
     return {**night, "approved": note | became}
 
 

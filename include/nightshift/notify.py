@@ -9,6 +9,7 @@ Message-ID of the mail and as Idempotency-Key of the call.
 from __future__ import annotations
 
 import json
+import logging
 import smtplib
 import ssl
 import time
@@ -23,6 +24,8 @@ import httpx
 
 from nightshift.errors import AccessDenied, ParamsError
 from nightshift.watching import Email, Notify, check
+
+log = logging.getLogger("nightshift.notify")
 
 FILE = "notify.env"
 NAMES = ("NIGHTSHIFT_SMTP_USER", "NIGHTSHIFT_SMTP_PASSWORD", "NIGHTSHIFT_WEBHOOK_URL", "NIGHTSHIFT_WEBHOOK_TOKEN")
@@ -116,7 +119,7 @@ def _mail(message: Message, notify: Notify, credentials: Credentials) -> None:
                 server.starttls(context=ssl.create_default_context())
             if credentials.user and credentials.password:
                 server.login(credentials.user, credentials.password)
-            server.send_message(letter)
+            refused = server.send_message(letter)  # raises where nobody gets it
     except smtplib.SMTPResponseException as error:
         raise Failed(f"the mail server answered {error.smtp_code}", again=error.smtp_code < 500) from None
     except smtplib.SMTPRecipientsRefused as error:
@@ -126,6 +129,8 @@ def _mail(message: Message, notify: Notify, credentials: Credentials) -> None:
         raise Failed(f"the mail server's certificate does not hold ({error.verify_message})", again=False) from None
     except (smtplib.SMTPException, OSError) as error:
         raise Failed(f"the mail server did not answer ({type(error).__name__})", again=True) from None
+    if refused:  # the others have it: once more would be twice for them
+        log.warning("the mail server takes no mail for %s: %s", ", ".join(refused), message.subject)
 
 
 def _server(mail: Email) -> smtplib.SMTP:

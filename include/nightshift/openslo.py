@@ -29,6 +29,11 @@ MINUTES = {"m": 1, "h": 60, "d": 1440, "w": 10_080}
 # tickets come of it
 LEAST_TARGET = 0.5
 SELECTOR = re.compile(r'[a-z_]+\{[a-z_]+="[a-z_]+"\}')
+# what the endpoint counts, and what days and nights tell
+COUNTED = (
+    "availability", "first_token", "first_token_tail", "speed", "overhead", "correctness", "grounded", "privacy",
+)  # fmt: skip
+TOLD = ("drift", "night_on_time", "freshness")
 Category = Literal["health", "accuracy", "privacy", "pipeline"]
 
 
@@ -70,15 +75,23 @@ def promised(root: Path) -> dict[str, Objective]:
 
 
 def read(folder: Path) -> dict[str, Objective]:
-    """Every objective by name. Raises ParamsError with file and line, and where there is none or one stands twice."""
+    """Every objective by name.
+
+    Raises ParamsError with file and line, and where one stands twice, is counted by nobody, or is needed and not there.
+    """
     found: dict[str, Objective] = {}
     for path in sorted(folder.glob("*.yaml")):
         one = whole(path, Slo).objective()
         if one.name in found:
             raise ParamsError(f"{one.name} is promised twice", str(path), "keep one of the files")
+        if one.name not in (known := COUNTED if one.counted else TOLD):
+            what = f"nobody counts {one.name!r}" if one.counted else f"no day and no night tells of {one.name!r}"
+            raise ParamsError(what, str(path), f"known are {', '.join(known)}")
+        if one.counted and not all(query.endswith(f'="{one.name}"}}') for query in (one.good, one.total)):
+            raise ParamsError(f"its queries are not about {one.name}", str(path), "name it in both, as its label")
         found[one.name] = one
-    if not found:
-        raise ParamsError("no objective is there", str(folder), "restore it from Git")
+    if missing := [name for name in TOLD if name not in found]:  # `nightshift report` is about these
+        raise ParamsError(f"no objective {missing[0]} is there", str(folder), "restore its file from Git")
     return found
 
 

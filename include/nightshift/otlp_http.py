@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from nightshift import otlp
+from nightshift.backoff import pause
 from nightshift.spans import Step, Trace
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class HttpSink:
             if status in AGAIN or status == 0:
                 self._tries += 1
                 self._say(f"it is away ({status or 'no answer'})")
-                return wait or min(self.first_s * 2 ** (self._tries - 1), LONGEST_S)
+                return wait or pause(self._tries, self.first_s, LONGEST_S)
             self._tries = 0
             if status == 400 and len(batch) > 1:
                 size = len(batch) // 2

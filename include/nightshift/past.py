@@ -72,8 +72,8 @@ class Past:
 
     @property
     def published(self) -> bool:
-        """Whether it is a night's: what a bundle was unpacked into has no outs."""
-        return bool(self.git_file("dvc.lock"))
+        """Whether it is a night's: what a bundle is unpacked into has an empty commit."""
+        return bool(self.git("ls-tree", "--name-only"))
 
     @contextmanager
     def _told(self, path: str) -> Iterator[None]:

@@ -13,12 +13,21 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nightshift import commit
 from nightshift.errors import AccessDenied
 
+LONG_LOG = 64 << 20  # bytes
 STARTTIME = 22  # field of /proc/PID/stat, counted from 1 (man 5 proc)
+
+
+def log_file(path: Path) -> IO[bytes]:
+    """A log to append to; one that has grown long stands beside it as `.1` from now on, and the one before is gone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and path.stat().st_size > LONG_LOG:
+        path.replace(path.with_name(f"{path.name}.1"))
+    return path.open("ab")
 
 
 def began(pid: int) -> int | None:

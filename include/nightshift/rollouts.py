@@ -7,6 +7,7 @@ again, by any night or restart, until a person deploys it by name.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Literal
 
 from nightshift import audit, commit, registry
 from nightshift.errors import ReleaseInvalid
-from nightshift.registry import Release
+from nightshift.registry import PROD, Assignment, Release
 
 FILE = "rollouts.jsonl"
 Outcome = Literal["proposed", "begun", "advanced", "promoted", "back", "interrupted"]
@@ -93,6 +94,13 @@ def _tried(entries: list[Entry]) -> frozenset[str]:
     return frozenset(digest for digest, outcome in found.items() if outcome not in ("promoted", "back"))
 
 
+def settle(home: Path, made: Assignment, reason: str, now: float) -> None:
+    """End the trial of a release that came into production by another way, so that nobody goes on with it later."""
+    release = made.release
+    if made.environment == PROD and release.digest in _tried(read(home)):
+        write(home, Entry(now, release.digest, release.version, "", BY_HAND, "100 %", "promoted", reason))
+
+
 def last(home: Path, digest: str) -> Entry | None:
     """What happened to a release last; None where nothing did."""
     return next((one for one in reversed(read(home)) if one.digest == digest), None)
@@ -124,7 +132,13 @@ def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> r
 
 
 def proposed(
-    repository: Path, home: Path, release: Release, actor: str, reason: str, now: float
+    repository: Path,
+    home: Path,
+    release: Release,
+    actor: str,
+    reason: str,
+    now: float,
+    approvers: Sequence[str] = (),
 ) -> registry.Assignment:
     """Try a release as a candidate, whatever became of it before.
 
@@ -135,7 +149,8 @@ def proposed(
     if release.digest in served and (release.digest == served[-1] or release.digest not in bad(home)):
         what = "it was in production before, and needs no trial"
         raise ReleaseInvalid(what, release.version, f"`nightshift promote {release.version} --to prod`")
-    audit.write(home, now, actor=actor, action="propose", target=release.digest, reason=reason)
+    agreed = {"approvers": list(approvers)} if approvers else {}
+    audit.write(home, now, actor=actor, action="propose", target=release.digest, reason=reason, **agreed)
     forgive(home, release, served[-1] if served else "", reason, now)
     return registry.assign(repository, release, registry.CANARY)
 

@@ -16,7 +16,6 @@ from nightshift.params import Section, Strict
 from nightshift.sections import Share
 
 
-
 def _network(text: str) -> str:
     """Raises ValueError for what is neither an address nor a network in CIDR notation."""
     ipaddress.ip_network(text)
@@ -43,7 +42,7 @@ class Listen(Section):
     host: str = Field(min_length=1, description="Address; beyond loopback only with `tls` or `behind_proxy`")
     tls: Tls | None = Field(description="Certificate and key; null for plain HTTP")
     behind_proxy: list[Proxy] = Field(
-        description="Addresses or networks (10.0.0.0/8) of proxies that end TLS and whose X-Forwarded-For is believed; [] for none"
+        description="Addresses or networks of proxies that end TLS and whose X-Forwarded-For is believed; [] for none"
     )
 
     def within(self, root: Path) -> Listen:

@@ -62,6 +62,7 @@ class Notify(Section):
 def check(url: str) -> None:
     """Raises ValueError for an address that is none, goes in the clear beyond loopback, or holds a password."""
     parts = urlsplit(url)
+    _ = parts.port  # raises for one that is no number
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("it is no address; write https://host/path")
     if parts.username or parts.password:

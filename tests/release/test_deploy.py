@@ -13,7 +13,7 @@ import pytest
 from nightshift import audit, invariants, openslo, registry, rollouts, slo
 from nightshift.counts import Counts
 from nightshift.errors import AccessDenied
-from nightshift.release import deploy
+from nightshift.release import deploy, handover
 from nightshift.release.handover import by_hand
 from nightshift.summary import summary
 from tests.release.test_release import git, tag
@@ -178,6 +178,30 @@ def test_a_rollout_that_takes_longer_than_the_night_goes_on_without_it(tried: Pa
     said = trial(tried, tmp_path, lambda one: rollouts.write(tmp_path, entry(one, "begun")))
     assert said["deployed"] is None
     assert said["why_not_deployed"] == "the endpoint still tries it, at 5 %; it goes on without the night"
+
+
+def test_a_step_that_was_passed_is_not_where_it_stands(tried: Path, tmp_path: Path) -> None:
+    said = trial(tried, tmp_path, lambda one: rollouts.write(tmp_path, entry(one, "advanced")))
+    assert said["why_not_deployed"] == "the endpoint still tries it, beyond 5 %; it goes on without the night"
+
+
+def test_what_an_engine_said_last_stays_on_its_machine(tried: Path, tmp_path: Path) -> None:
+    why = "it was never ready: the engine did not answer: /srv/x/engine.log: no room"
+    said = trial(tried, tmp_path, lambda one: rollouts.write(tmp_path, entry(one, "back", why)))
+    assert said["why_not_deployed"] == "it went back at 5 %: it was never ready"
+
+
+def test_a_trial_ends_with_an_assignment_that_was_made_beside_it(tried: Path, tmp_path: Path) -> None:
+    """Nobody serves, and a person assigns what was being tried: no endpoint goes on with that against its successor."""
+    release = registry.releases(tried)[-1]
+    registry.assign(tried, release, registry.CANARY)
+    rollouts.write(tmp_path, entry(release, "begun"))
+    handover.let_in(tried, tmp_path, release, registry.PROD, handover.Way(), "ann", "it is fine", NOW * 60)
+    assert rollouts.read(tmp_path)[-1].outcome == "promoted"
+    git(tried, "commit", "-q", "--allow-empty", "-m", "later")
+    tag(tried, "v0.9.0", "9" * 64)
+    registry.assign(tried, registry.find(tried, "v0.9.0"))
+    assert rollouts.standing(tried, tmp_path).candidate is None
 
 
 def test_a_person_reads_why_and_what_comes_next() -> None:

@@ -12,7 +12,8 @@ import pytest
 from nightshift import audit, commit, registry, rollouts, signature
 from nightshift.counts import Counts
 from nightshift.deployment import Environments
-from nightshift.errors import AccessDenied, NightshiftError, ParamsError, ReleaseInvalid, RepositoryError
+from nightshift.errors import AccessDenied, DiskFull, NightshiftError, ParamsError, ReleaseInvalid, RepositoryError
+from nightshift.release import remote
 from nightshift.release.promote import Person, Standing, promote
 from tests.dvc_airflow.test_objects import flip
 from tests.release.project import Released
@@ -31,12 +32,12 @@ def to(
     return promote(project.store, environments(approvals, target), name, environment, Person(who), "It is better", 1e9)
 
 
-def events(project: Released) -> list[tuple[str, str, str]]:
+def events(project: Released) -> list[tuple[str, str, str | None]]:
     """(actor, action, environment) of the audit."""
     path = project.store.home / audit.FILE
     lines = path.read_text().splitlines() if path.is_file() else []
     assert audit.verify(project.store.home) == len(lines)
-    return [(one["actor"], one["action"], one["environment"]) for one in map(json.loads, lines)]
+    return [(one["actor"], one["action"], one.get("environment")) for one in map(json.loads, lines)]
 
 
 @pytest.fixture
@@ -59,6 +60,7 @@ def test_where_an_endpoint_runs_it_is_tried_first(staged: Released) -> None:
     said = to(staged, "prod", "ann", approvals=0)
     assert said.made
     assert said.made.environment == "canary"
+    assert events(staged)[1:] == [("ann", "propose", None)]  # whether it is promoted says who tries it
     assert registry.current(staged.folder) == staged.release("v0.1.0")
     registry.assign(staged.folder, staged.release("v0.2.0"))  # the endpoint let it in
     assert to(staged, "staging", "bob", name="v0.1.0").made
@@ -229,6 +231,27 @@ def test_a_key_does_what_its_scopes_say(staged: Released) -> None:
     with pytest.raises(AccessDenied, match="the key of bob lacks the scope deploy:approve"):
         asked("bob", "deploy:propose")
     assert asked("bob", "deploy:approve").made
+
+
+def test_who_approved_last_may_type_it_again_when_the_push_failed(
+    staged: Released, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    approver = Person("bob", frozenset({"deploy:approve"}))
+    place = environments(1, target=str(tmp_path / "target"))
+
+    def asked() -> Standing:
+        return promote(staged.store, place, "v0.2.0", "prod", approver, "It is better", 1e9)
+
+    to(staged, "prod", "ann", target=str(tmp_path / "target"))
+    with monkeypatch.context() as broken:
+        broken.setattr(remote, "push", _no_room)
+        with pytest.raises(DiskFull):
+            asked()
+    assert asked().made
+
+
+def _no_room(*_: object) -> None:
+    raise DiskFull("no room is left", "target", "make some")
 
 
 def test_no_environment_is_skipped(project: Released) -> None:

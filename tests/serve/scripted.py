@@ -172,7 +172,7 @@ def endpoint(
         service = Service.of(follower, home, ROOT, settings, tracer)
         gateway = service.gateway
         first = port.unused(2)
-        guard = protocol(settings.limits)
+        guard = protocol(settings.limits, settings.listen.behind_proxy)
         apps = [(around(service.public), first, guard), (service.admin, first + 1, guard)]
         with _running(apps, gateway.close) as [url, beside]:
             key = keys.create("test", tuple(SCOPES), ("public",), 1, time.time())

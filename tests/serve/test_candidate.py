@@ -369,6 +369,24 @@ def test_another_assignment_meanwhile_begins_the_rollout_again(world: World) -> 
     assert "2" * 64 not in rollouts.bad(world.follower.home)
 
 
+def test_a_tag_that_git_refuses_for_long_is_one_event_of_the_audit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+    assign = registry.assign
+
+    def refuses(*given: Any, **more: Any) -> Any:
+        if len(refused) < 5:
+            refused.append("no")
+            raise RepositoryError("the ref is locked", "refs/tags", "try again")
+        return assign(*given, **more)
+
+    monkeypatch.setattr(registry, "assign", refuses)
+    world.run(*[world.well] * 12, until=lambda: world.prod == "v0.2.0")
+    assert len(refused) == 5
+    assert [one["action"] for one in audit.events(world.follower.home)] == ["promote"]
+
+
 def test_a_promotion_does_not_undo_what_a_person_did_meanwhile(world: World) -> None:
     fired: list[str] = []
 

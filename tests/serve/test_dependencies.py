@@ -293,6 +293,27 @@ def _until(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def test_what_was_under_way_as_all_ended_does_not_begin_it_again(tmp_path: Path) -> None:
+    now = 1_800_000_000.0
+    counted = counting.Counting(Counts(tmp_path), Meters(), lambda: now)
+    counted._begin()
+    assert Counts(tmp_path).since(int(now) // 60) is not None
+    counted.stop()
+    counted._begin()  # a thread that was late
+    assert Counts(tmp_path).since(int(now) // 60) is None
+
+
+def test_the_end_is_written_down_though_the_last_answers_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_800_000_000.0
+    counted = counting.Counting(Counts(tmp_path), Meters(), lambda: now)
+    counted._begin()
+    monkeypatch.setattr(counted, "flush", lambda: 1 / 0)
+    counted.stop()
+    assert Counts(tmp_path).since(int(now) // 60) is None
+
+
 def test_a_round_of_counting_that_fails_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "EVERY_S", 0.01)
     counts, now = Counts(tmp_path), 1_800_000_000.0

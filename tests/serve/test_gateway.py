@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from nightshift import feedback, params, registry, segments
+from nightshift.counts import TURNS
 from nightshift.otlp import Background, FileSink
 from nightshift.registry import Release
 from nightshift.segments import Segments
@@ -650,20 +651,32 @@ def test_the_openapi_document_holds_every_route(running: Endpoint) -> None:
     assert {(path, method) for path, one in said["paths"].items() for method in one} == {
         (entry.path, entry.method.lower()) for entry in PUBLIC
     }
+    asked = {"chat": {"messages": [{"role": "user", "content": "x"}]}, "completions": {"prompt": "x"},
+             "embeddings": {"input": "x"}}  # fmt: skip
+    for entry in (one for one in PUBLIC if one.name in asked):
+        assert entry.body is not None
+        named = said["components"]["schemas"][entry.body.__name__]["properties"]["model"]["enum"]
+        for name in ("nightshift", "nightshift-bare", "nightshift-embeddings"):
+            answer = running.post(entry.path.removeprefix("/v1"), asked[entry.name] | {"model": name})
+            refused = answer.json().get("error", {}).get("code") == "model_not_found"
+            assert refused == (name not in named), (entry.name, name)
+
+
+class Small:
+    """Stands for an index's encoder."""
+
+    width = 4
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def encode(self, texts: list[str], first: int) -> Any:
+        import numpy as np
+
+        return np.array([[len(text), 1, 2, 3] for text in texts], dtype=np.float16)
 
 
 def test_embeddings_are_vectors_of_the_indexs_encoder(running: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    import numpy as np
-
-    class Small:
-        width = 4
-
-        def lengths(self, texts: list[str]) -> list[int]:
-            return [len(text.split()) for text in texts]
-
-        def encode(self, texts: list[str], first: int) -> Any:
-            return np.array([[len(text), 1, 2, 3] for text in texts], dtype=np.float16)
-
     monkeypatch.setitem(vars(running.served.system.index), "encoder", Small())
     plain = running.post("/embeddings", {"model": "nightshift", "input": ["a", "bc"]}).json()
     assert [one["embedding"][0] for one in plain["data"]] == [1.0, 2.0]
@@ -679,6 +692,20 @@ def test_embeddings_are_vectors_of_the_indexs_encoder(running: Endpoint, monkeyp
     long = running.post("/embeddings", {"model": "nightshift", "input": ["a", "a " * 2000]})
     assert code(long) == "context_length_exceeded"
     assert long.json()["error"]["message"] == "The encoder reads 512 tokens; text 1 has more."
+
+
+def test_vectors_and_abstentions_are_no_turns_at_a_language_model(
+    tmp_path: Path, system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with endpoint(tmp_path, system, abstain_below=0.3) as one:
+        events = one.front.meters.events
+        monkeypatch.setitem(vars(one.served.system.index), "encoder", Small())
+        assert one.post("/embeddings", {"model": "nightshift", "input": "a"}).status_code == 200
+        assert one.ask("Who won the football championship in Argentina?").json()["nightshift"]["abstained"]
+        assert {sli for sli, _, _ in events} >= {"availability"}
+        assert not any(sli == TURNS for sli, _, _ in events)
+        assert one.ask("When is the pump oiled?").status_code == 200
+        assert [number for (sli, _, _), number in events.items() if sli == TURNS] == [1]
 
 
 def test_a_keys_limits_are_told_and_hold(tmp_path: Path, system: Path) -> None:

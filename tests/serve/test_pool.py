@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from nightshift import params
-from nightshift.counts import Counts
+from nightshift.counts import TURNS, Counts
 from nightshift.errors import StorageError
 from nightshift.registry import Release
 from nightshift.scaling import Rules
@@ -203,7 +203,7 @@ def test_the_hours_that_were_busy_are_ready_for_and_a_restart_knows_them(make: C
     eight = MONDAY // 60 + 8 * 60
     for week in (1, 2):
         for minute in range(eight - week * 10_080, eight - week * 10_080 + 60, 15):
-            world.pool.counts.add(minute, {("availability", "x"): (60, 60)})
+            world.pool.counts.add(minute, {(TURNS, "x"): (60, 60)})
     quiet = make()
     quiet.now = (eight - 10) * 60 - MONDAY
 

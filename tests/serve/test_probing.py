@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from nightshift import golden, params, port
+from nightshift.counts import TURNS
 from nightshift.golden import Golden
 from nightshift.registry import Release
 from nightshift.serve import probing
@@ -134,7 +135,7 @@ def test_what_goes_wrong_once_does_not_end_the_questions(running: Endpoint) -> N
 
     asyncio.run(run())
     assert not wrong
-    assert {sli for sli, _, _ in meters.events} == {"availability", "correctness"}
+    assert {sli for sli, _, _ in meters.events} == {"availability", "correctness", TURNS}
 
 
 class Stalls(Script):

@@ -188,6 +188,29 @@ def test_a_message_that_is_refused_for_good_holds_up_no_other(project: Project, 
     assert len(project.mails.mails) == 2
 
 
+def test_what_waits_for_a_channel_that_is_named_no_more_is_not_sent_and_stops_no_other(project: Project) -> None:
+    project.counted(0, availability=(0, 4000))
+    project.hook.answers += [503] * 4
+    assert project.look()["untold"] == {"webhook": "the webhook answered 503"}
+    text = (project.root / params.FILE).read_text()
+    url = f'webhook: {{url: "http://127.0.0.1:{project.hook.port}/"}}'
+    assert url in text
+    (project.root / params.FILE).write_text(text.replace(url, "webhook: null", 1))
+    invariants.broke(project.home, 1.0, "scrub", "EMAIL stood in an answer")
+    assert project.look(1)["untold"] == {}
+    assert [str(letter["Subject"]) for letter in project.mails.mails] == [
+        "Nightshift: page: health", "Nightshift: page: invariant scrub",
+    ]  # fmt: skip
+    assert project.hook.calls == []
+
+
+def test_a_fault_that_nobody_has_heard_of_since_is_not_over(project: Project) -> None:
+    project.counted(0, availability=(0, 4000))
+    assert list(project.look()["open"]) == ["health"]
+    for days in (1, 5, 12):
+        assert "health" not in project.look(days * 1440)["resolved"]
+
+
 def test_a_channel_that_is_away_is_asked_once_a_look(project: Project) -> None:
     project.counted(0, availability=(0, 4000))
     invariants.broke(project.home, 1.0, "scrub", "EMAIL stood in an answer")

@@ -10,6 +10,8 @@ import typer
 
 from nightshift.place import Place
 
+MORE = ("environment", "to", "approvers", "scopes")  # of an event, beside who did what to what and why
+
 app = typer.Typer(help="Who did what that a machine may not do by itself.", no_args_is_help=True)
 
 
@@ -40,6 +42,12 @@ def show(
 
 def _told(event: dict[str, object]) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(float(str(event.get("time", 0)))))
-    target, reason = str(event.get("target", ""))[:12], event.get("reason")
-    said = f"{when}  {event.get('actor')}  {event.get('action')}  {target}"
-    return f"{said}  {reason}" if reason else said
+    target = str(event.get("version") or event.get("target") or "")[:12]
+    words = [when, event.get("actor"), event.get("action"), target]
+    words += [f"{name} {event[name]}" for name in MORE if event.get(name)]
+    return _printable("  ".join(str(one) for one in [*words, event.get("reason")] if one))
+
+
+def _printable(text: str) -> str:
+    """One line: who gave a reason must not end it, or write another one into a terminal."""
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)

@@ -69,7 +69,7 @@ def _engine(place: Place) -> None:
 
 
 def _objectives(place: Place) -> None:
-    """Raises ParamsError for an environment whose objectives are not there."""
+    """Raises ParamsError for an environment whose objectives are not there, or cannot be read."""
     from nightshift.deployment import Environments
 
     file = place.root / params.FILE
@@ -78,3 +78,4 @@ def _objectives(place: Place) -> None:
             what = f"environments.items.{number}.slo: there is no folder {openslo.POLICIES / one.slo}"
             where = params.where(file, "environments", "items", number, "slo")
             raise ParamsError(what, where, "write its objectives there, or name others")
+        openslo.read(place.root / openslo.POLICIES / one.slo)

@@ -85,7 +85,7 @@ def pull() -> None:
 def approve(
     reason: Annotated[str, typer.Option(help="Why it may be let out; kept in the audit")],
 ) -> None:
-    """Release and deploy the last night's winner when its verdict is INCONCLUSIVE."""
+    """Release the last night's candidate whose verdict is INCONCLUSIVE, and deploy it, or let the endpoint try it."""
     from nightshift import audit, night, params, registry
     from nightshift.deployment import Environments
     from nightshift.release.approve import approve as let_out

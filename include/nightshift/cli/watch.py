@@ -16,10 +16,11 @@ from nightshift.place import Place
 def report(as_json: Annotated[bool, typer.Option("--json", help="The report itself")] = False) -> None:
     """Show how every release does: health, accuracy, feedback, drift, and what is promised of nights."""
     from nightshift.watch import alerts, look, told
+    from nightshift.watch.report import made
 
     place, now = Place.here(), int(time.time())
-    made = look.reported(place.root, place.home, place.state, alerts.first_look(place.home, now), now)[1]
-    print(json.dumps(made, indent=2) if as_json else told.text(made))
+    found = made(look.seen(place.root, place.home, place.state, alerts.first_look(place.home, now), now))
+    print(json.dumps(found, indent=2) if as_json else told.text(found))
 
 
 def watch(

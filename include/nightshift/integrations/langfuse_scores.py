@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nightshift.backoff import pause
 from nightshift.content import scrubbed
 from nightshift.errors import NightshiftError
 from nightshift.integrations.langfuse import OLDEST, Server, iso
@@ -74,7 +75,7 @@ class ScoreSink:
 
     def _later(self) -> float:
         self._tries += 1
-        return min(self.first_s * 2 ** (self._tries - 1), LONGEST_S)
+        return pause(self._tries, self.first_s, LONGEST_S)
 
     def _lost(self, count: int, why: str) -> None:
         if not self.failed:

@@ -52,7 +52,9 @@ def deploy(
         return _tried(repository, home, found, night, now, sleep)
     if current != found:
         _noted(home, now, night, found, first)
-    return _said(registry.assign(repository, found, first))
+    made = registry.assign(repository, found, first)
+    rollouts.settle(home, made, "the night assigned it", now)
+    return _said(made)
 
 
 def _tried(
@@ -70,14 +72,15 @@ def _tried(
         sleep(LOOK_EVERY_S)
         waited += LOOK_EVERY_S
     last = rollouts.last(home, release.digest)
-    where = f"at {last.step}" if last and last.outcome in ("begun", "advanced") else "in its queue"
+    passed = {"begun": "at", "advanced": "beyond"}.get(last.outcome) if last else None
+    where = f"{passed} {last.step}" if last and passed else "in its queue"
     return {"deployed": None, "why_not_deployed": f"the endpoint still tries it, {where}; it goes on without the night"}
 
 
 def _why(home: Path, release: Release) -> dict[str, Any]:
     """Why it went back, which is for good."""
     last = next(one for one in reversed(rollouts.read(home)) if (one.digest, one.outcome) == (release.digest, "back"))
-    return {"deployed": None, "why_not_deployed": f"it went back at {last.step}: {last.reason}"}
+    return {"deployed": None, "why_not_deployed": f"it went back at {last.step}: {last.told}"}
 
 
 def _noted(home: Path, now: float, night: str, release: Release, environment: str) -> None:

@@ -7,6 +7,7 @@ production, or no endpoint that could try it, the assignment is made at once. Go
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from nightshift.serving import Rollouts
 
 @dataclass(frozen=True)
 class Way:
-    """Args:
-    held: why it has to wait; "" when it has not.
-    tried: whether the endpoint is to try it first.
+    """How one release comes before its users.
+
+    Args:
+        held: why it has to wait; "" when it has not.
+        tried: whether the endpoint is to try it first.
     """
 
     held: str = ""
@@ -70,13 +73,16 @@ def let_in(
     reason: str,
     now: float,
     number: int | None = None,
+    approvers: Sequence[str] = (),
 ) -> Assignment:
-    """Assign it as a person decided: as a candidate where it is to be tried.
+    """Assign it as a person decided, and others agreed: as a candidate where it is to be tried.
 
     Raises RepositoryError when another assignment came first.
     """
     if found.tried:
-        return rollouts.proposed(repository, home, release, who, reason, now)
+        return rollouts.proposed(repository, home, release, who, reason, now, approvers)
     if environment == PROD and release.digest in rollouts.bad(home):
         rollouts.forgive(home, release, "", reason, now)
-    return registry.assign(repository, release, environment, number)
+    made = registry.assign(repository, release, environment, number)
+    rollouts.settle(home, made, reason, now)
+    return made

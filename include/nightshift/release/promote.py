@@ -81,7 +81,8 @@ def promote(
     said = standing(store.home, place, release, number)
     chosen = by_hand(store.repository, store.home, release, to, int(now) // 60)
     action = _next(said, who.name)
-    if (right := RIGHTS[action or PROMOTED]) not in who.scopes:
+    ends = APPROVED if who.name in said.approvers else PROMOTED  # who approved may type it again when a push failed
+    if (right := RIGHTS[action or ends]) not in who.scopes:
         raise AccessDenied(f"the key of {who.name} lacks the scope {right}", "--key", "use one that has it")
     event = {
         "actor": who.name,
@@ -97,8 +98,10 @@ def promote(
         return said
     if place.target:
         remote.push(store, release, place.target)
-    audit.write(store.home, now, action=PROMOTED, reason=reason.strip(), approvers=list(said.approvers), **event)
-    made = let_in(store.repository, store.home, release, to, chosen, who.name, reason.strip(), now, number)
+    if not chosen.tried:  # else the endpoint promotes it, or sends it back, and says so itself
+        audit.write(store.home, now, action=PROMOTED, reason=reason.strip(), approvers=list(said.approvers), **event)
+    about = (release, to, chosen, who.name, reason.strip(), now, number, said.approvers)
+    made = let_in(store.repository, store.home, *about)
     return Standing(said.proposer or who.name, said.approvers, said.needed, made)
 
 

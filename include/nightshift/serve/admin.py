@@ -32,6 +32,7 @@ from nightshift.serving import KeyLimits
 
 LAST_EVENTS = 1000
 REPEATED_S = 86_400  # how long an Idempotency-Key is remembered
+REPEATED_MOST = 1_000  # of them, the newest
 
 
 class NewKey(Body):
@@ -217,8 +218,8 @@ class Admin:
 
     async def _done(self, call: Call[Any], act: Any, name: str | None) -> Response:
         body = f"{call.request.url.path} {call.asked!r}".encode()
-        for known in [one for one, (at, _, _) in self._repeated.items() if at + REPEATED_S < call.wall]:
-            del self._repeated[known]
+        while self._repeated and next(iter(self._repeated.values()))[0] + REPEATED_S < call.wall:
+            self._repeated.popitem(last=False)
         if name and (before := self._repeated.get((call.key.id, name))):
             if before[1] != body:
                 raise Refused("conflict", "This Idempotency-Key was used for something else.")
@@ -234,6 +235,8 @@ class Admin:
         if name:
             kept = said | {"key": None, "shown": True} if "key" in said else said
             self._repeated[call.key.id, name] = (call.wall, body, JSONResponse(kept))
+            while len(self._repeated) > REPEATED_MOST:
+                self._repeated.popitem(last=False)
         return JSONResponse(said)
 
 

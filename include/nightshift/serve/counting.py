@@ -12,6 +12,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 
 from nightshift import drift, mask, score
 from nightshift.counts import Counts
@@ -60,6 +61,8 @@ class Counting:
     grounded: float | None = None
     promises: Promises | None = None
     answers: deque[Answered] = field(default_factory=lambda: deque(maxlen=MOST))
+    _over: bool = False
+    _ending: Lock = field(default_factory=Lock)
 
     @property
     def minute(self) -> int:
@@ -70,7 +73,7 @@ class Counting:
         """Write it down every few seconds, for ever, and that the endpoint is meant to run: a file may be lost."""
         while True:
             try:
-                await asyncio.to_thread(self._kept, lambda: self.counts.begin(self.minute))
+                await asyncio.to_thread(self._kept, self._begin)
                 await asyncio.to_thread(self.flush)
             except Exception:  # a bug too must not end what counts
                 log.exception("nothing was counted this time")
@@ -78,8 +81,21 @@ class Counting:
 
     def stop(self) -> None:
         """Write down the last, and that it was stopped on purpose."""
-        self.flush()
-        self._kept(lambda: self.counts.end(self.minute))
+        try:
+            self.flush()
+        except Exception:  # then it was stopped on purpose all the same
+            log.exception("the last answers were not counted")
+        self._kept(self._end)
+
+    def _begin(self) -> None:
+        with self._ending:  # a thread that was under way as all ended must not begin it again
+            if not self._over:
+                self.counts.begin(self.minute)
+
+    def _end(self) -> None:
+        with self._ending:
+            self._over = True
+            self.counts.end(self.minute)
 
     def flush(self) -> None:
         """Score what left, and add what was counted. A store that cannot be written loses it, and says so."""

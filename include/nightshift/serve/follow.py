@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from nightshift import audit, engine, registry, rollouts
+from nightshift import engine, registry, rollouts
 from nightshift.answer import System
 from nightshift.engine import Engine, Kind
 from nightshift.errors import ReleaseInvalid, StorageError, known
@@ -170,7 +170,7 @@ class Follower:
                 await self._follow_candidate()
                 await self._keep()
             finally:
-                self.records.write()
+                await asyncio.to_thread(self.records.write)  # beside a training a disk takes its time
             self._told.clear()
         except Exception as error:  # a bug too must not end what follows the registry
             self._told_once(error)
@@ -271,10 +271,10 @@ class Follower:
             self._look_anew(rollout)
             self.say(f"{rollout.release.version} is tried at {rollout.step} ({rollout.release.digest[:12]})")
         elif verdict == "promote":
-            digest, agreed = rollout.release.digest, await asyncio.to_thread(registry.upcoming, self.repository)
+            agreed = await asyncio.to_thread(registry.upcoming, self.repository)
             if (await asyncio.to_thread(self._asked)).stable != self.wanted.stable:
                 return  # somebody went back meanwhile, and this must not undo it
-            audit.write(self.home, self.wall(), actor="gateway", action="promote", target=digest, reason=rollout.passed)
+            await asyncio.to_thread(self.records.promoting, rollout, self.wall())
             await asyncio.to_thread(registry.assign, self.repository, rollout.release, registry.PROD, agreed)
             self._note("promoted", rollout.passed)
             self.wanted = Standing(rollout.release, None, self.served.release if self.served else None)

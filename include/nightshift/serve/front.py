@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nightshift.counts import TURNS
 from nightshift.drift import Outcome
 from nightshift.errors import NightshiftError
 from nightshift.serve.body import Body, parse, typed
@@ -56,7 +57,7 @@ class Front:
         keys: who may come in.
         clock: seconds that only grow.
         wall: seconds since 1970.
-        bounds: objective → seconds that its events may take.
+        bounds: objective → its threshold; those of speed are seconds.
         serves: digest of the release that serves; "" while none does.
         given: which key was given which answer.
         counting: is told of each answer; None counts none.
@@ -111,6 +112,8 @@ class Front:
             self.counting.answers.extend(_answered(call, call.served.release.digest, good))
         digest = call.served.release.digest if call.served else ""
         meters.event("availability", digest, good)
+        if call.name != "embeddings" and not call.abstained:
+            meters.event(TURNS, digest, good)
         if call.served is not None and not call.shed:  # a full queue says nothing of the release that it is before
             writing, took = call.writing, now - call.asked_at if call.asked_at is not None else None
             first_s = writing.first - call.begun if writing and writing.first else None

@@ -125,7 +125,7 @@ class Limiter:
 
 @dataclass
 class Guesses:
-    """Wrong keys by address: past so many a minute the address waits, whatever it brings."""
+    """Wrong keys by address: past so many a minute a wrong one is not even looked at; a right one is let in."""
 
     a_minute: int
     buckets: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from nightshift.backoff import pause
 from nightshift.errors import ReleaseInvalid, known
 from nightshift.registry import Release
 from nightshift.serve.served import Served
@@ -44,7 +45,7 @@ class Trouble:
     def failed(self, now: float) -> None:
         """It was tried in vain, or died soon."""
         self.times += 1
-        self.again = now + min(LOOK_EVERY_S * 2**self.times, LONGEST_PAUSE_S)
+        self.again = now + pause(self.times, 2 * LOOK_EVERY_S, LONGEST_PAUSE_S)
 
     def came(self, now: float) -> None:
         """It is up; how often it was not is remembered until it lived long."""

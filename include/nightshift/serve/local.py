@@ -16,7 +16,7 @@ import httpx
 from nightshift import params
 from nightshift.errors import NightBroke
 from nightshift.port import asked
-from nightshift.process import Process
+from nightshift.process import Process, log_file
 from nightshift.serve.server import HOST, drain_s, free
 from nightshift.serving import Limits, Listen
 from nightshift.stage import SERVING
@@ -84,8 +84,7 @@ class Endpoint:
         for one in (port, port + 1):
             free(one)
         drain = drain_s(params.load(self.root / params.FILE, Limits))
-        self.state.mkdir(parents=True, exist_ok=True)
-        log = (self.state / "serve.log").open("ab")
+        log = log_file(self.state / "serve.log")
         started = subprocess.Popen(
             [sys.executable, "-m", "nightshift.cli", "serve", "--port", str(port)],
             cwd=self.root,

@@ -16,13 +16,12 @@ from prometheus_client import Counter as Counted
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from nightshift.counts import TURNS
+from nightshift.openslo import COUNTED
 from nightshift.spans import Tracer
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 GAPS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-SLIS = (
-    "availability", "first_token", "first_token_tail", "speed", "overhead", "correctness", "grounded", "privacy",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,15 @@ class Meters:
         self.seconds = histogram("request_seconds", "Until the last byte left", SECONDS, "route", "side")
         self.gap = histogram("token_gap_seconds", "Mean time between two tokens of an answer", GAPS, "side")
         self.overhead = histogram("overhead_seconds", "Of a request, outside of queue and engine", SECONDS)
-        for sli in SLIS:
+        for sli in COUNTED:
             self.good.labels(sli)
             self.valid.labels(sli)
 
     def event(self, sli: str, release: str, good: bool) -> None:
-        """Count one valid event of an objective."""
-        self.valid.labels(sli).inc()
-        if good:
-            self.good.labels(sli).inc()
+        """Count one valid event of an objective, or of TURNS."""
+        if sli != TURNS:
+            self.valid.labels(sli).inc()
+            self.good.labels(sli).inc(good)
         with self._noting:
             self.events[sli, release, good] += 1
 

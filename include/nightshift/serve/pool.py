@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 from nightshift import capacity
-from nightshift.counts import KEEP, Counts
+from nightshift.backoff import pause
+from nightshift.counts import KEEP, TURNS, Counts
 from nightshift.engine import Engine, Kind
 from nightshift.errors import DataRefused, known
 from nightshift.scaling import QUARTER, Decision, Engines, Lately, Load, Profile, Rules, Scaling
@@ -25,7 +26,6 @@ from nightshift.serve.follow import Follower
 from nightshift.serve.loaded import LONGEST_PAUSE_S, LOOK_EVERY_S
 from nightshift.serve.served import Served
 
-ASKED = "availability"  # whose valid events are requests, and questions of probing.py, which take turns too
 log = logging.getLogger("nightshift.serve")
 
 
@@ -47,7 +47,7 @@ class Growth:
     def failed(self, now: float) -> None:
         """One died, or did not start."""
         self.times = 1 if now > self.again + LONGEST_PAUSE_S else self.times + 1
-        self.again = now + min(LOOK_EVERY_S * 2**self.times, LONGEST_PAUSE_S)
+        self.again = now + pause(self.times, 2 * LOOK_EVERY_S, LONGEST_PAUSE_S)
 
 
 @dataclass
@@ -211,7 +211,7 @@ class Pool:
             return
         self._quarter = minute // QUARTER
         whole = self._quarter * QUARTER - 1  # the last minute of the last whole quarter
-        found = await asyncio.to_thread(self.counts.quarters, ASKED, minute - KEEP, whole)
+        found = await asyncio.to_thread(self.counts.quarters, TURNS, minute - KEEP, whole)
         self._scaling.profile = Profile.of(found, self.expected, self.zone)
 
     def _said(self, now: Decision) -> None:

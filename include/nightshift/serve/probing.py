@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 
+from nightshift.counts import TURNS
 from nightshift.golden import Golden
 from nightshift.serve.follow import Follower
 from nightshift.serve.inside import Inside
@@ -76,7 +77,8 @@ class Probing:
             else:
                 answered = False if follower.down else None
             if counts and answered is not None:
-                self.meters.event("availability", stable.release.digest if stable else "", answered)
+                for sli in ("availability", TURNS):
+                    self.meters.event(sli, stable.release.digest if stable else "", answered)
             await asyncio.sleep(BETWEEN_S)
             await self._pause(due)
 

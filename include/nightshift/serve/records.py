@@ -21,6 +21,7 @@ class Records:
     home: Path
     unwritten: list[Entry] = field(default_factory=list)
     _audited: Entry | None = None  # stands in the audit already, and not in the rollouts file
+    _promoting: Rollout | None = None  # stands in the audit already, and not in the register
 
     @property
     def gone(self) -> frozenset[str]:
@@ -34,6 +35,16 @@ class Records:
         release, seconds = rollout.release, round(now - rollout.begun, 3)
         about = (release.digest, release.version, against, rollout.rules.strategy, str(rollout.step))
         self.unwritten.append(Entry(round(wall, 3), *about, outcome, reason, seconds, users))
+
+    def promoting(self, rollout: Rollout, wall: float) -> None:
+        """Write into the audit that this candidate is promoted, once, however often Git then refuses the tag.
+
+        Raises DiskFull, AccessDenied for a damaged audit.
+        """
+        if self._promoting is not rollout:
+            event = {"actor": "gateway", "action": "promote", "target": rollout.release.digest}
+            audit.write(self.home, wall, **event, reason=rollout.passed)
+            self._promoting = rollout
 
     def write(self) -> None:
         """Write down what happened. Raises DiskFull, AccessDenied for a damaged audit; what is left is tried again."""

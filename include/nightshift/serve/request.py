@@ -230,6 +230,7 @@ class Completion(Sampled):
     Of several texts the choices come in their order, `n` of each.
     """
 
+    model: Text = Field(json_schema_extra={"enum": [MODEL]})
     prompt: Text | list[Text]
     best_of: int | None = Field(default=None, ge=1, le=4)
     echo: bool | None = None
@@ -252,7 +253,7 @@ class Completion(Sampled):
 class Embeddings(Body):
     """POST /v1/embeddings: vectors of the release's own sentence encoder."""
 
-    model: Text = Field(json_schema_extra={"enum": [EMBEDDINGS]})
+    model: Text = Field(json_schema_extra={"enum": [EMBEDDINGS, MODEL]})
     input: Text | list[Text]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)

@@ -1,5 +1,5 @@
-"""Every address of the endpoint, with what it takes to be let in: the one table that the applications, the OpenAPI
-document and the test of every route with every scope are made from.
+"""Every address of the endpoint, with what it takes to be let in: the one table that its application, the OpenAPI
+document and the test of every route with every scope are made from. The admin's own is in admin.py.
 
 A route without scopes needs no key. One of the scopes is enough where there are several.
 """

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -246,7 +246,7 @@ async def run(service: Service, follower: Follower, port: int, settings: Setting
     tls = {"ssl_certfile": listen.tls.certificate, "ssl_keyfile": listen.tls.key} if listen.tls else {}
     guarded = protocol(settings.limits, listen.behind_proxy)
     servers = [
-        _server(service.public, listen.host, port, guarded, tls, listen.behind_proxy),
+        _server(service.public, listen.host, port, guarded, tls),
         _server(service.admin, HOST, port + 1, protocol(settings.limits)),
     ]
 
@@ -272,12 +272,7 @@ async def run(service: Service, follower: Follower, port: int, settings: Setting
 
 
 def _server(
-    app: Any,
-    host: str,
-    port: int,
-    http: type[Connection],
-    tls: dict[str, Any] | None = None,
-    proxies: Sequence[str] = (),
+    app: Any, host: str, port: int, http: type[Connection], tls: dict[str, Any] | None = None
 ) -> uvicorn.Server:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
@@ -292,8 +287,8 @@ def _server(
         access_log=False,
         server_header=False,
         date_header=False,
-        proxy_headers=bool(proxies),  # then a client's address is the last of X-Forwarded-For that is no proxy's
-        forwarded_allow_ips=list(proxies),
+        proxy_headers=bool(http.trusted),  # then a client's address is the last of X-Forwarded-For that is no proxy's
+        forwarded_allow_ips=[str(one) for one in http.trusted],
         timeout_graceful_shutdown=drain_s(http.bounds),
         **(tls or {}),
     )

@@ -79,8 +79,12 @@ def merged(found: Iterable[Alert]) -> dict[str, Alert]:
 
 
 def step(book: Book, found: Iterable[Alert], now: int, channels: Iterable[Channel]) -> News:
-    """Take what is wrong now into the book, with the messages that come of it. A milder alert stays as it was told."""
+    """Take what is wrong now into the book, with the messages that come of it. A milder alert stays as it was told.
+
+    What waits for a channel that is named no more is for the others alone.
+    """
     current, to = merged(found), list(channels)
+    book.waiting = [(message, [one for one in left if one in to]) for message, left in book.waiting]
     opened = [one for one in current.values() if _is_news(book.open.get(one.id), one)]
     resolved = [key for key in book.open if key not in current]
     book.untaken += [one.id for one in opened if one.id in RETRAINS and one.id not in book.open]

@@ -20,12 +20,9 @@ from nightshift.watch.report import Looked
 from nightshift.watching import Notify
 
 
-def reported(root: Path, home: Path, state: Path, since: float, now: int) -> tuple[Looked, dict[str, Any]]:
-    """What there is to see, and the report of it, which is written."""
-    seen = report.look(root, home, state, params.load(root / params.FILE, Night), since, now)
-    made = report.made(seen)
-    commit.file(state / report.FILE, commit.dumps(made))
-    return seen, made
+def seen(root: Path, home: Path, state: Path, since: float, now: int) -> Looked:
+    """What there is to see. Raises ParamsError."""
+    return report.look(root, home, state, params.load(root / params.FILE, Night), since, now)
 
 
 def once(
@@ -46,8 +43,9 @@ def once(
     told = params.load(root / params.FILE, Notify)
     credentials = Credentials.read(home, environ)
     with alerts.kept(home, now) as book:
-        seen, _ = reported(root, home, state, book.since, now)
-        news = alerts.step(book, seen.alerts, now, notify.channels(told))
+        looked = seen(root, home, state, book.since, now)
+        commit.file(state / report.FILE, commit.dumps(report.made(looked)))
+        news = alerts.step(book, looked.alerts, now, notify.channels(told))
         alerts.save(home, book)
         failed: dict[Channel, Failed] = {}
         for place, (message, to) in enumerate(book.waiting):

@@ -81,7 +81,7 @@ def look(root: Path, home: Path, state: Path, night: Night, since: float, now: i
     begin = max(since, now - WINDOW * 60)
     serving = registry.current(root)
     standing = slo.standing(home, root, minute)
-    windows = slo.series(counts, minute, LONGEST)
+    windows = slo.series(counts, minute, LONGEST + (standing.silent or 0))  # they end when it was heard last
     return Looked(
         now=now,
         objectives=objectives,

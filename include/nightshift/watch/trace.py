@@ -55,7 +55,7 @@ class Asked:
 
     @cached_property
     def said(self) -> dict[str, Any]:
-        """What its spans say together, by the words of spans.py."""
+        """What its spans say together, by the words of attributes.py."""
         names = [(name, value) for span in reversed(self.spans) for name, value in span["attributes"].items()]
         return {NAMES.get(name, name): value for name, value in names}
 
