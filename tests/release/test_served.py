@@ -18,7 +18,9 @@ import httpx
 import pytest
 
 from nightshift import params
+from nightshift.errors import PortInUse
 from nightshift.port import unused
+from nightshift.serve import server
 from tests.release.project import Released
 
 ANSWERS = {
@@ -98,16 +100,27 @@ def asked(client: httpx.Client, key: str) -> httpx.Response:
     return said
 
 
-def test_a_home_has_one_endpoint(project: Released) -> None:
+def test_a_home_has_one_endpoint(tmp_path: Path) -> None:
+    home, other = tmp_path / "var", tmp_path / "other"
+    with server._alone(home), server._alone(other), pytest.raises(PortInUse) as refused, server._alone(home):
+        raise AssertionError
+    assert str(refused.value).startswith(f"{home}: another endpoint serves from this home; stop it, or give this one a")
+    with server._alone(home):  # nothing of the first is left
+        pass
+
+
+@pytest.mark.long
+def test_a_second_serve_is_refused_and_the_first_goes_on(project: Released) -> None:
     first, second = unused(2), unused(2)
     with served(project, first) as child:
         assert child.stderr
         assert child.stderr.readline().startswith(f"serve: http://127.0.0.1:{first}/v1")
         ended = project.cli("serve", "--port", str(second))
         assert ended.returncode == 19
-        assert "another endpoint serves from this home; stop it, or give this one a NIGHTSHIFT_HOME" in ended.stderr
+        assert "another endpoint serves from this home" in ended.stderr
         assert child.poll() is None
-    with served(project, second) as child:  # nothing of it is left when it has ended
+        child.kill()
+    with served(project, second) as child:
         assert child.stderr
         assert child.stderr.readline().startswith(f"serve: http://127.0.0.1:{second}/v1")
 
