@@ -25,7 +25,7 @@ def check(root: Path) -> None:
     head = subprocess.run(["git", "-C", str(root), "rev-parse", "--quiet", "--verify", "HEAD"], capture_output=True)
     if head.returncode != 0:
         raise RepositoryError("there is no commit yet", str(root), "`git add -A && git commit`, then try again")
-    asked = [sys.executable, "-m", "dvc_airflow.project", str(root)]
+    asked = [sys.executable, "-m", "dvc_airflow", "check", str(root)]
     around = os.environ | {"PYTHONPATH": str(root / "plugins")}
     said = subprocess.run(asked, cwd=root, env=around, capture_output=True, text=True, check=False)
     if said.returncode == 0:

@@ -157,17 +157,25 @@ class Attempt:
         """The newest entry as tonight's result, when nothing that it rests on changed."""
         name = self.stage.name
         entry = self.night.entries.get(name)
-        above = {one: said.entry for one, said in self.results(self.project.upstream(name)).items() if said.entry}
+        above = self.results(self.project.upstream(name))
         commit = plan.Commit(self.repository, self.night.commit)
-        if not plan.unchanged(self.stage, entry, above, commit, self.cache):
+        made = {**self.project.tracked(name), **self._hashes(above)}
+        if not plan.unchanged(self.stage, entry, made, commit, self.cache):
             return None
         files = self._files_of(self.night.came[name])
         return None if files is None else Result(name, "unchanged", entry=entry, files=files)
 
+    def _hashes(self, above: Mapping[str, Result]) -> dict[str, str]:
+        """Path → md5 of what these stages made tonight."""
+        found: dict[str, str] = {}
+        for name, said in above.items():
+            found |= lock.hashes(self.project.stages[name], said.entry or {}, "outs")
+        return found
+
     def _files_of(self, commit: str) -> dict[str, str] | None:
         """The `cache: false` outs that belong to the entry; None when they are not those it names."""
         held = plan.Commit(self.repository, commit)
-        md5 = lock.hashes(self.night.entries[self.stage.name], "outs")
+        md5 = lock.hashes(self.stage, self.night.entries[self.stage.name], "outs")
         files = {}
         for out in self.stage.outs:
             if not out.cached:
@@ -179,12 +187,14 @@ class Attempt:
 
     def _clone(self) -> Path:
         clone = workspace.make(self.repository, self.night.commit, self.job / "clone", self.night.tags, self.cache)
-        order = self.project.order
         entries = {name: result.entry for name, result in self.above.items() if result.entry is not None}
         own = self.night.entries.get(self.stage.name)
         if own is not None:
             entries[self.stage.name] = own
-        (clone / "dvc.lock").write_text(lock.dump(entries, order), encoding="utf-8")
+        for path in {stage.lock for stage in self.project.stages.values()}:
+            (clone / path).unlink(missing_ok=True)  # tonight's entries, and no others
+        for path, text in lock.files(self.project, entries).items():
+            (clone / path).write_text(text, encoding="utf-8")
         for result in self.above.values():
             for path, content in result.files.items():
                 (clone / path).parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +203,9 @@ class Attempt:
 
     def _start(self, clone: Path) -> None:
         made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
+        made |= set(self.project.tracked(self.stage.name))
         deps = [dep for dep in self.stage.deps if any(_inside(dep, path) for path in made)]
+        deps += [path for path in sorted(made) if any(path.startswith(f"{dep}/") for dep in self.stage.deps)]
         env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
         env |= {"DVC_AIRFLOW_OUTCOME": str(self.job / "outcome.json"), "DVC_AIRFLOW_RUN": self.night.run}
         env |= {"PYTHONUNBUFFERED": "1"}
@@ -219,15 +231,21 @@ class Attempt:
 
     def _needed(self, made: set[str]) -> dict[str, str]:
         """Path → md5 of the outs that this stage reads."""
-        held = {path: md5 for result in self.above.values() for path, md5 in lock.objects(result.entry or {}).items()}
-        read = {path for path in made if any(_inside(dep, path) for dep in self.stage.deps)}
+        held = dict(self.project.tracked(self.stage.name))
+        for name, result in self.above.items():
+            held |= lock.objects(self.project.stages[name], result.entry or {})
+        read = {path for path in made if any(_inside(dep, path) or _inside(path, dep) for dep in self.stage.deps)}
         return {path: md5 for path, md5 in held.items() if path in read}
 
     def _own(self) -> dict[str, str]:
         """Path → md5 of the folders that this stage made last."""
         entry = self.night.entries.get(self.stage.name) or {}
         cached = {out.path for out in self.stage.outs if out.cached}
-        return {path: md5 for path, md5 in lock.objects(entry).items() if path in cached and md5.endswith(".dir")}
+        return {
+            path: md5
+            for path, md5 in lock.objects(self.stage, entry).items()
+            if path in cached and md5.endswith(".dir")
+        }
 
     def _wait(self, clone: Path, began: float) -> Result:
         assert self.child is not None
@@ -250,7 +268,7 @@ class Attempt:
             outcome, sentence = _failure(code, record, report, result)
             where = f"{sentence} (its clone is kept at {clone})"
             return Result(name, outcome, seconds, memory, sentence=where, report=report)
-        entry = lock.parse((clone / "dvc.lock").read_text(encoding="utf-8"))[name]
+        entry = lock.parse((clone / self.stage.lock).read_text(encoding="utf-8"))[self.stage.key]
         try:
             files = {out.path: (clone / out.path).read_text("utf-8") for out in self.stage.outs if not out.cached}
         except UnicodeDecodeError:

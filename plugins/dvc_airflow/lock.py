@@ -7,10 +7,13 @@ order, by whoever needs one. No two tasks share a dvc.lock, and nothing is merge
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
+
+if TYPE_CHECKING:
+    from dvc_airflow.project import Project, Stage
 
 Entry = Mapping[str, Any]
 
@@ -22,9 +25,15 @@ def parse(text: str) -> dict[str, Entry]:
     return stages
 
 
-def dump(entries: Mapping[str, Entry], order: Iterable[str]) -> str:
-    """The dvc.lock that DVC would write had it run these stages in this order."""
-    stages = {name: entries[name] for name in order if name in entries}
+def files(project: Project, entries: Mapping[str, Entry]) -> dict[str, str]:
+    """Path → text of every dvc.lock that DVC would write had it run these stages."""
+    held: dict[str, dict[str, Entry]] = {}
+    for stage in (project.stages[name] for name in project.order if name in entries):
+        held.setdefault(stage.lock, {})[stage.key] = entries[stage.name]
+    return {path: _dump(stages) for path, stages in held.items()}
+
+
+def _dump(stages: Mapping[str, Entry]) -> str:
     out = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
@@ -32,11 +41,12 @@ def dump(entries: Mapping[str, Entry], order: Iterable[str]) -> str:
     return out.getvalue()
 
 
-def objects(entry: Entry) -> dict[str, str]:
+def objects(stage: Stage, entry: Entry) -> dict[str, str]:
     """Path → md5 of the outs whose objects lie where DVC 3 keeps them."""
-    return {one["path"]: one["md5"] for one in entry.get("outs") or [] if one.get("hash") == "md5" and "md5" in one}
+    outs = entry.get("outs") or []
+    return {stage.at(one["path"]): one["md5"] for one in outs if one.get("hash") == "md5" and "md5" in one}
 
 
-def hashes(entry: Entry, part: str) -> dict[str, str]:
+def hashes(stage: Stage, entry: Entry, part: str) -> dict[str, str]:
     """Path → md5 of an entry's 'deps' or 'outs'."""
-    return {one["path"]: one.get("md5", "") for one in entry.get(part) or []}
+    return {stage.at(one["path"]): one.get("md5", "") for one in entry.get(part) or []}

@@ -20,7 +20,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
-from dvc_airflow import lease, project, publish, snapshot, workspace
+from dvc_airflow import lease, project, publish, reading, snapshot, workspace
 from dvc_airflow.attempt import RETRIED, Attempt, Night, Result
 from dvc_airflow.project import Project, Stage
 from dvc_airflow.workspace import GitError
@@ -60,10 +60,17 @@ class Settings:
 
 
 def task_id(stage: str) -> str:
-    """The id of a stage's task; `@` may not stand in one, so that items of a matrix become tasks of a group."""
-    group, _, item = stage.partition("@")
-    safe = re.sub(r"[^A-Za-z0-9_.-]", lambda found: f"_x{ord(found[0]):x}_", item)
-    return f"{group}.{safe}" if item else group
+    """The id of a stage's task; `@` may not stand in one, so that items of a matrix become tasks of a group.
+
+    'sub/dvc.yaml:train' is 'sub:train' here, and letters that an id may not hold are their numbers: 'sub_x3a_train'.
+    """
+    group, _, item = stage.replace(f"/{project.PIPELINE}:", ":").partition("@")
+    safe = re.sub(r"[^A-Za-z0-9_-]", _numbered, group)
+    return f"{safe}.{re.sub(r'[^A-Za-z0-9_.-]', _numbered, item)}" if item else safe
+
+
+def _numbered(found: re.Match[str]) -> str:
+    return f"_x{ord(found[0]):x}_"
 
 
 def run_name(run_id: str) -> str:
@@ -119,12 +126,13 @@ class PinOperator(Task):
             tags = workspace.tags(root)
             workspace.sweep(self.settings.clones)
             clone = workspace.make(root, commit, self.settings.clones / f"{run}-pin", tags, workspace.cache_of(root))
-            known = project.read(clone, project.kept(root))
+            known = reading.read(clone, reading.kept(root))
+            project.refuse(known)
             workspace.remove(clone)
             self._same_graph(context, known)
         except (lease.Held, snapshot.Refused, project.ProjectError, GitError) as refused:
             raise _refusal(context, refused) from None
-        entries, came = publish.newest(root, self.settings.branch, self.settings.refs, commit)
+        entries, came = publish.newest(root, self.settings.branch, self.settings.refs, commit, known)
         night = Night(str(root), commit, tags, entries, came, run)
         return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
 

@@ -42,28 +42,27 @@ class Commit:
         return self._params[file]
 
 
-def unchanged(stage: Stage, entry: Entry | None, above: Mapping[str, Entry], commit: Commit, cache: Path) -> bool:
+def unchanged(stage: Stage, entry: Entry | None, made: Mapping[str, str], commit: Commit, cache: Path) -> bool:
     """Whether `entry` is what running `stage` would give.
 
     Args:
         entry: the newest entry of this stage, or None.
-        above: tonight's entries of the stages that make what it reads, by stage.
+        made: path → md5 of what it may read and Git does not hold: tonight's outs of other stages, tracked data.
         commit: where deps and params that Git holds are read.
         cache: the folder of DVC's cache.
     """
     if entry is None or stage.always_changed or entry.get("cmd") != stage.cmd:
         return False
     return (
-        _deps_equal(stage, entry, above, commit)
+        _deps_equal(stage, entry, made, commit)
         and _params_equal(stage, entry, commit)
-        and set(hashes(entry, "outs")) == {out.path for out in stage.outs}
-        and all(_present(cache, hashes(entry, "outs")[out.path]) for out in stage.outs if out.cached)
+        and set(outs := hashes(stage, entry, "outs")) == {out.path for out in stage.outs}
+        and all(_present(cache, outs[out.path]) for out in stage.outs if out.cached)
     )
 
 
-def _deps_equal(stage: Stage, entry: Entry, above: Mapping[str, Entry], commit: Commit) -> bool:
-    known = hashes(entry, "deps")
-    made = {path: md5 for one in above.values() for path, md5 in hashes(one, "outs").items()}
+def _deps_equal(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit) -> bool:
+    known = hashes(stage, entry, "deps")
     if set(known) != set(stage.deps):
         return False
     return all(known[dep] == (made[dep] if dep in made else md5(commit.content(dep))) for dep in stage.deps)
@@ -75,7 +74,7 @@ def md5(content: bytes | None) -> str | None:
 
 
 def _params_equal(stage: Stage, entry: Entry, commit: Commit) -> bool:
-    locked = entry.get("params") or {}
+    locked = {stage.at(file): values for file, values in (entry.get("params") or {}).items()}
     if set(locked) != set(stage.params):
         return False
     for file, keys in stage.params.items():

@@ -1,27 +1,20 @@
-"""Read dvc.yaml and its params into plain dataclasses.
+"""A DVC project as plain data: its stages, and which rests on which.
 
-Templates, foreach and matrix are expanded by DVC's own resolver; edges come from paths by prefix. `index.graph` and
-`dvc dag` are not used: they are quadratic (47 s at 2,000 stages). The result is cached by the hash of what was
-read, so that a parse with nothing new does not import DVC.
+What makes one of a repository is reading.py; what a task of a night is told is `dumps` of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import posixpath
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-VERSION = 2  # of the cached form
-KINDS = ("outs", "metrics", "plots")
+PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 AIRFLOW = ("pool", "slots", "retries")  # keys of a stage's `meta.airflow`
 
 
@@ -31,28 +24,65 @@ class ProjectError(Exception):
 
 @dataclass(frozen=True)
 class Out:
-    """A path that a stage makes. `cached` is False for what Git or nobody keeps; `kind` is outs, metrics or plots."""
+    """A path that a stage makes.
+
+    Args:
+        path: relative to the project, else as DVC names it.
+        kind: outs, metrics or plots.
+        cached: False for what Git or nobody keeps.
+        persist: whether it is there when the stage begins, as it was left.
+        pushed: whether remotes get it.
+        md5: of data that a `.dvc` file tracks; "" for what a stage makes.
+    """
 
     path: str
     kind: str
     cached: bool
+    persist: bool = False
+    pushed: bool = True
+    md5: str = ""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage after expansion.
+    """One stage after expansion, or the data of one `.dvc` file.
 
-    `name` is DVC's address ('system@plain'); `params` is file → keys, where no keys mean the whole file.
+    Args:
+        name: DVC's address from the project's folder: 'system@plain', 'sub/dvc.yaml:train', 'data.csv.dvc'.
+        cmd: None for data that nothing makes.
+        deps: paths as of `Out`.
+        params: file → keys, where no keys mean the whole file.
+        file: that it stands in; `wdir`, the folder that its paths and its command are relative to.
+        above: names of stages that make what it reads, in the order of its deps.
     """
 
     name: str
-    cmd: str | list[str]
+    cmd: str | list[str] | None
     deps: tuple[str, ...]
     outs: tuple[Out, ...]
     params: Mapping[str, list[str]]
     always_changed: bool
     desc: str
     meta: Mapping[str, Any]
+    file: str
+    wdir: str
+    frozen: bool
+    above: tuple[str, ...]
+
+    @property
+    def lock(self) -> str:
+        """The dvc.lock that its entry stands in, beside its dvc.yaml."""
+        return str(PurePosixPath(self.file).with_name(LOCK))
+
+    @property
+    def key(self) -> str:
+        """Its name there."""
+        return self.name.removeprefix(f"{self.file}:")
+
+    def at(self, path: str) -> str:
+        """Where a path of its entry lies: relative to the project, as deps and outs are."""
+        outside = "://" in path or path.startswith("/")
+        return path if outside else posixpath.normpath(posixpath.join(self.wdir, path))
 
     @property
     def airflow(self) -> Mapping[str, Any]:
@@ -72,46 +102,43 @@ class Stage:
 
 @dataclass(frozen=True)
 class Project:
-    """All stages of one dvc.yaml, in its order."""
+    """All stages of a project, in DVC's order.
+
+    Args:
+        stages: of dvc.yaml files, by name.
+        data: of `.dvc` files: what is tracked, or imported from elsewhere; nothing runs.
+    """
 
     stages: Mapping[str, Stage]
+    data: Mapping[str, Stage]
 
     @cached_property
     def makers(self) -> Mapping[str, str]:
         """Out path → the stage that makes it."""
-        return {out.path: stage.name for stage in self.stages.values() for out in stage.outs}
+        every = [*self.stages.values(), *self.data.values()]
+        return {out.path: stage.name for stage in every for out in stage.outs}
 
     def upstream(self, name: str) -> list[str]:
         """Stages that make what `name` reads, in the order of its deps: a dep lies in an out, or an out in a dep."""
-        return list(self._above[name])
+        return [one for one in self.stages[name].above if one in self.stages]
 
-    @cached_property
-    def _above(self) -> Mapping[str, list[str]]:
-        """`upstream` of every stage; asked for a thousand times when a DAG is made."""
-        return {name: self._makers_of(name) for name in self.stages}
-
-    def _makers_of(self, name: str) -> list[str]:
-        found: dict[str, None] = {}
-        for dep in self.stages[name].deps:
-            for path in [dep, *map(str, PurePosixPath(dep).parents)]:
-                if path in self.makers:
-                    found[self.makers[path]] = None
-            inside = f"{dep}/"
-            found |= {maker: None for path, maker in self.makers.items() if path.startswith(inside)}
-        found.pop(name, None)
-        return list(found)
+    def tracked(self, name: str) -> Mapping[str, str]:
+        """Path → md5 of tracked data that `name` reads."""
+        read = [self.data[one] for one in self.stages[name].above if one in self.data]
+        return {out.path: out.md5 for one in read for out in one.outs if out.md5}
 
     def ancestors(self, name: str) -> list[str]:
         """Every stage that `name` rests on, each after what it rests on itself."""
         seen: dict[str, None] = {}
-
-        def visit(one: str) -> None:
-            for above in self.upstream(one):
-                if above not in seen:
-                    visit(above)
-                    seen[above] = None
-
-        visit(name)
+        path = [(name, iter(self.upstream(name)))]  # no recursion: a chain may be thousands of stages long
+        while path:
+            one, rest = path[-1]
+            if (above := next((each for each in rest if each not in seen), None)) is not None:
+                path.append((above, iter(self.upstream(above))))
+                continue
+            path.pop()
+            seen[one] = None
+        del seen[name]
         return list(seen)
 
     @cached_property
@@ -129,118 +156,12 @@ class Project:
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def read(root: Path, cache: Path | None = None) -> Project:
-    """The project at `root`. Raises ProjectError with what is wrong."""
-    if not (root / "dvc.yaml").is_file():
-        raise ProjectError(f"{root}: no dvc.yaml there; run in a DVC project")
-    key = _key(root)
-    known = cache / f"{key}.json" if cache else None
-    if known and known.is_file():
-        return loads(known.read_text(encoding="utf-8"))
-    stages = _expand(root)
-    project = Project({name: _stage(name, body) for name, body in stages.items()})
+def refuse(project: Project) -> None:
+    """Raises ProjectError for the first thing that DVC takes and a night cannot run."""
+    if not project.stages:
+        raise ProjectError(f"{PIPELINE}: it has no stages; write one there")
     _refuse_folders(project)
     _refuse_unknown(project)
-    if known:
-        _keep(project, known)
-    return project
-
-
-def _keep(project: Project, known: Path) -> None:
-    """Keep what was read; where that cannot be written, it is read again another time."""
-    draft = known.with_suffix(".draft")
-    with suppress(OSError):
-        known.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(dumps(project), encoding="utf-8")
-        draft.replace(known)
-
-
-def kept(root: Path) -> Path:
-    """Where what was read of the checkout at `root` is kept."""
-    return root / ".dvc" / "tmp" / "projects"
-
-
-def _key(root: Path) -> str:
-    """Hash of everything that expansion reads: dvc.yaml, and the files that its `vars` name."""
-    file, files = root / "dvc.yaml", ["params.yaml"]
-    try:
-        text = file.read_bytes()
-        document = YAML(typ="safe").load(text)
-    except OSError as error:
-        raise ProjectError(f"{file}: it cannot be read ({error.strerror}); check its permissions") from None
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        said = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ProjectError(f"{file}:{mark.line + 1 if mark else 1}: not YAML: {said}; mend the syntax there") from None
-    named = document.get("vars") if isinstance(document, Mapping) else None
-    for entry in named if isinstance(named, list) else []:
-        if isinstance(entry, str):
-            files.append(entry.partition(":")[0])
-    parts = [str(VERSION).encode(), text]
-    parts += [(root / name).read_bytes() for name in files if (root / name).is_file()]
-    return hashlib.sha256(b"\x00".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:24]
-
-
-def _expand(root: Path) -> dict[str, dict[str, Any]]:
-    from dvc.dvcfile import load_file
-    from dvc.exceptions import DvcException
-    from dvc.parsing import DataResolver
-    from dvc.repo import Repo
-    from dvc.utils.strictyaml import YAMLValidationError
-
-    file = root / "dvc.yaml"
-    try:
-        with Repo(str(root)) as repo:
-            document = load_file(repo, str(file)).load()
-            resolved: dict[str, dict[str, Any]] | None = DataResolver(repo, str(root), document).resolve()["stages"]
-    except YAMLValidationError as error:
-        raise ProjectError(_against_schema(file, error.exc.errors[0])) from error
-    except DvcException as error:
-        raise ProjectError(f"{file}: {' '.join(str(error).split())}; mend it there") from error
-    if not resolved:
-        raise ProjectError(f"{file}: it has no stages; write one there")
-    return resolved
-
-
-def _against_schema(file: Path, wrong: Any) -> str:
-    """What DVC's schema refuses, with the line."""
-    from dvc.utils.strictyaml import determine_linecol
-
-    line, *_ = determine_linecol(YAML().load(file.read_text(encoding="utf-8")), wrong.path)
-    place = ".".join(map(str, wrong.path)) or "the file"
-    return f"{file}:{line or 1}: {place}: {wrong.error_message}; mend it there"
-
-
-def _stage(name: str, body: Mapping[str, Any]) -> Stage:
-    outs = [_out(entry, kind) for kind in KINDS for entry in body.get(kind) or []]
-    return Stage(
-        name=name,
-        cmd=body["cmd"],
-        deps=tuple(body.get("deps") or ()),
-        outs=tuple(sorted(outs, key=lambda out: out.path)),
-        params=_params(body.get("params") or []),
-        always_changed=bool(body.get("always_changed")),
-        desc=str(body.get("desc") or ""),
-        meta=body.get("meta") or {},
-    )
-
-
-def _out(entry: str | Mapping[str, Any], kind: str) -> Out:
-    if isinstance(entry, str):
-        return Out(entry, kind, True)
-    (path, flags), *_ = entry.items()
-    return Out(path, kind, bool((flags or {}).get("cache", True)))
-
-
-def _params(entries: list[Any]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for entry in entries:
-        if isinstance(entry, str):
-            found.setdefault("params.yaml", []).append(entry)
-        else:
-            for file, keys in entry.items():
-                found.setdefault(file, []).extend(keys or [])
-    return found
 
 
 def _refuse_folders(project: Project) -> None:
@@ -250,7 +171,7 @@ def _refuse_folders(project: Project) -> None:
             below = [path for path in project.makers if path.startswith(f"{dep}/")]
             if len(below) > 1:
                 raise ProjectError(
-                    f"dvc.yaml: stage {stage.name} depends on {dep}, the folder above {', '.join(sorted(below))}; "
+                    f"{stage.file}: stage {stage.name} depends on {dep}, the folder above {', '.join(sorted(below))}; "
                     "name those outs instead"
                 )
 
@@ -262,34 +183,33 @@ def _refuse_unknown(project: Project) -> None:
         unknown = [str(key) for key in said if key not in AIRFLOW] if isinstance(said, Mapping) else [str(said)]
         if unknown:
             raise ProjectError(
-                f"dvc.yaml: stage {stage.name}: meta.airflow has an unknown key {unknown[0]}; "
+                f"{stage.file}: stage {stage.name}: meta.airflow has an unknown key {unknown[0]}; "
                 f"name one of {', '.join(AIRFLOW)}"
             )
 
 
 def dumps(project: Project) -> str:
     """The project as JSON, for the cache and for the tasks of a night."""
-    return json.dumps([asdict(stage) for stage in project.stages.values()], default=str)
+    every = [*project.stages.values(), *project.data.values()]
+    return json.dumps([asdict(stage) for stage in every], default=str)
 
 
 def loads(text: str) -> Project:
     """The project that `dumps` wrote."""
     made = [
-        Stage(**body | {"deps": tuple(body["deps"]), "outs": tuple(Out(**out) for out in body["outs"])})
+        Stage(**body | {name: tuple(body[name]) for name in ("deps", "above")} | {"outs": _outs(body["outs"])})
         for body in json.loads(text)
     ]
-    return Project({stage.name: stage for stage in made})
+    return of(made)
 
 
-def main(root: Path) -> int:
-    """Read a project as its DAG does, and say what is wrong; returns 2 when something is (1 is a traceback's)."""
-    try:
-        read(root, kept(root))
-    except ProjectError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+def of(every: Iterable[Stage]) -> Project:
+    """The project of these stages and data."""
+    stages, data = dict[str, Stage](), dict[str, Stage]()
+    for one in every:
+        (stages if PurePosixPath(one.file).name == PIPELINE else data)[one.name] = one
+    return Project(stages, data)
 
 
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+def _outs(said: list[dict[str, Any]]) -> tuple[Out, ...]:
+    return tuple(Out(**one) for one in said)

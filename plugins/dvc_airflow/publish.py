@@ -22,7 +22,7 @@ from typing import Any
 from dvc_airflow import lock, snapshot, workspace
 from dvc_airflow.attempt import Night, Result, scrubbed
 from dvc_airflow.lease import NONE, WHO
-from dvc_airflow.project import Project
+from dvc_airflow.project import Project, Stage
 from dvc_airflow.workspace import GitError, git
 
 
@@ -84,18 +84,24 @@ def head(repository: Path, branch: str) -> str | None:
         return None
 
 
-def newest(repository: Path, branch: str, refs: str, commit: str) -> tuple[dict[str, lock.Entry], dict[str, str]]:
+def newest(
+    repository: Path, branch: str, refs: str, commit: str, project: Project
+) -> tuple[dict[str, lock.Entry], dict[str, str]]:
     """The newest entry of every stage and its commit: of the branch, unpublished nights, the pinned commit."""
+    held: dict[str, list[Stage]] = {}
+    for stage in project.stages.values():
+        held.setdefault(stage.lock, []).append(stage)
     entries: dict[str, lock.Entry] = {}
     came: dict[str, str] = {}
     for one in filter(None, [head(repository, branch), *_unpublished(repository, refs, "%(objectname)"), commit]):
-        try:
-            text = git(repository, "cat-file", "blob", f"{one}:dvc.lock")
-        except GitError:
-            continue
-        for name, entry in lock.parse(text).items():
-            if name not in entries:
-                entries[name], came[name] = entry, one
+        for path, stages in held.items():
+            try:
+                known = lock.parse(git(repository, "cat-file", "blob", f"{one}:{path}"))
+            except GitError:
+                continue
+            for stage in stages:
+                if stage.name not in entries and stage.key in known:
+                    entries[stage.name], came[stage.name] = known[stage.key], one
     return entries, came
 
 
@@ -108,7 +114,7 @@ def _unpublished(repository: Path, refs: str, form: str) -> list[str]:
 def _files(project: Project, results: Mapping[str, Result]) -> dict[str, str]:
     entries = {name: result.entry for name, result in results.items() if result.entry is not None}
     files = {path: content for name in project.order for path, content in results[name].files.items()}
-    return files | {"dvc.lock": lock.dump(entries, project.order)}
+    return files | lock.files(project, entries)
 
 
 def _parents(commits: list[str]) -> list[str]:

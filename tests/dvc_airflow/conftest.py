@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow import project, workspace
+from dvc_airflow import reading, workspace
 from dvc_airflow.attempt import Attempt, Night, Result
 
 DVC_YAML = """\
@@ -57,7 +57,7 @@ class Toy:
         return Night(str(self.root), commit, workspace.tags(self.root), dict(self.entries), dict(self.came), "night")
 
     def attempt(self, stage: str, night: Night, above: Mapping[str, Result], number: int = 1) -> Attempt:
-        known = project.read(self.root)
+        known = reading.read(self.root)
 
         def results(stages: list[str]) -> dict[str, Result]:
             return {name: above[name] for name in stages}
@@ -67,7 +67,7 @@ class Toy:
     def run(self, commit: str) -> dict[str, Result]:
         """All stages in order; what ended well is remembered for the next night."""
         night, results = self.night(commit), dict[str, Result]()
-        for stage in project.read(self.root).order:
+        for stage in reading.read(self.root).order:
             results[stage] = self.attempt(stage, night, results).run()
             if not results[stage].well:
                 break

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow import lock, objects, plan, project, workspace
+from dvc_airflow import lock, objects, plan, reading, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -92,7 +92,10 @@ def test_an_object_that_is_gone_is_made_again(toy: Make) -> None:
     commit = made.git("rev-parse", "HEAD")
     first = made.run(commit)
     made.came = dict.fromkeys(first, commit)
-    gone = objects.place(made.root / ".dvc/cache", lock.hashes(first["numbers"].entry or {}, "outs")["numbers.txt"])
+    gone = objects.place(
+        made.root / ".dvc/cache",
+        lock.hashes(reading.read(made.root).stages["numbers"], first["numbers"].entry or {}, "outs")["numbers.txt"],
+    )
     gone.unlink()
     again = made.run(commit)
     assert again["numbers"].outcome == "ran"
@@ -102,7 +105,7 @@ def test_an_object_that_is_gone_is_made_again(toy: Make) -> None:
 def test_the_lock_is_the_one_that_dvc_writes(toy: Make, tmp_path: Path) -> None:
     made = toy()
     results = made.run(made.git("rev-parse", "HEAD"))
-    ours = lock.dump({n: r.entry for n, r in results.items() if r.entry}, project.read(made.root).order)
+    ours = lock.files(reading.read(made.root), {n: r.entry for n, r in results.items() if r.entry})["dvc.lock"]
     other = tmp_path / "other"
     subprocess.run(["git", "clone", "-q", str(made.root), str(other)], check=True)
     subprocess.run(["dvc", "repro", "-q", "--no-run-cache"], cwd=other, check=True)
@@ -188,7 +191,7 @@ def test_the_stage_sees_no_airflow_secret(toy: Make, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "key-x9")
     made = toy(FAILING.format(cmd="env > out.txt"))
     result = made.attempt("bad", made.night("HEAD"), {}).run()
-    md5 = lock.hashes(result.entry or {}, "outs")["out.txt"]
+    md5 = lock.hashes(reading.read(made.root).stages["bad"], result.entry or {}, "outs")["out.txt"]
     seen = objects.place(made.root / ".dvc/cache", md5).read_text()
     assert "PATH=" in seen
     assert "key-x9" not in seen

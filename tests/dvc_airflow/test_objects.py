@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow import lock, objects
+from dvc_airflow import lock, objects, reading
 from dvc_airflow.attempt import Attempt, Result
 from tests.dvc_airflow.conftest import Toy
 
@@ -39,7 +39,9 @@ def flip(held: Path) -> None:
 def held(made: Toy, result: Result, what: str) -> Path:
     """The object of an out, or of a file in one."""
     out, _, member = what.partition("/")
-    top = objects.place(made.root / ".dvc/cache", lock.objects(result.entry or {})[out])
+    top = objects.place(
+        made.root / ".dvc/cache", lock.objects(reading.read(made.root).stages[result.stage], result.entry or {})[out]
+    )
     if not member:
         return top
     return objects.place(made.root / ".dvc/cache", objects.listed(top)[["a", "b"].index(member)])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow import lease, project, publish
+from dvc_airflow import lease, project, publish, reading
 from dvc_airflow.attempt import Result
 from tests.dvc_airflow.conftest import Toy
 
@@ -75,7 +75,7 @@ def ended(made: Toy, dag: Any, ti: Task) -> tuple[dict[str, Any], str]:
 
 
 def pinned(made: Toy) -> Task:
-    night, known = made.night("HEAD"), project.read(made.root)
+    night, known = made.night("HEAD"), reading.read(made.root)
     pin = {"night": json.dumps(asdict(night)), "project": project.dumps(known)}
     results = {
         (one.replace("@", "."), "result"): Result(one, "ran").as_json() | {"attempts": 1} for one in known.stages

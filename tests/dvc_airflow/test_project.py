@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow import project
+from dvc_airflow import project, reading
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -20,13 +20,13 @@ def test_a_folder_above_several_outs_is_refused_by_name(toy: Make) -> None:
         "stages:\n  one: {cmd: a, outs: [d/x, d/y]}\n  two: {cmd: b, deps: [d], outs: [z]}\n",
     )
     with pytest.raises(project.ProjectError, match="stage two depends on d, the folder above d/x, d/y"):
-        project.read(made.root)
+        project.refuse(reading.read(made.root))
 
 
 def test_a_wrong_template_is_refused(toy: Make) -> None:
     made = toy("stages:\n  one: {cmd: 'echo ${nothing.here}'}\n")
     with pytest.raises(project.ProjectError, match="nothing"):
-        project.read(made.root)
+        reading.read(made.root)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_wrong_template_is_refused(toy: Make) -> None:
 def test_a_broken_dvc_yaml_is_refused_in_a_line_with_its_line(dvc_yaml: str, said: str, toy: Make) -> None:
     made = toy(dvc_yaml)
     with pytest.raises(project.ProjectError, match=said) as refused:
-        project.read(made.root)
+        project.refuse(reading.read(made.root))
     assert "\n" not in str(refused.value)
 
 
@@ -54,16 +54,16 @@ def test_an_unknown_key_of_meta_airflow_is_refused(said: str, key: str, toy: Mak
     made = toy(f"stages:\n  one: {{cmd: a, outs: [x], meta: {{airflow: {said}}}}}\n")
     wanted = f"stage one: meta.airflow has an unknown key {key}; name one of pool, slots, retries"
     with pytest.raises(project.ProjectError, match=wanted):
-        project.read(made.root)
+        project.refuse(reading.read(made.root))
 
 
 def test_no_project_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(project.ProjectError, match=r"no dvc\.yaml"):
-        project.read(tmp_path)
+    with pytest.raises(project.ProjectError, match="no DVC project is there"):
+        reading.read(tmp_path)
 
 
 def test_edges_follow_paths(toy: Make) -> None:
-    known = project.read(toy().root)
+    known = reading.read(toy().root)
     assert {name: known.upstream(name) for name in known.stages} == {
         "numbers": [],
         "total": ["numbers"],
@@ -75,19 +75,19 @@ def test_edges_follow_paths(toy: Make) -> None:
 
 def test_the_shape_changes_with_edges_and_not_with_values(toy: Make) -> None:
     made = toy()
-    before = project.read(made.root)
+    before = reading.read(made.root)
     made.commit({"params.yaml": "total: {by: 5}\n"})
-    assert project.read(made.root).shape == before.shape
+    assert reading.read(made.root).shape == before.shape
     made.commit({"dvc.yaml": (made.root / "dvc.yaml").read_text().replace("[a, b]", "[a, b, c]")})
-    assert project.read(made.root).shape != before.shape
+    assert reading.read(made.root).shape != before.shape
 
 
 def test_a_cached_read_gives_the_same_without_dvc(toy: Make, tmp_path: Path) -> None:
     made = toy()
-    fresh = project.read(made.root, tmp_path / "cache")
+    fresh = reading.read(made.root, tmp_path / "cache")
     code = (
-        "import sys; from pathlib import Path; from dvc_airflow import project\n"
-        f"found = project.read(Path({str(made.root)!r}), Path({str(tmp_path / 'cache')!r}))\n"
+        "import sys; from pathlib import Path; from dvc_airflow import reading\n"
+        f"found = reading.read(Path({str(made.root)!r}), Path({str(tmp_path / 'cache')!r}))\n"
         "assert not [m for m in sys.modules if m == 'dvc' or m.startswith('dvc.')]\n"
         "print(found.shape)"
     )
@@ -99,5 +99,5 @@ def test_a_cached_read_gives_the_same_without_dvc(toy: Make, tmp_path: Path) -> 
 
 
 def test_this_projects_own_pipeline_is_read(root: Path) -> None:
-    known = project.read(root)
+    known = reading.read(root)
     assert known.upstream("ingest") == ["discover"]

@@ -40,5 +40,5 @@ def test_a_machine_that_does_not_tell_its_energy_gives_none(tmp_path: Path) -> N
     [({"pool": "gpu", "slots": 2}, 3.0), ({"pool": "gpu"}, 1.5), ({"pool": "cpu"}, None), ({}, None)],
 )
 def test_a_stage_costs_its_time_in_the_slots_of_its_pool(said: dict[str, Any], costs: float | None) -> None:
-    stage = Stage("train", "true", (), (), {}, False, "", {"airflow": said})
+    stage = Stage("train", "true", (), (), {}, False, "", {"airflow": said}, "dvc.yaml", ".", False, ())
     assert operator.money(stage, {"seconds": 1800.0}, {"gpu": 3.0}) == costs

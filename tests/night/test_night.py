@@ -209,8 +209,8 @@ def test_a_corpus_that_validation_refuses_stops_the_night(project: Project, seco
 def test_the_dags_edges_are_those_of_dvc_yaml(project: Project) -> None:
     code = (
         "import sys, json; sys.path[:0] = ['plugins', 'include', 'dags']\nfrom pathlib import Path\n"
-        "from dvc_airflow import project\nfrom dvc_airflow.operator import task_id\nfrom nightly import nightly\n"
-        "known = project.read(Path('.'))\n"
+        "from dvc_airflow import reading\nfrom dvc_airflow.operator import task_id\nfrom nightly import nightly\n"
+        "known = reading.read(Path('.'))\n"
         "for name in known.stages:\n"
         "    above = {task_id(one) for one in known.upstream(name)} or {'pin'}\n"
         "    assert nightly.get_task(task_id(name)).upstream_task_ids == above, name\n"

@@ -1,0 +1,243 @@
+"""Read any DVC project into plain dataclasses: whatever DVC accepts is read as DVC reads it, by its own index.
+
+Its graph is not asked for: DVC looks for cycles in quadratic time (47 s at 2,000 stages). Edges come from its trie of
+outs by its own rule, cycles from graphlib. What was read is kept under the hash of every file that it came from, so
+that a parse with nothing new imports nothing of DVC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from dvc_airflow.project import PIPELINE, Out, Project, ProjectError, Stage, dumps, loads, of
+
+VERSION = 3  # of the kept form
+PARAMS = "params.yaml"
+
+
+def read(root: Path, cache: Path | None = None) -> Project:
+    """The project at `root`, the folder with `.dvc`. Raises ProjectError with what is wrong, where, and what to do."""
+    files = _files(root)
+    kept = cache / f"{_hash(root, files)}.json" if cache else None
+    if kept and (known := _known(root, kept)):
+        return known
+    read_too = _read_too(root, files)
+    project = of(_stages(root))
+    _refuse_cycles(project)
+    if kept:
+        _keep(root, kept, project, read_too)
+    return project
+
+
+def kept(root: Path) -> Path:
+    """Where what was read of the checkout at `root` is kept."""
+    return root / ".dvc" / "tmp" / "projects"
+
+
+def _files(root: Path) -> list[str]:
+    """Every file that DVC may take stages from, by path: what Git ignores DVC does not look at either."""
+    if not (root / ".dvc").is_dir():
+        raise ProjectError(f"{root}: no DVC project is there; go into the folder with .dvc, or `dvc init` one")
+    asked = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
+    listed = subprocess.run([*asked, "*.dvc", f"*{PIPELINE}", ".dvcignore"], capture_output=True, check=False)
+    if listed.returncode != 0:
+        raise ProjectError(f"{root}: Git does not know this folder; `git init` there, and commit what is to run")
+    names = {os.fsdecode(name) for name in listed.stdout.split(b"\0") if name} | {".dvc/config"}
+    return sorted(name for name in names if _is_read(name) and (root / name).is_file())
+
+
+def _is_read(name: str) -> bool:
+    return name.endswith(".dvc") or PurePosixPath(name).name in (PIPELINE, ".dvcignore") or name == ".dvc/config"
+
+
+def _hash(root: Path, files: Iterable[str]) -> str:
+    """Of these files, their names and this reader."""
+    parts = [f"{VERSION}"]
+    for name in files:
+        with suppress(OSError):
+            parts += [name, hashlib.sha256((root / name).read_bytes()).hexdigest()]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:24]
+
+
+def _read_too(root: Path, files: Iterable[str]) -> list[str]:
+    """Files that templates of these may take values from, whether they are there or not."""
+    found: dict[str, None] = {}
+    for name in (one for one in files if PurePosixPath(one).name == PIPELINE):
+        document = _document(root / name)
+        stages = document.get("stages")
+        bodies = [document, *(stages.values() if isinstance(stages, Mapping) else [])]
+        for body in (one.get("do", one) for one in bodies if isinstance(one, Mapping)):
+            if not isinstance(body, Mapping):
+                continue
+            here = PurePosixPath(name).parent / str(body.get("wdir") or ".")
+            named = [one.partition(":")[0] for one in body.get("vars") or [] if isinstance(one, str)]
+            found |= {os.path.normpath(here / one): None for one in [PARAMS, *named]}
+    return list(found)
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    """A pipeline file as it stands. Raises ProjectError for one that cannot be read or is no YAML."""
+    try:
+        document = YAML(typ="safe").load(path.read_bytes())
+    except OSError as error:
+        raise ProjectError(f"{path}: it cannot be read ({error.strerror}); check its permissions") from None
+    except (YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        said = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ProjectError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {said}; mend the syntax there") from None
+    return document if isinstance(document, Mapping) else {}
+
+
+def _known(root: Path, kept: Path) -> Project | None:
+    """What was kept, where the values that it was read with are still those."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads(kept.read_text(encoding="utf-8"))
+        if _hash(root, said["read"]) == said["hash"]:
+            return loads(said["project"])
+    return None
+
+
+def _keep(root: Path, kept: Path, project: Project, read_too: list[str]) -> None:
+    """Keep what was read; where that cannot be written, it is read again another time."""
+    said = {"read": read_too, "hash": _hash(root, read_too), "project": dumps(project)}
+    draft = kept.with_suffix(f".{os.getpid()}.draft")
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(said), encoding="utf-8")
+        draft.replace(kept)
+
+
+def _stages(root: Path) -> list[Stage]:
+    """Every stage, in DVC's own order. Raises ProjectError for what DVC refuses, in a sentence."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.utils.strictyaml import YAMLValidationError
+
+    try:
+        with Repo(str(root)) as repo:
+            if repo.config["core"].get("no_scm"):
+                what = "core.no_scm is set, and a night is of a commit"
+                raise ProjectError(f"{root}/.dvc/config: {what}; `dvc config core.no_scm false` and commit to Git")
+            return [_stage(root, one, above) for one, above in _edges(repo.index).items()]
+    except ProjectError:
+        raise
+    except YAMLValidationError as error:
+        raise ProjectError(_against_schema(error)) from error
+    except DvcException as error:
+        raise ProjectError(f"{root}: {_one_line(error)}; mend it there") from error
+    except Exception as error:  # of a malformed file DVC's own code raises whatever its readers happen to
+        raise ProjectError(f"{root}: DVC cannot read it ({type(error).__name__}: {_one_line(error)})") from error
+
+
+def _edges(index: Any) -> dict[Any, list[Any]]:
+    """Stage → the stages that make what it reads, by the rule of DVC's build_graph, in the order of its deps."""
+    from dvc.dependency import DatasetDependency
+    from dvc.exceptions import StagePathAsOutputError
+    from dvc.fs import localfs
+
+    trie, found = index.outs_trie, dict[Any, list[Any]]()
+    for stage in index.stages:
+        if out := trie.shortest_prefix(localfs.parts(stage.path)).value:
+            raise StagePathAsOutputError(stage, str(out))
+        above: dict[Any, None] = {}
+        for dep in [] if stage.is_repo_import or stage.is_db_import else stage.deps:
+            if isinstance(dep, DatasetDependency):
+                continue
+            key = dep.fs.parts(dep.fs_path)
+            above |= {step.value.stage: None for step in trie.prefixes(key)}
+            if trie.has_subtrie(key):
+                above |= {out.stage: None for out in trie.values(prefix=key)}
+        found[stage] = list(above)
+    return found
+
+
+def _stage(root: Path, stage: Any, above: Iterable[Any]) -> Stage:
+    from dvc.dependency import ParamsDependency
+
+    place = _placer(root)
+    deps = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+    outs = [
+        Out(place(out), _kind(out), bool(out.use_cache), bool(out.persist), bool(out.can_push), _md5(out))
+        for out in stage.outs
+    ]
+    return Stage(
+        name=_name(root, stage),
+        cmd=stage.cmd,
+        deps=tuple(place(dep) for dep in deps),
+        outs=tuple(sorted(outs, key=lambda out: out.path)),
+        params={place(dep): list(dep.params) for dep in stage.deps if isinstance(dep, ParamsDependency)},
+        always_changed=bool(stage.always_changed),
+        desc=str(stage.desc or ""),
+        meta=stage.meta or {},
+        file=_relative(root, stage.path),
+        wdir=_relative(root, stage.wdir),
+        frozen=bool(stage.frozen),
+        above=tuple(_name(root, one) for one in above),
+    )
+
+
+def _placer(root: Path) -> Callable[[Any], str]:
+    """Where an out or a dep lies: relative to the project, else as DVC names it."""
+
+    def place(one: Any) -> str:
+        inside = one.protocol == "local" and Path(one.fs_path).is_relative_to(root.resolve())
+        return _relative(root, one.fs_path) if inside else str(one)
+
+    return place
+
+
+def _kind(out: Any) -> str:
+    return "metrics" if out.metric else "plots" if out.plot else "outs"
+
+
+def _md5(out: Any) -> str:
+    """What a `.dvc` file says of its data; "" where a stage makes it."""
+    return str(out.hash_info.value or "") if out.stage.is_data_source and out.hash_info.name == "md5" else ""
+
+
+def _name(root: Path, stage: Any) -> str:
+    """DVC's address of a stage from the project's folder: 'train@a', 'sub/dvc.yaml:train', 'data.csv.dvc'."""
+    from dvc.stage import PipelineStage
+
+    file = _relative(root, stage.path)
+    if not isinstance(stage, PipelineStage):
+        return file
+    return str(stage.name) if file == PIPELINE else f"{file}:{stage.name}"
+
+
+def _relative(root: Path, path: str) -> str:
+    return PurePosixPath(os.path.relpath(path, root.resolve())).as_posix()
+
+
+def _refuse_cycles(project: Project) -> None:
+    try:
+        every = [*project.stages.values(), *project.data.values()]
+        TopologicalSorter({stage.name: stage.above for stage in every}).prepare()
+    except CycleError as error:
+        ring = " → ".join(error.args[1][::-1])
+        raise ProjectError(f"{PIPELINE}: stages rest on each other in a ring: {ring}; take one dep out") from None
+
+
+def _against_schema(error: Any) -> str:
+    """What DVC's schema refuses, with the line."""
+    from dvc.utils.strictyaml import determine_linecol
+
+    file, wrong = Path(error.path).resolve(), error.exc.errors[0]  # DVC names it from where one stands
+    line, *_ = determine_linecol(YAML().load(error.text or file.read_text(encoding="utf-8")), wrong.path)
+    place = ".".join(map(str, wrong.path)) or "the file"
+    return f"{file}:{line or 1}: {place}: {wrong.error_message}; mend it there"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:600]

@@ -1,0 +1,291 @@
+"""Whatever DVC accepts is read as DVC reads it; what it refuses is a sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from dvc_airflow import lock, project, reading
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+Files = Mapping[str, str]
+MD5 = "900150983cd24fb0d6963f7d28e17f72"
+IMPORTED = f"md5: {MD5}\nfrozen: true\ndeps:\n- {{}}\nouts:\n- md5: {MD5}\n  size: 3\n  hash: md5\n  path: {{}}\n"
+LIBRARY = f"path: lib.csv\n  repo:\n    url: https://example.org/other.git\n    rev_lock: {MD5}"
+RAW = f"outs:\n- md5: {MD5}\n  size: 3\n  hash: md5\n  path: raw.csv\n"
+
+# name → files; what each is about is its name
+PROJECTS: dict[str, Files] = {
+    "one stage": {"dvc.yaml": "stages:\n  one: {cmd: a, outs: [x]}\n"},
+    "nothing": {"README.md": "no pipeline here\n"},
+    "a stage without outs or deps": {"dvc.yaml": "stages:\n  one: {cmd: a}\n  two: {cmd: b}\n"},
+    "a chain": {
+        "dvc.yaml": "stages:\n  c: {cmd: c, deps: [b], outs: [c]}\n  b: {cmd: b, deps: [a], outs: [b]}\n"
+        "  a: {cmd: a, outs: [a]}\n"
+    },
+    "a diamond": {
+        "dvc.yaml": "stages:\n  top: {cmd: a, outs: [t]}\n  left: {cmd: b, deps: [t], outs: [l]}\n"
+        "  right: {cmd: c, deps: [t], outs: [r]}\n  end: {cmd: d, deps: [l, r]}\n"
+    },
+    "a dep inside an out, and an out inside a dep": {
+        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [d]}\n  two: {cmd: b, deps: [d/x/y], outs: [e/f/g]}\n"
+        "  three: {cmd: c, deps: [e]}\n"
+    },
+    "a folder above several outs": {
+        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [d/x, d/y]}\n  two: {cmd: b, deps: [d], outs: [z]}\n"
+    },
+    "names that begin alike": {
+        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [data]}\n  two: {cmd: b, deps: [data-clean, data.csv], outs: [x]}\n"
+    },
+    "foreach over a list": {
+        "dvc.yaml": "stages:\n  each:\n    foreach: [a, b]\n    do: {cmd: 'c ${item}', outs: ['${item}.txt']}\n"
+        "  all: {cmd: d, deps: [a.txt, b.txt]}\n"
+    },
+    "foreach over a mapping from params": {
+        "params.yaml": "models:\n  small: {lr: 1}\n  large: {lr: 2}\n",
+        "dvc.yaml": "stages:\n  fit:\n    foreach: ${models}\n"
+        "    do: {cmd: 'fit ${key} ${item.lr}', outs: ['${key}.bin']}\n",
+    },
+    "a matrix with dots and slashes": {
+        "dvc.yaml": "stages:\n  fit:\n    matrix: {model: [a/b, c.d], lr: [0.1, 1e-3]}\n"
+        "    cmd: fit ${item.model} ${item.lr}\n    outs: ['${key}.bin']\n"
+    },
+    "a matrix of mappings": {
+        "dvc.yaml": "stages:\n  fit:\n    matrix: {model: [{name: a, size: 1}, {name: b, size: 2}]}\n"
+        "    cmd: fit ${item.model.name}\n    outs: ['${item.model.name}.bin']\n"
+    },
+    "vars from files and of a stage": {
+        "more.json": '{"out": "there"}', "own.toml": 'name = "mine"\n',
+        "dvc.yaml": "vars: [more.json, {deep: {x: 1}}]\nstages:\n"
+        "  one: {cmd: 'a ${deep.x}', outs: ['${out}']}\n"
+        "  two: {vars: [own.toml], cmd: 'b ${name}', deps: ['${out}']}\n",
+    },
+    "params from yaml, json, toml and python": {
+        "params.yaml": "a: 1\n", "p.json": '{"b": 2}', "p.toml": "c = 3\n", "p.py": "D = 4\n",
+        "dvc.yaml": "stages:\n  one:\n    cmd: a\n    outs: [x]\n"
+        "    params: [a, {p.json: [b]}, {p.toml: }, {p.py: [D]}]\n",
+    },
+    "params that a stage writes": {
+        "dvc.yaml": "stages:\n  tune: {cmd: a, outs: [{best.yaml: {cache: false}}]}\n"
+        "  fit: {cmd: b, params: [{best.yaml: [lr]}], outs: [m]}\n"
+    },
+    "a working folder": {
+        "src/keep": "",
+        "dvc.yaml": "stages:\n  one: {wdir: src, cmd: a, outs: [../out/x]}\n"
+        "  two: {cmd: b, deps: [out/x], outs: [src/y]}\n"
+        "  three: {wdir: src, cmd: c, deps: [y, ../out]}\n",
+    },
+    "pipelines in folders that rest on each other": {
+        "dvc.yaml": "stages:\n  end: {cmd: e, deps: [sub/deep/model]}\n",
+        "sub/dvc.yaml": "stages:\n  prep: {cmd: p, deps: [../seed], outs: [table]}\n",
+        "sub/deep/dvc.yaml": "stages:\n  fit: {cmd: f, deps: [../table], outs: [model]}\n",
+        "seed": "7",
+    },
+    "flags of outs": {
+        "dvc.yaml": "stages:\n  one:\n    cmd: a\n    outs: [{x: {persist: true}}, {y: {cache: false, push: false}}]\n"
+        "    metrics: [{m.json: {cache: false}}]\n    plots: [{p.csv: {x: a, y: b}}]\n"
+    },
+    "frozen and always changed": {
+        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [x], frozen: true}\n"
+        "  two: {cmd: b, deps: [x], outs: [y], always_changed: true}\n"
+    },
+    "commands in a list": {"dvc.yaml": "stages:\n  one: {cmd: [a, b && c, cd x], outs: [x]}\n"},
+    "tracked data": {
+        "data/raw.csv.dvc": RAW,
+        "dvc.yaml": "stages:\n  one: {cmd: a, deps: [data/raw.csv], outs: [x]}\n"
+        "  two: {cmd: b, deps: [data], outs: [y]}\n",
+    },
+    "data that is imported": {
+        "got.csv.dvc": IMPORTED.format("path: https://example.org/got.csv", "got.csv"),
+        "lib.csv.dvc": IMPORTED.format(LIBRARY, "lib.csv"),
+        "dvc.yaml": "stages:\n  one: {cmd: a, deps: [got.csv, lib.csv], outs: [x]}\n",
+    },
+    "a pipeline in an out": {
+        "d/dvc.yaml": "stages:\n  one: {cmd: a}\n", "dvc.yaml": "stages:\n  two: {cmd: b, outs: [d]}\n",
+    },
+    "absolute and windows paths": {
+        "dvc.yaml": "stages:\n  one: {cmd: a, deps: [/etc/hostname, 'data\\raw.csv'], outs: ['out\\x']}\n"
+        "  two: {cmd: b, deps: ['out\\x']}\n"
+    },
+    "lists of the whole project": {
+        "params.yaml": "a: 1\n", "m.json": "{}", "p.csv": "x\n1\n",
+        "dvc.yaml": "params: [params.yaml]\nmetrics: [m.json]\nplots: [p.csv]\n"
+        "artifacts:\n  model: {path: x, type: model}\n"
+        "stages:\n  one: {cmd: a, outs: [x]}\n",
+    },
+    "folders that Git or DVC ignores": {
+        ".gitignore": "venv/\n", ".dvcignore": "old\n", "venv/dvc.yaml": "stages: 5\n", "old/dvc.yaml": "stages: 5\n",
+        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [x]}\n",
+    },
+}  # fmt: skip
+
+REFUSED: dict[str, tuple[Files, str]] = {
+    "one out of two stages": (
+        {"dvc.yaml": "stages:\n  one: {cmd: a, outs: [x]}\n  two: {cmd: b, outs: [x]}\n"}, "output 'x' is specified in",
+    ),
+    "an out inside another": (
+        {"dvc.yaml": "stages:\n  one: {cmd: a, outs: [d]}\n  two: {cmd: b, outs: [d/x]}\n"}, "overlap and are thus in",
+    ),
+    "a ring": (
+        {"dvc.yaml": "stages:\n  one: {cmd: a, deps: [y], outs: [x]}\n  two: {cmd: b, deps: [x], outs: [y]}\n"},
+        r"stages rest on each other in a ring: (one → two → one|two → one → two); take one dep out",
+    ),
+    "a stage in a file of its own, as before DVC 1": (
+        {"old.dvc": "cmd: python old.py\ndeps:\n- path: old.py\nouts:\n- path: old.bin\n"}, r"old\.dvc:1: cmd: extra",
+    ),
+    "a value that is not there": ({"dvc.yaml": "stages:\n  one: {cmd: 'a ${b.c}'}\n"}, r"Could not find 'b\.c'"),
+    "a broken file below": ({"s/dvc.yaml": "stages:\n  one:\n    cmd: a\n    out: [x]\n"}, r"s/dvc\.yaml:4: stages\."),
+    "data that is none": ({"x.dvc": "outs: 5\n"}, r"x\.dvc:\d+: outs: "),
+}  # fmt: skip
+
+
+def repository(folder: Path, files: Files) -> Path:
+    for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(words, cwd=folder, check=True)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def by_dvc(root: Path) -> tuple[set[str], set[tuple[str, str]]]:
+    """Stages and edges as DVC has them, by its own names."""
+    with Repo(str(root)) as repo:
+        graph = repo.index.graph
+        return {one.addressing for one in graph}, {(made.addressing, one.addressing) for one, made in graph.edges}
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_stages_and_edges_are_dvcs_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dvc_airflow.__main__ import main
+
+    root = repository(tmp_path, PROJECTS[name])
+    monkeypatch.chdir(root)  # DVC names stages from where one stands
+    for _ in ("read", "kept"):
+        assert main(["graph", str(root)]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (set(said["stages"]), {(above, one) for above, one in said["edges"]}) == by_dvc(root)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_dvc_refuses_is_one_sentence(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dvc_airflow.__main__ import main
+
+    files, said = REFUSED[name]
+    root = repository(tmp_path, files)
+    assert main(["graph", str(root)]) == 2
+    with pytest.raises(project.ProjectError, match=said):
+        reading.read(root)
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["git", "init", "-q"], "no DVC project is there"), ([], "no DVC project")]
+)
+def test_a_folder_without_a_project_is_one_sentence(words: list[str], said: str, tmp_path: Path) -> None:
+    if words:
+        subprocess.run(words, cwd=tmp_path, check=True)
+    asked = [sys.executable, "-m", "dvc_airflow", "graph", str(tmp_path)]
+    ended = subprocess.run(
+        asked, capture_output=True, text=True, env={"PYTHONPATH": str(Path(reading.__file__).parents[1])}
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert said in ended.stderr
+
+
+def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
+    subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    (tmp_path / "dvc.yaml").write_text("stages:\n  one: {cmd: a}\n")
+    with pytest.raises(project.ProjectError, match="Git does not know this folder"):
+        reading.read(tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    with pytest.raises(project.ProjectError, match=r"core\.no_scm is set"):
+        reading.read(tmp_path)
+
+
+def test_what_was_kept_is_read_anew_when_a_value_that_it_came_from_changes(tmp_path: Path) -> None:
+    root = repository(tmp_path, PROJECTS["vars from files and of a stage"])
+
+    def outs() -> list[str]:
+        return [out.path for one in reading.read(root, reading.kept(root)).stages.values() for out in one.outs]
+
+    assert outs() == ["there"]
+    (root / "more.json").write_text('{"out": "elsewhere"}')
+    assert outs() == ["elsewhere"]
+    (root / "own.toml").unlink()
+    with pytest.raises(project.ProjectError, match=r"own\.toml"):
+        outs()
+
+
+def test_a_chain_of_two_thousand_stages_has_an_order() -> None:
+    def stage(number: int) -> project.Stage:
+        above = (f"s{number - 1}",) if number else ()
+        return project.Stage(f"s{number}", "a", (), (), {}, False, "", {}, "dvc.yaml", ".", False, above)
+
+    known = project.of([stage(number) for number in range(2000)])
+    assert known.order == [f"s{number}" for number in range(2000)]
+
+
+FOLDERS = {
+    "dvc.yaml": """\
+stages:
+  end:
+    cmd: cat sub/table raw.csv data/a > end.txt
+    deps: [sub/table, raw.csv, data]
+    outs: [end.txt]
+""",
+    "sub/dvc.yaml": """\
+stages:
+  table:
+    cmd: cp ../seed.txt table && cp ../raw.csv ../copy.csv
+    deps: [../seed.txt, ../raw.csv]
+    params: [by]
+    outs: [table, ../copy.csv]
+  deeper:
+    wdir: deep
+    cmd: wc -c < ../table > size.json
+    deps: [../table]
+    metrics: [{size.json: {cache: false}}]
+""",
+    "sub/params.yaml": "by: 2\n",
+    "sub/deep/keep": "",
+}
+
+
+def test_pipelines_in_folders_and_tracked_data_run_to_the_lock_files_that_dvc_writes(toy: Make) -> None:
+    made = toy("stages: {}\n")
+    for name, text in FOLDERS.items():
+        (made.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (made.root / name).write_text(text)
+    (made.root / "raw.csv").write_text("1,2\n")
+    (made.root / "data").mkdir()
+    for name in ("a", "b"):
+        (made.root / "data" / name).write_text(name)
+    subprocess.run(["dvc", "add", "-q", "raw.csv", "data"], cwd=made.root, check=True)
+    results = made.run(made.commit({}))
+    assert {name: one.outcome for name, one in results.items()} == {
+        "end": "ran", "sub/dvc.yaml:table": "ran", "sub/dvc.yaml:deeper": "ran",
+    }, [one.sentence for one in results.values()]  # fmt: skip
+    ours = lock.files(reading.read(made.root), {name: one.entry for name, one in results.items() if one.entry})
+    subprocess.run(["dvc", "repro", "-q", "--recursive", "."], cwd=made.root, check=True)
+    assert ours == {path: (made.root / path).read_text() for path in ("dvc.lock", "sub/dvc.lock")}
+    assert results["sub/dvc.yaml:deeper"].files == {"sub/deep/size.json": "1\n"}
+    made.came = dict.fromkeys(results, made.commit({}))
+    again = made.run("HEAD")
+    assert [one.outcome for one in again.values()] == ["unchanged"] * 3
+    (made.root / "raw.csv").write_text("3,4\n")
+    subprocess.run(["dvc", "add", "-q", "raw.csv"], cwd=made.root, check=True)
+    changed = made.run(made.commit({}))
+    assert {name: one.outcome for name, one in changed.items()} == {
+        "end": "ran", "sub/dvc.yaml:table": "ran", "sub/dvc.yaml:deeper": "unchanged",
+    }  # fmt: skip
