@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from dvc_airflow import reading
-from dvc_airflow.project import ProjectError, refuse
+from dvc_airflow.project import ProjectError
 
 
 def main(words: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
     try:
         known = reading.read(said.project, reading.kept(said.project))
         if said.command == "check":
-            refuse(known)
+            reading.refuse(said.project, known)
     except ProjectError as error:
         print(error, file=sys.stderr)
         return 2

@@ -127,7 +127,7 @@ class PinOperator(Task):
             workspace.sweep(self.settings.clones)
             clone = workspace.make(root, commit, self.settings.clones / f"{run}-pin", tags, workspace.cache_of(root))
             known = reading.read(clone, reading.kept(root))
-            project.refuse(known)
+            reading.refuse(clone, known)
             workspace.remove(clone)
             self._same_graph(context, known)
         except (lease.Held, snapshot.Refused, project.ProjectError, GitError) as refused:

@@ -15,7 +15,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
-AIRFLOW = ("pool", "slots", "retries")  # keys of a stage's `meta.airflow`
 
 
 class ProjectError(Exception):
@@ -154,38 +153,6 @@ class Project:
         """Hash of what the scheduler's tasks depend on: names, edges, outs, meta; no commands, no values."""
         parts = [[s.name, self.upstream(s.name), [asdict(o) for o in s.outs], s.meta] for s in self.stages.values()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def refuse(project: Project) -> None:
-    """Raises ProjectError for the first thing that DVC takes and a night cannot run."""
-    if not project.stages:
-        raise ProjectError(f"{PIPELINE}: it has no stages; write one there")
-    _refuse_folders(project)
-    _refuse_unknown(project)
-
-
-def _refuse_folders(project: Project) -> None:
-    """A dep above several outs cannot be checked out alone, and its hash would count DVC's own .gitignore."""
-    for stage in project.stages.values():
-        for dep in stage.deps:
-            below = [path for path in project.makers if path.startswith(f"{dep}/")]
-            if len(below) > 1:
-                raise ProjectError(
-                    f"{stage.file}: stage {stage.name} depends on {dep}, the folder above {', '.join(sorted(below))}; "
-                    "name those outs instead"
-                )
-
-
-def _refuse_unknown(project: Project) -> None:
-    """A key of `meta.airflow` that nothing obeys would be a setting that its writer believes in."""
-    for stage in project.stages.values():
-        said = stage.meta.get("airflow") or {}
-        unknown = [str(key) for key in said if key not in AIRFLOW] if isinstance(said, Mapping) else [str(said)]
-        if unknown:
-            raise ProjectError(
-                f"{stage.file}: stage {stage.name}: meta.airflow has an unknown key {unknown[0]}; "
-                f"name one of {', '.join(AIRFLOW)}"
-            )
 
 
 def dumps(project: Project) -> str:

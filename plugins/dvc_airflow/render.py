@@ -18,7 +18,7 @@ from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, BaseOperator, Param, TaskGroup, get_parsing_context
 from ruamel.yaml import YAML
 
-from dvc_airflow import operator, project, reading, snapshot
+from dvc_airflow import operator, reading, snapshot
 from dvc_airflow.operator import END, PIN, PUBLISH, Settings
 from dvc_airflow.project import Project, Stage
 
@@ -63,7 +63,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         ProjectError: dvc.yaml cannot be used as it is.
     """
     known = reading.read(project_root, reading.kept(project_root))
-    project.refuse(known)
+    reading.refuse(project_root, known)
     kept = record or project_root / ".dvc" / "tmp" / "runs"
     shown, priced = dict(headline or {}), dict(prices or {})
     settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept), shown, priced)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow import lease, project, publish, reading
+from dvc_airflow import lease, operator, project, publish, reading
 from dvc_airflow.attempt import Result
 from tests.dvc_airflow.conftest import Toy
 
@@ -88,6 +88,26 @@ def published(made: Toy, **said: Any) -> Task:
     done = publish.Published("c" * 40, new=True, refused=said.pop("refused", ""), said=said)
     ti.said["publish", "return_value"] = asdict(done)
     return ti
+
+
+@pytest.mark.parametrize(
+    ("stage", "task"),
+    [
+        ("train", "train"),
+        ("train@a", "train.a"),
+        ("train@a/b@1", "train.a_x2f_b_x40_1"),
+        ("sub/dvc.yaml:train", "sub_x3a_train"),
+        ("a/b.c/dvc.yaml:train@x", "a_x2f_b_x2e_c_x3a_train.x"),
+    ],
+)
+def test_a_stage_has_a_task_id_of_its_own_that_airflow_takes(stage: str, task: str) -> None:
+    from airflow.sdk import DAG, BaseOperator, TaskGroup
+
+    group, _, item = task.partition(".")
+    assert operator.task_id(stage) == task
+    with DAG("ids"):
+        made = BaseOperator(task_id=item or group, task_group=TaskGroup(group) if item else None)
+    assert made.task_id == task
 
 
 def test_the_end_waits_for_every_stage(dag: Any) -> None:

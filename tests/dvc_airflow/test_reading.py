@@ -213,6 +213,17 @@ def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
         reading.read(tmp_path)
 
 
+def test_a_project_below_the_top_of_its_repository_is_read_and_not_run(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "part").mkdir()
+    subprocess.run(["dvc", "init", "-q", "--subdir"], cwd=tmp_path / "part", check=True)
+    (tmp_path / "part" / "dvc.yaml").write_text("stages:\n  one: {cmd: a}\n")
+    known = reading.read(tmp_path / "part")
+    assert list(known.stages) == ["one"]
+    with pytest.raises(project.ProjectError, match="the project lies in part of its Git repo"):
+        reading.refuse(tmp_path / "part", known)
+
+
 def test_what_was_kept_is_read_anew_when_a_value_that_it_came_from_changes(tmp_path: Path) -> None:
     root = repository(tmp_path, PROJECTS["vars from files and of a stage"])
 
