@@ -154,9 +154,12 @@ class Attempt:
             os.killpg(child.pid, signal.SIGKILL)
 
     def _kept(self) -> Result | None:
-        """The newest entry as tonight's result, when nothing that it rests on changed."""
+        """The newest entry as tonight's result, when nothing that it rests on changed, or the stage is frozen."""
         name = self.stage.name
         entry = self.night.entries.get(name)
+        if self.stage.frozen and entry:  # what it makes is looked at where it is read
+            files = self._files_of(self.night.came[name])
+            return None if files is None else Result(name, "unchanged", entry=entry, files=files)
         above = self.results(self.project.upstream(name))
         commit = plan.Commit(self.repository, self.night.commit)
         made = {**self.project.tracked(name), **self._hashes(above)}
@@ -205,6 +208,8 @@ class Attempt:
         made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
         made |= set(self.project.tracked(self.stage.name))
         deps = [dep for dep in self.stage.deps if any(_inside(dep, path) for path in made)]
+        kept = lock.hashes(self.stage, self.night.entries.get(self.stage.name) or {}, "outs")
+        deps += [out.path for out in self.stage.outs if out.persist and out.cached and out.path in kept]
         deps += [path for path in sorted(made) if any(path.startswith(f"{dep}/") for dep in self.stage.deps)]
         env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
         env |= {"DVC_AIRFLOW_OUTCOME": str(self.job / "outcome.json"), "DVC_AIRFLOW_RUN": self.night.run}

@@ -133,6 +133,9 @@ class PinOperator(Task):
         except (lease.Held, snapshot.Refused, project.ProjectError, GitError) as refused:
             raise _refusal(context, refused) from None
         entries, came = publish.newest(root, self.settings.branch, self.settings.refs, commit, known)
+        if never := [one.name for one in known.stages.values() if one.frozen and one.name not in entries]:
+            what = f"{never[0]} is frozen, and no commit says what it made; run it once, or `dvc unfreeze` it"
+            raise _refusal(context, snapshot.Refused(what))
         night = Night(str(root), commit, tags, entries, came, run)
         return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow import lock, project, reading
+from dvc_airflow import lock, objects, project, reading
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -300,3 +300,27 @@ def test_pipelines_in_folders_and_tracked_data_run_to_the_lock_files_that_dvc_wr
     assert {name: one.outcome for name, one in changed.items()} == {
         "end": "ran", "sub/dvc.yaml:table": "ran", "sub/dvc.yaml:deeper": "unchanged",
     }  # fmt: skip
+
+
+FLAGS = """\
+stages:
+  still: {cmd: cp seed.txt still.txt, deps: [seed.txt], outs: [still.txt], frozen: true}
+  read: {cmd: cp still.txt read.txt, deps: [still.txt], outs: [read.txt]}
+  diary:
+    cmd: cat seed.txt >> diary.txt
+    deps: [seed.txt]
+    outs: [{diary.txt: {persist: true}}]
+"""
+
+
+def test_a_frozen_stage_keeps_its_entry_and_a_persistent_out_goes_on(toy: Make) -> None:
+    made = toy(FLAGS.replace(", frozen: true", ""))
+    first = made.run("HEAD")
+    assert {one.outcome for one in first.values()} == {"ran"}
+    made.came = dict.fromkeys(first, "HEAD")
+    changed = made.run(made.commit({"dvc.yaml": FLAGS, "seed.txt": "8"}))
+    assert {name: one.outcome for name, one in changed.items()} == {
+        "still": "unchanged", "read": "unchanged", "diary": "ran",
+    }  # fmt: skip
+    diary = lock.hashes(reading.read(made.root).stages["diary"], changed["diary"].entry or {}, "outs")["diary.txt"]
+    assert objects.place(made.root / ".dvc/cache", diary).read_text() == "78"
