@@ -22,12 +22,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow import lock, plan, workspace
+from dvc_airflow import lock, plan, uncached, workspace
 from dvc_airflow.lock import Entry
 from dvc_airflow.project import Project, Stage
 
 GRACE_S = 4.0
-LARGEST_METRICS = 1 << 20  # bytes of all `cache: false` outs of one stage that travel between tasks
+LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
 RETRIED = {"lock", "storage", "lost"}  # outcomes that another attempt may mend
 # DVC's words for a shell that a signal ended; the shell is the recorder
 RECORDER_ENDED = re.compile(r"exited with -(\d+)$")
@@ -60,10 +60,10 @@ class Night:
 class Result:
     """What a stage's task returns; small enough to travel by value.
 
-    `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled. `files` are the
-    `cache: false` outs, by path. `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is
-    what the processors' packages took while its commands ran, all that ran beside them included; None where the
-    machine does not tell.
+    `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled. `files` are those of the
+    `cache: false` outs that are short texts, by path. `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME.
+    `energy_joules` is what the processors' packages took while its commands ran, all that ran beside them included;
+    None where the machine does not tell.
     """
 
     stage: str
@@ -158,15 +158,14 @@ class Attempt:
         name = self.stage.name
         entry = self.night.entries.get(name)
         if self.stage.frozen and entry:  # what it makes is looked at where it is read
-            files = self._files_of(self.night.came[name])
-            return None if files is None else Result(name, "unchanged", entry=entry, files=files)
+            return self._unchanged(entry)
         above = self.results(self.project.upstream(name))
         commit = plan.Commit(self.repository, self.night.commit)
         made = {**self.project.tracked(name), **self._hashes(above)}
         if not plan.unchanged(self.stage, entry, made, commit, self.cache):
             return None
-        files = self._files_of(self.night.came[name])
-        return None if files is None else Result(name, "unchanged", entry=entry, files=files)
+        assert entry is not None
+        return self._unchanged(entry)
 
     def _hashes(self, above: Mapping[str, Result]) -> dict[str, str]:
         """Path → md5 of what these stages made tonight."""
@@ -175,18 +174,28 @@ class Attempt:
             found |= lock.hashes(self.project.stages[name], said.entry or {}, "outs")
         return found
 
-    def _files_of(self, commit: str) -> dict[str, str] | None:
-        """The `cache: false` outs that belong to the entry; None when they are not those it names."""
-        held = plan.Commit(self.repository, commit)
-        md5 = lock.hashes(self.stage, self.night.entries[self.stage.name], "outs")
-        files = {}
-        for out in self.stage.outs:
-            if not out.cached:
-                content = held.content(out.path)
-                if content is None or plan.md5(content) != md5[out.path]:
-                    return None
-                files[out.path] = content.decode()
-        return files
+    def _unchanged(self, entry: Entry) -> Result | None:
+        """The entry as tonight's result; None where an out that DVC does not cache is not to be had."""
+        name, md5 = self.stage.name, lock.hashes(self.stage, entry, "outs")
+        held = plan.Commit(self.repository, self.night.came[name])
+        for path in (out.path for out in self.stage.outs if not out.cached):
+            if uncached.present(md5[path], self.cache):
+                continue
+            content = held.content(path)
+            if content is None or plan.md5(content) != md5[path]:
+                return None
+            uncached.take(content, md5[path], self.cache)
+        return Result(name, "unchanged", entry=entry, files=self._told(entry))
+
+    def _told(self, entry: Entry) -> dict[str, str]:
+        """The `cache: false` outs that are short texts, as they are kept."""
+        md5, found = lock.hashes(self.stage, entry, "outs"), {}
+        for path in (out.path for out in self.stage.outs if not out.cached and not md5[out.path].endswith(".dir")):
+            ((_, held),) = uncached.files(path, md5[path], self.cache)
+            if held.stat().st_size <= LARGEST_TOLD:
+                with suppress(UnicodeDecodeError):
+                    found[path] = held.read_text(encoding="utf-8")
+        return found
 
     def _clone(self) -> Path:
         clone = workspace.make(self.repository, self.night.commit, self.job / "clone", self.night.tags, self.cache)
@@ -198,10 +207,6 @@ class Attempt:
             (clone / path).unlink(missing_ok=True)  # tonight's entries, and no others
         for path, text in lock.files(self.project, entries).items():
             (clone / path).write_text(text, encoding="utf-8")
-        for result in self.above.values():
-            for path, content in result.files.items():
-                (clone / path).parent.mkdir(parents=True, exist_ok=True)
-                (clone / path).write_text(content, encoding="utf-8")
         return clone
 
     def _start(self, clone: Path) -> None:
@@ -216,6 +221,7 @@ class Attempt:
         env |= {"PYTHONUNBUFFERED": "1"}
         job = {"clone": str(clone), "stage": self.stage.name, "deps": deps, "env": env, "push": _remote(clone)}
         job |= {"cache": str(self.cache), "needed": self._needed(made), "own": self._own()}
+        job |= {"restore": self._read(), "keep": [out.path for out in self.stage.outs if not out.cached]}
         (self.job / "job.json").write_text(json.dumps(job), encoding="utf-8")
         here = Path(__file__).resolve().parent
         reads, self._leash = os.pipe()
@@ -241,6 +247,15 @@ class Attempt:
             held |= lock.objects(self.project.stages[name], result.entry or {})
         read = {path for path in made if any(_inside(dep, path) or _inside(path, dep) for dep in self.stage.deps)}
         return {path: md5 for path, md5 in held.items() if path in read}
+
+    def _read(self) -> dict[str, str]:
+        """Path → md5 of what it reads, as a dep or for params, of the outs of others that DVC does not cache."""
+        wanted, found = [*self.stage.deps, *self.stage.params], dict[str, str]()
+        for name, result in self.above.items():
+            stage = self.project.stages[name]
+            md5 = lock.hashes(stage, result.entry or {}, "outs")
+            found |= {out.path: md5[out.path] for out in stage.outs if not out.cached and out.path in md5}
+        return {path: md5 for path, md5 in found.items() if any(_inside(d, path) or _inside(path, d) for d in wanted)}
 
     def _own(self) -> dict[str, str]:
         """Path → md5 of the folders that this stage made last."""
@@ -274,15 +289,9 @@ class Attempt:
             where = f"{sentence} (its clone is kept at {clone})"
             return Result(name, outcome, seconds, memory, sentence=where, report=report)
         entry = lock.parse((clone / self.stage.lock).read_text(encoding="utf-8"))[self.stage.key]
-        try:
-            files = {out.path: (clone / out.path).read_text("utf-8") for out in self.stage.outs if not out.cached}
-        except UnicodeDecodeError:
-            return Result(name, "failed", seconds, memory, sentence="its metrics are not UTF-8 text", report=report)
-        if sum(map(len, files.values())) > LARGEST_METRICS:
-            return Result(name, "failed", seconds, memory, sentence=f"its metrics are over {LARGEST_METRICS} bytes")
         outcome = "ran" if record else ("cached" if result["reproduced"] else "unchanged")
         shutil.rmtree(self.job, ignore_errors=True)
-        return Result(name, outcome, seconds, memory, entry, files, report=report, energy_joules=energy)
+        return Result(name, outcome, seconds, memory, entry, self._told(entry), report=report, energy_joules=energy)
 
     def _cancelled(self, began: float, memory: int = 0, report: Mapping[str, Any] | None = None) -> Result:
         seconds, sentence = time.monotonic() - began, "it was ended from outside"

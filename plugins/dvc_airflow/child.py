@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow import objects
+from dvc_airflow import objects, uncached
 from dvc_airflow.objects import Lacking
 
 GRACE_S = 4.0  # between SIGTERM and SIGKILL; Airflow gives a task five seconds
@@ -33,7 +33,8 @@ def main(job: str, leash: int) -> int:
 
     Args:
         job: JSON file with clone, stage, deps (paths to check out), env (for the stage alone), push, cache, needed (out
-            that it reads → md5), own (folder that it made last → md5).
+            that it reads → md5), own (folder that it made last → md5), restore (as needed, of what DVC does not
+            cache), keep (paths that it makes and DVC does not cache).
         leash: file descriptor that ends when the task is gone.
     """
     signal.signal(signal.SIGTERM, lambda *_: None)  # the stage gets the group's SIGTERM; this one reports afterwards
@@ -58,6 +59,8 @@ def _reproduce(
     cache: str,
     needed: dict[str, str],
     own: dict[str, str],
+    restore: dict[str, str],
+    keep: list[str],
 ) -> dict[str, Any]:
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -70,9 +73,11 @@ def _reproduce(
     try:
         with Repo(clone) as repo:
             _bring(repo, deps, push, store, needed)
+            uncached.restore(restore, store)
             kind = "failed"
             made = repo.reproduce(targets=[stage], single_item=True, run_env=env)
             kind = "storage"
+            uncached.keep(repo, keep, store)
             if push and made:
                 repo.push(targets=[stage])
     except LockError as error:

@@ -14,12 +14,12 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow import lock, snapshot, workspace
+from dvc_airflow import lock, snapshot, uncached, workspace
 from dvc_airflow.attempt import Night, Result, scrubbed
 from dvc_airflow.lease import NONE, WHO
 from dvc_airflow.project import Project, Stage
@@ -55,9 +55,8 @@ def publish(
     missing = [name for name in project.stages if name not in results or not results[name].well]
     if missing:
         raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
-    tip = head(repository, branch)
-    tree = snapshot.with_files(repository, night.commit, _files(project, results))
-    cache = workspace.cache_of(repository)
+    tip, cache = head(repository, branch), workspace.cache_of(repository)
+    tree = snapshot.with_files(repository, night.commit, _files(repository, project, results, cache), _folders(project))
     if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
         said = ask(command, night, tip, env, clones, cache) if command else {}
         return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
@@ -111,10 +110,32 @@ def _unpublished(repository: Path, refs: str, form: str) -> list[str]:
     return listed.splitlines()
 
 
-def _files(project: Project, results: Mapping[str, Result]) -> dict[str, str]:
+def _files(repository: Path, project: Project, results: Mapping[str, Result], cache: Path) -> dict[str, bytes | Path]:
+    """Path → content, or the file that holds it, of what a night commits."""
     entries = {name: result.entry for name, result in results.items() if result.entry is not None}
-    files = {path: content for name in project.order for path, content in results[name].files.items()}
-    return files | lock.files(project, entries)
+    made = {path: held for name, entry in entries.items() for path, held in _kept(project.stages[name], entry, cache)}
+    ignored = _ignored(repository, made)
+    texts = {path: text.encode() for path, text in lock.files(project, entries).items()}
+    return {path: held for path, held in made.items() if path not in ignored} | texts
+
+
+def _folders(project: Project) -> list[str]:
+    """Outs that DVC does not cache: what an earlier night left in one that is a folder is no more."""
+    return [out.path for stage in project.stages.values() for out in stage.outs if not out.cached]
+
+
+def _kept(stage: Stage, entry: lock.Entry, cache: Path) -> Iterator[tuple[str, Path]]:
+    """Every file of a stage's outs that DVC does not cache."""
+    md5 = lock.hashes(stage, entry, "outs")
+    for out in (one for one in stage.outs if not one.cached):
+        yield from uncached.files(out.path, md5[out.path], cache)
+
+
+def _ignored(repository: Path, paths: Iterable[str]) -> set[str]:
+    """Those of these paths that Git ignores."""
+    asked = ["git", "-C", str(repository), "check-ignore", "--no-index", "-z", "--stdin"]
+    said = subprocess.run(asked, input="\0".join(paths), capture_output=True, text=True, check=False)
+    return set(filter(None, said.stdout.split("\0")))
 
 
 def _parents(commits: list[str]) -> list[str]:

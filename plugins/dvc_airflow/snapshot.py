@@ -11,7 +11,7 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
         return commit
     out = io.StringIO()
     yaml.dump(document, out)
-    tree = with_files(repository, commit, {file: out.getvalue()})
+    tree = with_files(repository, commit, {file: out.getvalue().encode()})
     return commit_tree(repository, tree, [commit], "Overridden params", like=commit)
 
 
@@ -104,13 +104,18 @@ def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def with_files(repository: Path, commit: str, files: Mapping[str, str]) -> str:
-    """The tree of `commit` with these files written; returns its object name."""
+def with_files(repository: Path, commit: str, files: Mapping[str, bytes | Path], without: Iterable[str] = ()) -> str:
+    """The tree of `commit` with these files written, and nothing else at the paths `without`; its object name."""
     with tempfile.TemporaryDirectory() as folder:
-        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        env = {"GIT_INDEX_FILE": str(Path(folder) / "index"), "GIT_LITERAL_PATHSPECS": "1"}
         git(repository, "read-tree", commit, env=env)
+        if gone := list(without):
+            git(repository, "rm", "-r", "-q", "-f", "--cached", "--ignore-unmatch", "--", *gone, env=env)
         for path, content in files.items():
-            blob = git(repository, "hash-object", "-w", "--stdin", stdin=content)
+            place = content if isinstance(content, Path) else Path(folder, "content")
+            if isinstance(content, bytes):
+                place.write_bytes(content)
+            blob = git(repository, "hash-object", "-w", "--no-filters", str(place.resolve()))
             git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
         return git(repository, "write-tree", env=env)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow import lock, objects, plan, reading, workspace
+from dvc_airflow import lock, objects, plan, reading, uncached, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -76,8 +77,12 @@ def test_metrics_of_another_commit_do_not_pass_for_the_entrys(toy: Make) -> None
     made.run(made.git("rev-parse", "HEAD"))
     made.came = dict.fromkeys(made.entries, made.commit({"total.json": '{"total": 99}'}))
     again = made.run(made.git("rev-parse", "HEAD"))
-    assert again["total"].outcome == "cached"
+    assert again["total"].outcome == "unchanged"
     assert again["total"].files == {"total.json": '{"total": 6}'}
+    shutil.rmtree(uncached.store(made.root / ".dvc" / "cache"))
+    anew = made.run(made.git("rev-parse", "HEAD"))
+    assert anew["total"].outcome == "cached"
+    assert anew["total"].files == {"total.json": '{"total": 6}'}
 
 
 def test_a_changed_param_runs_its_stage_and_what_follows_only_if_the_out_differs(toy: Make) -> None:

@@ -219,3 +219,37 @@ def test_a_whole_form_overrides_only_what_was_changed_in_it() -> None:
     assert snapshot.chosen({"lora.rank": 8}, form) == {"lora.rank": 8}  # said by itself, it is meant
     with pytest.raises(snapshot.Refused, match=r"unknown key lora\.speed"):
         snapshot.chosen({"lora.speed": 1}, form)
+
+
+LOOSE = """\
+stages:
+  split:
+    cmd:
+    - rm -rf parts && mkdir parts
+    - for n in $(cat seed.txt); do printf "\\\\377$n" > parts/$n; done
+    - cp -r parts hidden
+    deps: [seed.txt]
+    outs: [{parts: {cache: false}}, {hidden: {cache: false}}]
+  join:
+    cmd: cat parts/* hidden/* | wc -c > size.txt
+    deps: [parts, hidden]
+    outs: [{size.txt: {cache: false}}]
+"""
+
+
+def test_data_that_dvc_does_not_cache_goes_from_clone_to_clone_and_into_the_commit_unless_git_ignores_it(
+    toy: Make,
+) -> None:
+    made = toy(LOOSE, **{"seed.txt": "1 2", ".gitignore": "hidden\n"})
+    first = made.run(made.git("rev-parse", "HEAD"))
+    assert {name: one.outcome for name, one in first.items()} == {"split": "ran", "join": "ran"}, first
+    published = publication(made, first)
+    assert made.git("ls-tree", "-r", "--name-only", published.commit, "parts", "hidden", "size.txt").split() == [
+        "parts/1", "parts/2", "size.txt",
+    ]  # fmt: skip
+    assert made.git("show", f"{published.commit}:size.txt") == "8"
+    made.came = dict.fromkeys(first, published.commit)
+    second = made.run(made.commit({"seed.txt": "3"}))
+    assert {one.outcome for one in second.values()} == {"ran"}
+    later = publication(made, second)
+    assert made.git("ls-tree", "-r", "--name-only", later.commit, "parts").split() == ["parts/3"]  # and no others
