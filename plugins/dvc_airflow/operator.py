@@ -20,7 +20,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
-from dvc_airflow import lease, project, publish, reading, snapshot, workspace
+from dvc_airflow import lease, plan, project, publish, reading, snapshot, workspace
 from dvc_airflow.attempt import RETRIED, Attempt, Night, Result
 from dvc_airflow.project import Project, Stage
 from dvc_airflow.workspace import GitError
@@ -129,6 +129,8 @@ class PinOperator(Task):
             known = reading.read(clone, reading.kept(root))
             reading.refuse(clone, known)
             workspace.remove(clone)
+            if lacks := plan.lacking(known, plan.Commit(root, commit)):
+                raise snapshot.Refused(lacks)
             self._same_graph(context, known)
         except (lease.Held, snapshot.Refused, project.ProjectError, GitError) as refused:
             raise _refusal(context, refused) from None

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from dvc_airflow import objects
 from dvc_airflow.lock import Entry, hashes
-from dvc_airflow.project import Stage
+from dvc_airflow.project import Project, Stage
 
 
 class Commit:
@@ -40,6 +40,25 @@ class Commit:
             known = PurePosixPath(file).suffix in (".yaml", ".yml", ".json")
             self._params[file] = YAML(typ="safe").load(content.decode()) if content is not None and known else None
         return self._params[file]
+
+
+def lacking(project: Project, commit: Commit) -> str | None:
+    """A sentence about the first dep that neither Git nor DVC has at this commit, and no stage makes; None for none."""
+    asked = ["git", "-C", str(commit.repository), "ls-tree", "-r", "-z", "--name-only", commit.commit]
+    names = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split("\0")
+    held = {str(one) for name in filter(None, names) for one in [PurePosixPath(name), *PurePosixPath(name).parents]}
+    for stage in (one for one in project.stages.values() if not one.frozen):
+        for dep in stage.deps:
+            above = [dep, *map(str, PurePosixPath(dep).parents)]
+            made = any(one in project.makers for one in above) or any(p.startswith(f"{dep}/") for p in project.makers)
+            if "://" in dep or dep.startswith(("/", "../")) or dep in held or made:
+                continue
+            there = (commit.repository / dep).exists()
+            what = (
+                f"it is in neither Git nor DVC; `dvc add {dep}`" if there else "it is not there, and no stage makes it"
+            )
+            return f"{stage.file}: stage {stage.name} depends on {dep}: {what}"
+    return None
 
 
 def unchanged(stage: Stage, entry: Entry | None, made: Mapping[str, str], commit: Commit, cache: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow import lock, objects, project, reading
+from dvc_airflow import lock, objects, plan, project, reading
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -300,6 +300,28 @@ def test_pipelines_in_folders_and_tracked_data_run_to_the_lock_files_that_dvc_wr
     assert {name: one.outcome for name, one in changed.items()} == {
         "end": "ran", "sub/dvc.yaml:table": "ran", "sub/dvc.yaml:deeper": "unchanged",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dep", "said"),
+    [
+        ("seed.txt", None),
+        ("made.txt", None),
+        ("folder", None),
+        ("https://example.org/x", None),
+        ("/etc/hostname", None),
+        ("loose.csv", "stage two depends on loose.csv: it is in neither Git nor DVC; `dvc add loose.csv`"),
+        ("gone.csv", "stage two depends on gone.csv: it is not there, and no stage makes it"),
+    ],
+)
+def test_a_dep_that_nobody_has_is_named_before_anything_runs(dep: str, said: str | None, toy: Make) -> None:
+    stages = f"stages:\n  one: {{cmd: a, outs: [made.txt]}}\n  two: {{cmd: b, deps: ['{dep}'], outs: [x]}}\n"
+    made = toy(stages, **{".gitignore": "loose.csv\n", "loose.csv": "1"})
+    (made.root / "folder" / "deep").mkdir(parents=True)
+    (made.root / "folder" / "deep" / "x").write_text("x")
+    commit = made.commit({})
+    lacks = plan.lacking(reading.read(made.root), plan.Commit(made.root, commit))
+    assert (lacks is None) if said is None else (said in str(lacks))
 
 
 FLAGS = """\
