@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,77 +17,17 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dvc_airflow import lock, plan, uncached, workspace
 from dvc_airflow.lock import Entry
+from dvc_airflow.outcome import Night, Result, failure
 from dvc_airflow.project import Project, Stage
 
 GRACE_S = 4.0
+MOST_UNDECLARED = 20  # paths that are told of a stage
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
-RETRIED = {"lock", "storage", "lost"}  # outcomes that another attempt may mend
-# DVC's words for a shell that a signal ended; the shell is the recorder
-RECORDER_ENDED = re.compile(r"exited with -(\d+)$")
-# that come from outside a stage: out of memory, a host or terminal that goes, a disk; a crash of its own is its own
-OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS}
-
-
-@dataclass(frozen=True)
-class Night:
-    """What the first task fixed for all others.
-
-    Args:
-        repository: the checkout of record; clones are made from it.
-        commit: what runs.
-        tags: name → object, the registry as it was.
-        entries: newest known entry of every stage.
-        came: stage → the commit whose metrics belong to its entry.
-        run: name of the run.
-    """
-
-    repository: str
-    commit: str
-    tags: Mapping[str, str]
-    entries: Mapping[str, Entry]
-    came: Mapping[str, str]
-    run: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a stage's task returns; small enough to travel by value.
-
-    `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled. `files` are those of the
-    `cache: false` outs that are short texts, by path. `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME.
-    `energy_joules` is what the processors' packages took while its commands ran, all that ran beside them included;
-    None where the machine does not tell.
-    """
-
-    stage: str
-    outcome: str
-    seconds: float = 0.0
-    memory_bytes: int = 0
-    entry: Entry | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-    sentence: str = ""
-    report: Mapping[str, Any] = field(default_factory=dict)
-    energy_joules: float | None = None
-
-    @property
-    def well(self) -> bool:
-        """Whether the stage has an entry for tonight."""
-        return self.outcome in ("unchanged", "cached", "ran")
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Result:
-        """The result that `as_json` wrote; other keys are left out."""
-        return cls(**{name: value for name, value in data.items() if name in cls.__dataclass_fields__})
-
-    def as_json(self) -> dict[str, Any]:
-        """The result as data for XCom and night.json."""
-        return json.loads(json.dumps(asdict(self), default=str))
 
 
 class Attempt:
@@ -285,13 +224,35 @@ class Attempt:
         if self.killed:
             return self._cancelled(began, memory, report)
         if not result or "error" in result:
-            outcome, sentence = _failure(code, record, report, result)
+            outcome, sentence = failure(code, record, report, result)
+            sentence += self._written_by(sentence)
             where = f"{sentence} (its clone is kept at {clone})"
             return Result(name, outcome, seconds, memory, sentence=where, report=report)
         entry = lock.parse((clone / self.stage.lock).read_text(encoding="utf-8"))[self.stage.key]
+        undeclared = self._undeclared(clone) if record else []
         outcome = "ran" if record else ("cached" if result["reproduced"] else "unchanged")
         shutil.rmtree(self.job, ignore_errors=True)
-        return Result(name, outcome, seconds, memory, entry, self._told(entry), report=report, energy_joules=energy)
+        return Result(name, outcome, seconds, memory, entry, self._told(entry), "", report, undeclared, energy)
+
+    def _undeclared(self, clone: Path) -> list[str]:
+        """What the stage wrote and dvc.yaml does not name: no other clone has it."""
+        asked = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional", "--no-renames"]
+        known = {out.path for stage in self.project.stages.values() for out in stage.outs}
+        known |= {out.path for data in self.project.data.values() for out in data.outs}
+        found = []
+        for path in (line[3:].rstrip("/") for line in workspace.git(clone, *asked).split("\0") if line):
+            own = path.startswith(".dvc/") or Path(path).name in (".gitignore", "dvc.lock") or "__pycache__" in path
+            if not own and not any(_inside(path, out) or _inside(out, path) for out in known):
+                found.append(path)
+        return found[:MOST_UNDECLARED]
+
+    def _written_by(self, sentence: str) -> str:
+        """Which stage wrote a file that this one names in its last words, and did not declare it; "" for none."""
+        for name, result in self.results(list(self.project.stages)).items():
+            if path := next((one for one in result.undeclared if one in sentence), None):
+                what = f"{path} was written by stage {name}, which does not declare it"
+                return f"\n{what}: add it to its outs, and to these deps"
+        return ""
 
     def _cancelled(self, began: float, memory: int = 0, report: Mapping[str, Any] | None = None) -> Result:
         seconds, sentence = time.monotonic() - began, "it was ended from outside"
@@ -300,26 +261,6 @@ class Attempt:
 
 # a -c command, so that the package's own folder is not on the path (`operator.py` lies there)
 _START = "import sys; from dvc_airflow.child import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
-
-
-def _failure(
-    code: int, record: Mapping[str, Any], report: Mapping[str, Any], result: Mapping[str, Any]
-) -> tuple[str, str]:
-    """Outcome and sentence of a stage that did not end well."""
-    tail = "\n".join(record.get("tail", []))
-    if result.get("lacking"):  # what the stage said of its input comes from this
-        return str(result["error"]), str(result["sentence"])
-    if report.get("outcome"):
-        return str(report["outcome"]), str(report.get("sentence", ""))
-    if code < 0 or record.get("signal") in OUTSIDE:
-        number = -code if code < 0 else record["signal"]
-        return "lost", f"it was ended by {signal.Signals(number).name} (out of memory, or a worker that died)"
-    if record and record["code"] != 0:
-        return "failed", f"its command ended with {record['code']}\n{tail}".rstrip()
-    said = str(result.get("sentence", f"the child ended with {code}"))
-    if by := RECORDER_ENDED.search(said):
-        return "lost", f"the process that records its command was ended by {signal.Signals(int(by[1])).name}"
-    return str(result.get("error", "lost")), said
 
 
 def scrubbed() -> dict[str, str]:

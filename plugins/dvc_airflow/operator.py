@@ -20,9 +20,10 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
-from dvc_airflow import lease, plan, project, publish, reading, snapshot, workspace
-from dvc_airflow.attempt import RETRIED, Attempt, Night, Result
-from dvc_airflow.project import Project, Stage
+from dvc_airflow import lease, plan, project, publish, reading, record, snapshot, workspace
+from dvc_airflow.attempt import Attempt
+from dvc_airflow.outcome import RETRIED, Night, Result
+from dvc_airflow.project import Project
 from dvc_airflow.workspace import GitError
 
 WAIT_FOR_SHAPE_S = 60.0
@@ -178,6 +179,11 @@ class StageOperator(Task):
             result = self._attempt.run()
         context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
         self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
+        if result.undeclared:
+            paths = ", ".join(result.undeclared)
+            self.log.warning(
+                "%s wrote what it does not declare, and no other stage sees: %s; add it to outs", self.stage, paths
+            )
         if result.well:
             return result.outcome
         sentence = f"{self.stage}: {result.outcome}: {result.sentence}"
@@ -243,25 +249,25 @@ class EndOperator(Task):
         done = ti.xcom_pull(task_ids=PUBLISH) or {}
         followed = {one: ti.xcom_pull(task_ids=one) for one in self.after}
         failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
-        record: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
-        record |= {"new": done.get("new", False), "refused": done.get("refused", ""), "stages": {}}
-        record["ended"] = round(time.time(), 3)
+        told: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
+        told |= {"new": done.get("new", False), "refused": done.get("refused", ""), "stages": {}}
+        told["ended"] = round(time.time(), 3)
         if ti.xcom_pull(task_ids=PIN):
             night, known = self.pinned(context)
-            record |= {"commit": night.commit, "stages": self._stages(context, known)}
-        record |= {key: _metric(record["stages"], place) for key, place in self.settings.headline.items()}
-        record |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
+            told |= {"commit": night.commit, "stages": self._stages(context, known)}
+        told |= {key: record.metric(told["stages"], place) for key, place in self.settings.headline.items()}
+        told |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
         for said in followed.values():
-            record |= said or {}
-        why = record.get("why_not_deployed") or _why_not(done, failed)  # a command's own reason, where it gave one
-        record["why_not_deployed"] = None if record["deployed"] else why
+            told |= said or {}
+        why = told.get("why_not_deployed") or record.why_not(done, failed)  # a command's own reason, where it gave one
+        told["why_not_deployed"] = None if told["deployed"] else why
         place = Path(self.settings.record) / run / "night.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         draft = place.with_suffix(".draft")
-        draft.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        draft.write_text(json.dumps(told, indent=2), encoding="utf-8")
         draft.replace(place)
         if failed:
-            raise AirflowFailException(record["sentence"])
+            raise AirflowFailException(told["sentence"])
         if not done:
             raise AirflowFailException("the night was not published; the first failed task says why")
 
@@ -282,7 +288,11 @@ class EndOperator(Task):
                 sentence = f"its worker died, or a person ended it, without a result; Airflow's logs are in {place}"
                 said[name] = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
         prices = self.settings.prices
-        return {name: _reported(one, money(known.stages[name], one, prices)) for name, one in said.items() if one}
+        return {
+            name: record.reported(one, record.money(known.stages[name], one, prices))
+            for name, one in said.items()
+            if one
+        }
 
 
 def released(done: Mapping[str, Any] | None) -> bool:
@@ -305,17 +315,6 @@ def _states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:
     return {}
 
 
-def _why_not(done: Mapping[str, Any], failed: str | None) -> str:
-    """Why nothing was deployed tonight."""
-    if not done:
-        return "the night was not published"
-    if not (done.get("said") or {}).get("released"):
-        return "no release tonight"
-    if done.get("refused"):
-        return f"the push was refused: {done['refused']}"
-    return f"{failed} failed" if failed else "no command deploys"
-
-
 def _refusal(context: Any, error: Exception, kind: type[AirflowException] = AirflowFailException) -> AirflowException:
     """What ends a task, by default for good; its sentence is kept for night.json."""
     context["ti"].xcom_push(key="sentence", value=str(error))
@@ -325,30 +324,3 @@ def _refusal(context: Any, error: Exception, kind: type[AirflowException] = Airf
 def shape_tag(known: Project) -> str:
     """The DAG tag that names a graph."""
     return f"dvc-{known.shape}"
-
-
-def money(stage: Stage, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
-    """What a stage's time in its pool's slots costs; None for a pool without a price."""
-    price = prices.get(stage.pool)
-    return None if price is None else round(said["seconds"] / 3600 * stage.slots * price, 6)
-
-
-def _reported(said: Mapping[str, Any], cost: float | None) -> dict[str, Any]:
-    kept = {key: said[key] for key in ("outcome", "seconds", "memory_bytes", "energy_joules", "attempts", "sentence")}
-    kept |= {"money": cost}
-    return kept | dict(said.get("report") or {}) | {"metrics": _metrics(said)}
-
-
-def _metrics(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the stage measured: its metrics files that are JSON objects."""
-    found: dict[str, Any] = {}
-    for path, content in (said.get("files") or {}).items():
-        if path.endswith(".json"):
-            found |= json.loads(content)
-    return found
-
-
-def _metric(stages: Mapping[str, Any], place: str) -> Any:
-    """The metric at 'stage.metric'; None where the stage did not get so far."""
-    stage, _, name = place.rpartition(".")
-    return ((stages.get(stage) or {}).get("metrics") or {}).get(name)

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from dvc_airflow import lock, snapshot, uncached, workspace
-from dvc_airflow.attempt import Night, Result, scrubbed
+from dvc_airflow.attempt import scrubbed
 from dvc_airflow.lease import NONE, WHO
+from dvc_airflow.outcome import Night, Result
 from dvc_airflow.project import Project, Stage
 from dvc_airflow.workspace import GitError, git
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow import reading, workspace
-from dvc_airflow.attempt import Attempt, Night, Result
+from dvc_airflow.attempt import Attempt
+from dvc_airflow.outcome import Night, Result
 
 DVC_YAML = """\
 stages:
@@ -60,7 +61,7 @@ class Toy:
         known = reading.read(self.root)
 
         def results(stages: list[str]) -> dict[str, Result]:
-            return {name: above[name] for name in stages}
+            return {name: above[name] for name in stages if name in above}
 
         return Attempt(night, known, stage, results, self.root / ".dvc/tmp/clones", {}, number)
 

@@ -227,3 +227,25 @@ def _gone(pids: list[int], within_s: float = 5) -> None:
     while any(Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text() for pid in pids):
         assert time.monotonic() < deadline, f"still there: {pids}"
         time.sleep(0.1)
+
+
+CARELESS = """\
+stages:
+  one:
+    cmd: echo 1 > declared.txt && mkdir -p tmp && echo 2 > tmp/loose.txt && echo 3 > ignored.txt
+    outs: [declared.txt]
+  two: {cmd: cat tmp/loose.txt > two.txt, deps: [declared.txt], outs: [two.txt]}
+"""
+
+
+def test_what_a_stage_does_not_declare_is_told_and_who_misses_it_is_told_who_wrote_it(toy: Make) -> None:
+    made = toy(CARELESS, **{".gitignore": "ignored.txt\n"})
+    results = made.run(made.git("rev-parse", "HEAD"))
+    assert sorted(results["one"].undeclared) == ["ignored.txt", "tmp/loose.txt"]
+    assert results["two"].outcome == "failed"
+    said = results["two"].sentence
+    assert "No such file or directory" in said
+    assert (
+        "tmp/loose.txt was written by stage one, which does not declare it: add it to its outs, and to these deps"
+        in said
+    )

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow import lock, objects, reading
-from dvc_airflow.attempt import Attempt, Result
+from dvc_airflow.attempt import Attempt
+from dvc_airflow.outcome import Result
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

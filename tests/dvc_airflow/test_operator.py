@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dvc_airflow import lease, operator, project, publish, reading
-from dvc_airflow.attempt import Result
+from dvc_airflow.outcome import Result
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

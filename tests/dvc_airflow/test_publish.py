@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow import lease, reading, snapshot
-from dvc_airflow.attempt import Result
+from dvc_airflow.outcome import Result
 from dvc_airflow.publish import Published, PublishError, newest, publish
 from dvc_airflow.workspace import GitError
 from nightshift import signature

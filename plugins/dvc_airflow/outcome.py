@@ -1,0 +1,95 @@
+"""What a night fixed, what a stage's task returns, and what its end means."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dvc_airflow.lock import Entry
+
+RETRIED = {"lock", "storage", "lost"}  # outcomes that another attempt may mend
+# DVC's words for a shell that a signal ended; the shell is the recorder
+RECORDER_ENDED = re.compile(r"exited with -(\d+)$")
+# that come from outside a stage: out of memory, a host or terminal that goes, a disk; a crash of its own is its own
+OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS}
+
+
+@dataclass(frozen=True)
+class Night:
+    """What the first task fixed for all others.
+
+    Args:
+        repository: the checkout of record; clones are made from it.
+        commit: what runs.
+        tags: name → object, the registry as it was.
+        entries: newest known entry of every stage.
+        came: stage → the commit whose metrics belong to its entry.
+        run: name of the run.
+    """
+
+    repository: str
+    commit: str
+    tags: Mapping[str, str]
+    entries: Mapping[str, Entry]
+    came: Mapping[str, str]
+    run: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage's task returns; small enough to travel by value.
+
+    `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled. `files` are those of the
+    `cache: false` outs that are short texts, by path. `undeclared` is what it wrote and dvc.yaml does not name.
+    `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is what the processors' packages
+    took while its commands ran, all that ran beside them included; None where the machine does not tell.
+    """
+
+    stage: str
+    outcome: str
+    seconds: float = 0.0
+    memory_bytes: int = 0
+    entry: Entry | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    sentence: str = ""
+    report: Mapping[str, Any] = field(default_factory=dict)
+    undeclared: Sequence[str] = ()
+    energy_joules: float | None = None
+
+    @property
+    def well(self) -> bool:
+        """Whether the stage has an entry for tonight."""
+        return self.outcome in ("unchanged", "cached", "ran")
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Result:
+        """The result that `as_json` wrote; other keys are left out."""
+        return cls(**{name: value for name, value in data.items() if name in cls.__dataclass_fields__})
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as data for XCom and night.json."""
+        return json.loads(json.dumps(asdict(self), default=str))
+
+
+def failure(
+    code: int, record: Mapping[str, Any], report: Mapping[str, Any], result: Mapping[str, Any]
+) -> tuple[str, str]:
+    """Outcome and sentence of a stage that did not end well."""
+    tail = "\n".join(record.get("tail", []))
+    if result.get("lacking"):  # what the stage said of its input comes from this
+        return str(result["error"]), str(result["sentence"])
+    if report.get("outcome"):
+        return str(report["outcome"]), str(report.get("sentence", ""))
+    if code < 0 or record.get("signal") in OUTSIDE:
+        number = -code if code < 0 else record["signal"]
+        return "lost", f"it was ended by {signal.Signals(number).name} (out of memory, or a worker that died)"
+    if record and record["code"] != 0:
+        return "failed", f"its command ended with {record['code']}\n{tail}".rstrip()
+    said = str(result.get("sentence", f"the child ended with {code}"))
+    if by := RECORDER_ENDED.search(said):
+        return "lost", f"the process that records its command was ended by {signal.Signals(int(by[1])).name}"
+    return str(result.get("error", "lost")), said
