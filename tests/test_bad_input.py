@@ -198,6 +198,10 @@ PARAMS = {
         _params("behind_proxy: []", "behind_proxy: [10.0.0.0/8, proxy]"),
         r":\d+: serve\.listen\.behind_proxy\.1: 'proxy' does not appear to be an IPv4 or IPv6 network",
     ),
+    "what another parser does not take": (
+        _params("webhook: null ", "webhook: {url: https://hooks.example.org/x} "),
+        r":\d+: not YAML: .*; mend the syntax there",
+    ),
     "unknown profile": (_params("profile: laptop", "profile: lap"), r":3: no profile 'lap'; name one of laptop, tiny"),
     "not YAML": (_params("dedup:", "dedup: ["), r":\d+: not YAML: .*; mend the syntax"),
     "not a character": (_params("dedup:", "\x07dedup:"), r": not YAML: .*; take that character out"),

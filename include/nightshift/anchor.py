@@ -56,6 +56,9 @@ def verify(home: Path, root: Path) -> int:
 
 
 def elsewhere(home: Path, root: Path) -> Anchor | None:
-    """The newest that Git names, where it is of another home; None where it is of this one, or there is none."""
+    """The newest that Git names, where it is of another home; None where this audit holds it, or there is none."""
     newest = next(iter(named(root)), None)
-    return newest if newest and newest.key != signature.current(home) else None
+    if newest is None or newest.key == signature.current(home):
+        return None
+    held = any((one.get("seq"), one.get("hash")) == (newest.number, newest.hash) for one in audit.events(home))
+    return None if held else newest  # which a key that was replaced since had named

@@ -141,6 +141,9 @@ class Endpoint:
                 with suppress(ValueError):
                     wait = min(LONGEST_PAUSE_S, float(said.headers.get("retry-after", "")))
             except httpx.TransportError as error:
+                if "CERTIFICATE_VERIFY_FAILED" in str(error) or "WRONG_VERSION_NUMBER" in str(error):
+                    do = "name the certificate that it is to be known by in SSL_CERT_FILE, or mend --url"
+                    raise StorageError(f"its certificate does not hold ({error})", self.url, do) from None
                 why = str(error) or type(error).__name__
             if self._told.acquire(blocking=False):
                 self.say(f"Waiting for the endpoint at {self.url} ({why}).")

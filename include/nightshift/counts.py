@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nightshift.errors import StorageError, full, no_room
+from nightshift.errors import StorageError, full, full_at, no_room
 
 KEEP = 35 * 24 * 60  # minutes
 TURNS = "turns"  # beside the objectives: what took or wanted a turn at a language model
@@ -186,7 +186,7 @@ class Counts:
         try:
             yield
         except sqlite3.Error as error:
-            if full(error):
+            if full(error) or full_at(self.path):  # SQLite says "disk I/O error" of both
                 raise no_room(str(self.path)) from error
             do = "check that it is whole and may be written, or remove it: counting begins anew"
             raise StorageError(f"the counts cannot be used ({error})", str(self.path), do) from error

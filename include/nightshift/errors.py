@@ -29,6 +29,7 @@ import os
 import re
 import sys
 import traceback
+from pathlib import Path
 
 
 class NightshiftError(Exception):
@@ -159,6 +160,15 @@ def full(error: BaseException) -> bool:
     if isinstance(error, NightshiftError):
         return False
     return getattr(error, "errno", None) in NO_ROOM or bool(NO_ROOM_SAID.search(str(error)))
+
+
+def full_at(path: Path) -> bool:
+    """Whether the disk that this lies on has no block left."""
+    try:
+        said = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return said.f_bavail == 0
 
 
 def no_room(where: str) -> DiskFull:

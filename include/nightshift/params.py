@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from nightshift import commit
 from nightshift.errors import ParamsError
@@ -115,16 +116,26 @@ def overridden(path: Path, profile: str | None, values: Mapping[str, Any]) -> No
 
 def write(path: Path, values: Mapping[str, Any], asker: str) -> None:
     """Write values at dotted keys into params.yaml; comments stay. Raises ParamsError in the name of who asked."""
+    commit.file(path, written(path, values, asker))
+
+
+def written(path: Path, values: Mapping[str, Any], asker: str) -> str:
+    """params.yaml with values at dotted keys, as text; comments stay. Raises ParamsError in the name of who asked."""
     document = parse(path)
     _set(path, document, values, asker)
     out = io.StringIO()
     _yaml().dump(document, out)
-    commit.file(path, out.getvalue())
+    return out.getvalue()
 
 
 def where(path: Path, *keys: str | int) -> str:
     """file:line of the innermost of these keys that the file holds. Raises ParamsError."""
     return _at(path, parse(path), list(keys))
+
+
+def _quoted(value: Any) -> Any:
+    """Text with a colon in quotes: in a flow mapping DVC's parser takes no other."""
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and ":" in value else value
 
 
 def has(document: CommentedMap, name: str) -> bool:
@@ -149,7 +160,7 @@ def _set(path: Path, document: CommentedMap, values: Mapping[str, Any], asker: s
         if isinstance(place[last], CommentedMap) and not isinstance(value, Mapping | None):
             do = f"name one: {', '.join(map(str, place[last]))}"
             raise ParamsError(f"{name} holds keys of its own", asker, do)
-        place[last] = value
+        place[last] = _quoted(value)
     try:
         for section in sections().values():
             _typed(path, document, section)
@@ -160,7 +171,9 @@ def _set(path: Path, document: CommentedMap, values: Mapping[str, Any], asker: s
 def parse(path: Path) -> CommentedMap:
     """params.yaml as a map that knows its lines. Raises ParamsError."""
     try:
-        document = _yaml().load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = _yaml().load(text)
+        YAML(typ="safe").load(text)  # as DVC reads it, by another parser, which takes less
     except FileNotFoundError:
         raise ParamsError("it is not there", str(path), "run in the project's folder, or restore it from Git") from None
     except OSError as error:

@@ -96,8 +96,9 @@ def standing(repository: Path, refused: Collection[str] = (), anew: Collection[s
     served = [one.release for one in _assignments(tags, PROD)]
     tried = [one.release for one in _assignments(tags, CANARY)][-1:]
     digests = ({one.digest for one in served} - set(anew)) | {one.digest for one in served[-1:]} | set(refused)
-    left = [one for one in served if one.digest != served[-1].digest and one.digest not in refused]
     candidate = next((one for one in tried if one.digest not in digests), None)
+    unfit = {*refused, *anew, served[-1].digest if served else ""}  # of what is tried nobody knows yet
+    left = [one for one in served if one.digest not in unfit]
     return Standing(served[-1] if served else None, candidate, left[-1] if left else None)
 
 

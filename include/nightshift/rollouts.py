@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from nightshift import audit, commit, registry
-from nightshift.errors import ReleaseInvalid
+from nightshift.errors import AccessDenied, ReleaseInvalid
 from nightshift.registry import PROD, Assignment, Release
 
 FILE = "rollouts.jsonl"
@@ -113,21 +113,27 @@ def standing(repository: Path, home: Path, gone: frozenset[str] = frozenset()) -
 
 
 def back(repository: Path, home: Path, actor: str, reason: str, now: float) -> registry.Assignment:
-    """Put the release before into production again; the one that was there is not tried again by a night.
+    """Take back what came last: a candidate ends its trial, else the release before is put into production again.
 
-    Weights, prompt, index and settings are one release, so that all of them go back at once. Raises ReleaseInvalid
-    where there is none to go back to, RepositoryError when another assignment came first.
+    Weights, prompt, index and settings are one release, so that all of them go back at once; what went back is not
+    tried again by a night. Returns the assignment that holds in production then. Raises AccessDenied without a reason,
+    ReleaseInvalid where there is none to go back to, RepositoryError when another assignment came first.
     """
+    if not reason.strip():
+        raise AccessDenied("a reason is needed", "--reason", "say why it goes back")
     agreed = registry.upcoming(repository)  # read first: what is assigned meanwhile takes this number
     stands = standing(repository, home)
     current, target = stands.stable, stands.before
+    if current and (tried := stands.candidate):
+        audit.write(home, now, actor=actor, action="rollback", target=tried.digest, to=current.digest, reason=reason)
+        write(home, Entry(now, tried.digest, tried.version, current.digest, BY_HAND, "its trial", "back", reason))
+        return registry.assignments(repository)[-1]
     if current is None or target is None:
         do = "`nightshift release list` shows what there is"
         raise ReleaseInvalid("no release was in production before this one", "prod", do)
     audit.write(home, now, actor=actor, action="rollback", target=current.digest, to=target.digest, reason=reason)
     made = registry.assign(repository, target, number=agreed)
-    said = reason or "a person went back"
-    write(home, Entry(now, current.digest, current.version, target.digest, BY_HAND, "100 %", "back", said))
+    write(home, Entry(now, current.digest, current.version, target.digest, BY_HAND, "100 %", "back", reason))
     return made
 
 

@@ -143,6 +143,18 @@ def test_worth_is_the_mean_of_what_was_measured() -> None:
     assert worth({"safe.closed": {"mean": 1.0}, "reads.open": {"mean": 1.0}}) is None
 
 
+def test_what_reads_where_production_does_not_is_better(root: Path) -> None:
+    policy = Policy.read(root / "include" / "policies" / "gate.yaml")
+    rule = next(one for one in policy.comparisons if one.metric == "reads")
+    items = [f"i{n}" for n in range(16)]
+    reads = {("reads", "open"): {item: float(place != 3) for place, item in enumerate(items)}}
+    blind = {("reads", "open"): {item: float(place == 5) for place, item in enumerate(items)}}
+    alone = policy.model_copy(update={"comparisons": [rule], "checks": []})
+    said = gate.better("winner", reads, blind, "production", alone)
+    assert (said.verdict, said.reasons) == (gate.GO, ["Better than production on reads (open-book)."])
+    assert gate.better("winner", blind, reads, "production", alone).verdict == gate.NO_GO
+
+
 def test_what_no_longer_reads_is_not_let_out(root: Path) -> None:
     """By the project's own policy, where everything else got better."""
     policy = Policy.read(root / "include" / "policies" / "gate.yaml")

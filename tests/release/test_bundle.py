@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nightshift import audit, commit, registry, signature
+from nightshift import audit, commit, params, registry, signature
 from nightshift.errors import NightshiftError, ReleaseInvalid, SourceError
 from nightshift.registry import Assignment, Release
 from nightshift.release import install, unpack
@@ -102,6 +102,28 @@ def test_a_second_bundle_is_the_next_version_and_an_older_one_is_refused(
     assert [one.name for one in (here / "keys").iterdir()] == [f"{key[:16]}.pem"]
     assert audit.verify(here / "var") == 3
     assert (here / "start").stat().st_mode & 0o111
+
+
+def test_what_is_set_where_a_bundle_was_unpacked_stays(bundles: dict[str, Path], tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    put(bundles["v0.1.0"], here)
+    own = (here / "params.yaml").read_text().replace("host: 127.0.0.1, tls", "host: 127.0.0.2, tls")
+    (here / "params.yaml").write_text(own)
+    put(bundles["v0.2.0"], here)
+    assert (here / "params.yaml").read_text() == own
+    assert "host: 127.0.0.1, tls" in (here / install.CAME).read_text()
+
+
+def test_a_bundle_tells_nobody_of_the_machine_that_made_it(project: Released, tmp_path: Path) -> None:
+    hook = {"url": "https://hooks.example.org/x"}
+    values = {"notify.webhook": hook, "traces.otlp": "http://127.0.0.1:4318/v1/traces"}
+    params.write(project.folder / params.FILE, values, "test")
+    bundle(project.store, project.release("v0.1.0"), tmp_path / "one.pyz")
+    with zipfile.ZipFile(tmp_path / "one.pyz") as archive:
+        said = archive.read("params.yaml").decode()
+    assert "hooks.example.org/x" not in said
+    assert "4318" not in said
+    assert "hooks.example.org/x" in (project.folder / params.FILE).read_text()
 
 
 def test_a_bundle_with_a_key_that_is_not_known_here_needs_its_name(

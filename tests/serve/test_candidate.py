@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nightshift import audit, params, registry, rollouts
-from nightshift.errors import DiskFull, ReleaseInvalid, RepositoryError, StorageError
+from nightshift.errors import AccessDenied, DiskFull, ReleaseInvalid, RepositoryError, StorageError
 from nightshift.registry import CANARY, Release
 from nightshift.serve.admin import Admin
 from nightshift.serve.follow import Follower
@@ -355,7 +355,36 @@ def test_what_went_back_by_hand_is_tried_again_when_a_person_proposes_it(world: 
     assert world.follower.rollout is None  # and once it is in production it is not tried
 
 
+def test_a_rollback_during_a_trial_ends_the_trial_and_nothing_else(world: World) -> None:
+    """Also of one that served, went back, and is tried again: it is nothing to go back to."""
+    world.run(until=lambda: (world.well(), world.prod == "v0.2.0")[1])
+    home = world.follower.home
+    rollouts.back(world.repository, home, "ann", "bad answers", world.now)
+    rollouts.proposed(world.repository, home, world.releases[1], "ann", "again", world.now)
+    world.run(lambda: None, lambda: None)
+    assert world.follower.rollout and world.follower.rollout.release.version == "v0.2.0"
+    made = rollouts.back(world.repository, home, "ann", "take it away", world.now)
+    world.run(lambda: None)
+    assert (made.release.version, world.prod, world.follower.rollout) == ("v0.1.0", "v0.1.0", None)
+    assert rollouts.bad(home) == {"2" * 64}
+    last = audit.events(home, 1)[0]
+    assert (last["action"], last["target"], last["to"], last["reason"]) == (
+        "rollback",
+        "2" * 64,
+        "1" * 64,
+        "take it away",
+    )
+    with pytest.raises(ReleaseInvalid, match="no release was in production before"):
+        rollouts.back(world.repository, home, "ann", "further", world.now)
+
+
+def test_a_rollback_has_a_reason(world: World) -> None:
+    with pytest.raises(AccessDenied, match="a reason is needed"):
+        rollouts.back(world.repository, world.follower.home, "ann", "  ", 1.0)
+
+
 def test_there_is_nothing_to_go_back_to_is_said(world: World) -> None:
+    rollouts.back(world.repository, world.follower.home, "ann", "the trial", 1.0)
     with pytest.raises(ReleaseInvalid, match="no release was in production before"):
         rollouts.back(world.repository, world.follower.home, "ann", "x", 1.0)
 

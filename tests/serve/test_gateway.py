@@ -745,6 +745,7 @@ def test_a_question_that_the_sections_do_not_bear_on_is_not_answered(tmp_path: P
         assert (own["abstained"], own["sections"]) == (False, [])
         bare = one.ask("Who won the football championship?", model="nightshift-bare").json()["nightshift"]
         assert (bare["abstained"], bare["sections"]) == (False, [])
+        assert one.ask("?").json()["nightshift"]["abstained"] is True  # no word of it can be looked up
         long = one.ask("Who won the football championship in Argentina? " * 8).json()["nightshift"]
         assert long["abstained"] is False
         assert one.ask("When is the pump oiled?").json()["nightshift"]["abstained"] is False

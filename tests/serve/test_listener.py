@@ -18,9 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
+from nightshift import params
 from nightshift.errors import AccessDenied
 from nightshift.serve.exposure import allowed
-from nightshift.serving import KeyLimits, Listen, Tls
+from nightshift.serve.listener import protocol
+from nightshift.serving import KeyLimits, Limits, Listen, Tls
 from tests import models
 from tests.conftest import ROOT
 from tests.serve.scripted import ROWS, Endpoint, chat, endpoint
@@ -223,6 +225,17 @@ def test_it_does_not_listen_beyond_loopback_in_the_clear(host: str) -> None:
         allowed(Listen(host=host, tls=None, behind_proxy=[]))
     allowed(Listen(host=host, tls=Tls(certificate="a", key="b"), behind_proxy=[]))
     allowed(Listen(host=host, tls=None, behind_proxy=["10.0.0.1"]))
+
+
+@pytest.mark.parametrize(
+    ("came", "plain", "let_in"),
+    [("10.0.0.9", True, True), ("127.0.0.1", True, True), ("192.0.2.7", True, False), ("192.0.2.7", False, True)],
+)
+def test_where_proxies_end_tls_nobody_else_sends_a_key_in_the_clear(came: str, plain: bool, let_in: bool) -> None:
+    made = protocol(params.load(ROOT / params.FILE, Limits), ["10.0.0.0/8"], plain)
+    connection = made.__new__(made)
+    connection._came = came
+    assert (not made.only_proxies or connection._near()) is let_in
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,20 @@ def test_a_message_that_is_refused_for_good_holds_up_no_other(project: Project, 
     assert project.look(2)["untold"] == {}  # somebody mended what was wrong with it
     assert project.hook.calls[1][1]["subject"] == "Nightshift: page: invariant scrub"
     assert len(project.mails.mails) == 2
+
+
+def test_the_report_says_where_the_last_candidate_stands(project: Project) -> None:
+    release = registry.releases(project.root)[0]
+    said = rollouts.Entry(NOW, release.digest, release.version, SERVES, "canary", "5 %", "begun")
+    rollouts.write(project.home, said)
+    project.look()
+    made = json.loads((project.state / report.FILE).read_text())
+    assert f"Last candidate: {release.version} is tried at 5 %, " in told.text(made)
+    rollouts.write(project.home, replace(said, outcome="interrupted", reason="v0.3.0 was assigned meanwhile"))
+    project.look()
+    again = told.text(json.loads((project.state / report.FILE).read_text()))
+    assert "is to be tried anew from its start, " in again
+    assert again.split("Last candidate")[1].splitlines()[0].endswith(": v0.3.0 was assigned meanwhile.")
 
 
 def test_what_waits_for_a_channel_that_is_named_no_more_is_not_sent_and_stops_no_other(project: Project) -> None:

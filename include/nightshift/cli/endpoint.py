@@ -80,13 +80,15 @@ def serve(
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the audit")],
 ) -> None:
-    """Put the release before into production again: weights, prompt, index and settings at once."""
-    from nightshift import rollouts
+    """Take back what came last: end a candidate's trial, else put the release before into production again."""
+    from nightshift import registry, rollouts
 
     place = Place.here()
+    before = registry.current(place.root)
     made = rollouts.back(place.root, place.home, audit.actor(), reason, time.time())
     release = made.release
-    print(f"{release.version} ({release.digest[:12]}) is in {made.environment} again.")
+    stays = ", and no other is tried; once more goes back to the one before" if release == before else " again"
+    print(f"{release.version} ({release.digest[:12]}) is in {made.environment}{stays}.")
     endpoint = place.endpoint()
     if endpoint.up() and not endpoint.serves(release.version, admin_key(place).read_text(encoding="utf-8").strip()):
         print("The endpoint does not answer by it yet; .nightshift/serve.log says why.", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Decide what may be released: a function of the judged rows and the policy, and of nothing else.
 
 One list, and the first that passes is released: the winner, when it is not inferior to the incumbent on any critical
-metric and better on a supporting one; the refresh, when it is not inferior; with nothing in production plain, as the
+metric and better on one that counts; the refresh, when it is not inferior; with nothing in production plain, as the
 baseline, when it is safe. What is missing, not a number, too few or of other items is never a GO, and the smallest
 effect that could have been seen is stated. The verdict of the night is the winner's.
 """
@@ -48,7 +48,7 @@ def compare(
 ) -> bool:
     """Hold one metric of both against its rule; returns whether the candidate is better for certain.
 
-    `confidence` is that of a supporting metric: 95 % that none of them passes by chance (Bonferroni).
+    `confidence` is that of a gain that counts: 95 % that none of them passes by chance (Bonferroni).
     """
     ours, theirs = (rows.get((rule.metric, rule.book), {}) for rows in (candidate, reference))
     problem = _unusable(rule.min_items, ours, theirs)
@@ -60,6 +60,7 @@ def compare(
     gains = [sign * (ours[item] - theirs[item]) for item in sorted(ours)]
     level = confidence if rule.tier == "supporting" else stats.CONFIDENCE
     found = stats.paired(gains, rule.kind == "binary", level)
+    gained = stats.paired(gains, rule.kind == "binary", confidence)
     seen, needed = stats.smallest_effect(gains), stats.items_needed(gains, rule.margin)
     entry.metrics.append(
         {
@@ -82,7 +83,7 @@ def compare(
                 f"{rule.name} may be worse by {-found.low:.3g}, and at most {rule.margin:g} is allowed; "
                 f"{found.items} items do not tell, about {needed} would.",
             )
-    return rule.tier == "supporting" and found.low > 0
+    return rule.counts and gained.low > 0
 
 
 def hold(entry: Entry, rule: Check, candidate: Rows) -> None:
@@ -101,9 +102,9 @@ def hold(entry: Entry, rule: Check, candidate: Rows) -> None:
 
 
 def better(candidate: str, rows: Rows, reference: Rows, against: str, policy: Policy) -> Entry:
-    """Not inferior on any critical metric, and better on at least one supporting one."""
+    """Not inferior on any critical metric, and better on at least one that counts."""
     entry = Entry(candidate, f"not worse than {against} where it matters, and better somewhere")
-    ways = sum(rule.tier == "supporting" for rule in policy.comparisons)
+    ways = sum(rule.counts for rule in policy.comparisons)
     level = 1 - (1 - stats.CONFIDENCE) / ways
     improved = [rule.name for rule in policy.comparisons if compare(entry, rule, rows, reference, level)]
     for check in policy.checks:
@@ -211,11 +212,11 @@ def _unusable(least: int, *sides: Values) -> str:
 
 def _no_gain(entry: Entry, against: str, policy: Policy) -> tuple[str, str]:
     """NO-GO where a gain worth having would have been seen, else INCONCLUSIVE with the items that would show it."""
-    effects = {(rule.metric, rule.book): rule.effect for rule in policy.comparisons if rule.tier == "supporting"}
+    effects = {(rule.metric, rule.book): rule.effect for rule in policy.comparisons if rule.counts}
     measured = [one for one in entry.metrics if (one["metric"], one["book"]) in effects and "gain" in one]
     blind = [one for one in measured if one["smallest_effect"] > effects[one["metric"], one["book"]]]
     if measured and not blind:
-        return NO_GO, f"It is not better than {against} on any supporting metric, and a gain would have been seen."
+        return NO_GO, f"It is not better than {against} on any metric that counts, and a gain would have been seen."
     if not measured:
         return INCONCLUSIVE, f"Whether it is better than {against} was not measured."
     told = ", ".join(f"{one['metric']} from {one['smallest_effect']:.2g}" for one in blind)

@@ -27,6 +27,12 @@ class Comparison(_Strict):
     margin: float = Field(gt=0, description="Damage that must be ruled out, in the metric's unit")
     effect: float = Field(gt=0, description="Smallest gain worth having, in the metric's unit")
     min_items: int = Field(ge=2, description="Fewer pairs decide nothing")
+    gain: bool = Field(default=False, description="Whether to be better on it counts, as on every supporting metric")
+
+    @property
+    def counts(self) -> bool:
+        """Whether to be better on it is a reason to let a system out."""
+        return self.gain or self.tier == "supporting"
 
     @property
     def name(self) -> str:

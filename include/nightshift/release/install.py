@@ -23,6 +23,8 @@ from nightshift.registry import Release
 from nightshift.release.unpack import FILES, SIGNATURE, START
 from nightshift.store import Store
 
+PARAMS, CAME = "params.yaml", "params.bundle.yaml"  # what holds here, and what a later bundle brought
+
 
 def install(
     draft: Path, folder: Path, wanted: Release, key: str, who: str, now: float
@@ -125,6 +127,8 @@ def _place(draft: Path, store: Store, digest: str, key: str) -> None:
     for one in (draft / "keys").iterdir():
         if one.suffix == ".json" or one.stem == key[: signature.ID_DIGITS]:
             moved[f"keys/{one.name}"] = store.keys / one.name
+    if moved[PARAMS].is_file():  # what is set here stays; what came along lies beside it
+        moved[PARAMS] = store.repository / CAME
     for name, place in moved.items():
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_dir():
@@ -154,6 +158,8 @@ def main() -> None:
         if (found := known(error)) is None:
             raise
         sys.exit(tell("unpack", found))
+    if (Path(folder) / CAME).is_file():
+        print(f"unpack: params.yaml is kept as it is; the bundle's lies beside it as {CAME}.", file=sys.stderr)
     print(f"unpack: {made.release.version} is in {made.environment}, signed with key {by}.", file=sys.stderr)
 
 

@@ -214,6 +214,14 @@ class Front:
             raise Refused("insufficient_scope", f"This key lacks the scope '{lacks}'.")
         return key
 
+    def admits(self) -> bool:
+        """Whether the store of keys can tell who asks; else everybody is refused."""
+        try:
+            self.keys.readable()
+        except NightshiftError:
+            return False
+        return True
+
     def _check(self, text: str) -> Key | None:
         """The key of this text; while the store cannot be read nobody is let in."""
         if not FORM.fullmatch(text):

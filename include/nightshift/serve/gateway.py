@@ -198,7 +198,7 @@ class Gateway:
 
     async def ready(self, call: Call[Any]) -> Response:
         """GET /readyz."""
-        up = self.follower.phase == "serving" and not self.draining
+        up = self.follower.phase == "serving" and not self.draining and await asyncio.to_thread(self.front.admits)
         return JSONResponse({"ready": up}, status_code=200 if up else 503)
 
     def serving(self, call: Call[Any]) -> Served:
@@ -249,7 +249,7 @@ class Gateway:
             return False
         if len(question.split()) > LONGEST_QUESTION:
             return False
-        return served.system.index.coverage(question, hits) < self.rails.abstain_below
+        return not hits or served.system.index.coverage(question, hits) < self.rails.abstain_below
 
     async def _abstention(self, call: Call[Chat], served: Served) -> Response:
         """Say that there is no answer, as an answer."""

@@ -108,6 +108,11 @@ class Keys:
             db.execute("insert into keys values (?, ?, ?, ?, ?, ?, null)", kept)
             return self._secret(db, identifier, 1, days, now)
 
+    def readable(self) -> None:
+        """Raises AccessDenied, StorageError for a store that cannot tell."""
+        with self.store.open(CHECKED_WITHIN_S, make=False) as db:
+            db.execute("select 1 from keys limit 1").fetchall()
+
     def check(self, text: str, now: float) -> Key | None:
         """The key that this text is, when it is known, unexpired and not revoked; else None, after the same work.
 

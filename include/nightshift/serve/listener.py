@@ -24,13 +24,18 @@ from nightshift.serving import Limits
 REASONS = {400: "Bad Request", 408: "Request Timeout", 429: "Too Many Requests", 431: "Headers Too Large", 503: "Busy"}
 
 
-def protocol(limits: Limits, proxies: Collection[str] = ()) -> type[Connection]:
-    """The protocol class of one listener; connections of proxies, addresses or networks, are not counted by address."""
+def protocol(limits: Limits, proxies: Collection[str] = (), plain: bool = True) -> type[Connection]:
+    """The protocol class of one listener; connections of proxies, addresses or networks, are not counted by address.
+
+    Args:
+        plain: whether nothing but the proxies ends TLS: others than these, and this machine, are not listened to.
+    """
 
     class Bounded(Connection):
         bounds = limits
         open = Counter[str]()
         trusted = tuple(ipaddress.ip_network(one) for one in proxies)
+        only_proxies = plain and bool(proxies)
 
     return Bounded
 
@@ -41,6 +46,7 @@ class Connection(HttpToolsProtocol):
     bounds: Limits
     open: Counter[str]  # connections by address
     trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    only_proxies: bool
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -52,12 +58,17 @@ class Connection(HttpToolsProtocol):
         self._fields = 0
         self._came = self.client[0] if self.client else ""
         self.open[self._came] += 1
-        if sum(self.open.values()) > self.bounds.connections:
+        if self.only_proxies and not self._near():
+            self._refuse(Refused("insufficient_scope", "A key would come here in the clear; ask through the proxy."))
+        elif sum(self.open.values()) > self.bounds.connections:
             self._refuse(Refused("server_overloaded", "Too many connections are open here."))
         elif self.open[self._came] > self.bounds.connections_an_address and not self._trusted():
             self._refuse(Refused("concurrency_limit", "Too many connections are open from this address."))
         else:
             self._arm(self.bounds.header_s)
+
+    def _near(self) -> bool:
+        return self._trusted() or ipaddress.ip_address(self._came).is_loopback
 
     def _trusted(self) -> bool:
         return any(ipaddress.ip_address(self._came) in network for network in self.trusted)

@@ -244,7 +244,7 @@ async def run(service: Service, follower: Follower, port: int, settings: Setting
     hasten()
     listen = settings.listen
     tls = {"ssl_certfile": listen.tls.certificate, "ssl_keyfile": listen.tls.key} if listen.tls else {}
-    guarded = protocol(settings.limits, listen.behind_proxy)
+    guarded = protocol(settings.limits, listen.behind_proxy, plain=listen.tls is None)
     servers = [
         _server(service.public, listen.host, port, guarded, tls),
         _server(service.admin, HOST, port + 1, protocol(settings.limits)),

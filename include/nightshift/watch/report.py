@@ -47,7 +47,7 @@ class Looked:
     feedback: Mapping[str, tuple[int, int]]  # release → (good, all)
     versions: Mapping[str, str]  # digest → version
     serving: str | None
-    back: Entry | None
+    candidate: Entry | None
 
     @property
     def minute(self) -> int:
@@ -59,7 +59,7 @@ class Looked:
         """Everything that is wrong now."""
         found = [*self.burning, *nights.alerts(self.ended, self.due, self.within, self.now)]
         found += [Alert(f"invariant {name}", "page", f"{name} broke: {what}") for name, what in self.broken.items()]
-        if (back := self.back) is not None:
+        if (back := self.candidate) is not None and back.sent_back:
             said = f"{back.version} went back at {back.step}: {back.told.rstrip('.')}"
             found.append(Alert(f"back {back.digest[:12]} {back.time:.0f}", "ticket", said))
         threshold = self.objectives["drift"].threshold or 0.0
@@ -97,14 +97,8 @@ def look(root: Path, home: Path, state: Path, night: Night, since: float, now: i
         feedback=feedback.counted(home, now - WINDOW * 60),
         versions={one.digest: one.version for one in registry.releases(root)},
         serving=serving.digest if serving else None,
-        back=_back(rollouts.read(home)),
+        candidate=next(reversed(rollouts.read(home)), None),
     )
-
-
-def _back(entries: Sequence[Entry]) -> Entry | None:
-    """The candidate that the endpoint sent back, until another one is tried."""
-    last = entries[-1] if entries else None
-    return last if last and last.sent_back else None
 
 
 def made(seen: Looked) -> dict[str, Any]:
@@ -119,6 +113,7 @@ def made(seen: Looked) -> dict[str, Any]:
         "serving": seen.serving,
         "version": seen.versions.get(seen.serving or ""),
         "silent_minutes": seen.standing.silent,
+        "candidate": _candidate(seen.candidate) if seen.candidate else None,
         "alerts": [asdict(one) for one in merged(seen.alerts).values()],
         "releases": {digest: _release(seen, digest) for digest in _releases(seen)},
         "asked": [_shift(one, seen) for one in seen.shifts if one.release is None],
@@ -134,6 +129,11 @@ def _releases(seen: Looked) -> list[str]:
     """Those that answered, were rated or serve, the one that serves first."""
     known = {release for _, release in seen.month} | set(seen.feedback) | ({seen.serving} if seen.serving else set())
     return sorted(known - {""}, key=lambda digest: (digest != seen.serving, digest))
+
+
+def _candidate(last: Entry) -> dict[str, Any]:
+    """What happened to the candidate that was tried last, and where it stands."""
+    return {"version": last.version, "step": last.step, "outcome": last.outcome, "time": last.time, "why": last.told}
 
 
 def _release(seen: Looked, digest: str) -> dict[str, Any]:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+BECAME = {  # of rollouts.Outcome
+    "proposed": "waits to be tried",
+    "begun": "is tried at {step}",
+    "advanced": "is tried beyond {step}",
+    "interrupted": "is to be tried anew from its start",
+    "promoted": "came into production",
+    "back": "went back at {step}",
+}
 
 
 def text(report: Mapping[str, Any]) -> str:
@@ -16,6 +26,10 @@ def _now(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"In production: {report['version']} ({report['serving'][:12]})."
     else:
         yield "In production: nothing yet."
+    if (one := report["candidate"]) is not None:
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(one["time"]))
+        why = f": {one['why'].rstrip('.')}" if one["why"] else ""
+        yield f"Last candidate: {one['version']} {BECAME[one['outcome']].format(step=one['step'])}, {when}{why}."
     if report["silent_minutes"] is not None:
         yield f"The endpoint was heard {report['silent_minutes']} minutes ago."
     for one in report["alerts"]:
