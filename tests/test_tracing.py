@@ -59,7 +59,7 @@ def test_a_home_has_one_secret_for_pseudonyms(root: Path, tmp_path: Path) -> Non
         ("otlp: null", "otlp: ftp://x", "traces.otlp"),
         ("otlp: null", "otlp: http://me:secret@host/v1/traces", "traces.otlp"),
         ('content: "off"', "content: all", "traces.content"),
-        ("langfuse: null", "langfuse: {url: http://h, environment: langfuse-x}", "keeps for itself"),
+        ("langfuse: null", 'langfuse: {url: "http://h", environment: langfuse-x}', "keeps for itself"),
     ],
 )
 def test_a_wrong_value_is_refused(root: Path, tmp_path: Path, old: str, new: str, said: str) -> None:

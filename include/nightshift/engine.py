@@ -282,7 +282,9 @@ def _until_ready(engine: Engine, within_s: float, log: Path) -> None:
                 engine.chat([{"role": "user", "content": "Hello"}], 1)
                 return
         time.sleep(0.2)
-    tail = log.read_text(errors="replace")[-400:] if log.is_file() else "see its log"
+    code = engine.child.poll()
+    said = log.read_text(errors="replace").strip()[-400:] if log.is_file() else ""
+    tail = said or ("it said nothing" if code is None else f"it ended with {code} and said nothing")
     # a busy machine, no memory, a port that was taken meanwhile: a signed release is rarely what is wrong
     do = "give it memory and time; if it never starts, assign another release"
     raise StorageError(f"its engine did not start: {tail}", engine.model, do)

@@ -45,7 +45,7 @@ def verify(folder: Path, signature: Path, home: Path, keys: Path) -> str:
     """
     installed()
     if not signature.is_file():
-        do = "publish it here, or assign a release that was"
+        do = "`nightshift release sign VERSION --reason …`, or assign a release that was signed"
         raise ReleaseInvalid("it has no signature", str(signature), do)
     said, replaced = "no public key is known", ""
     for key in (one for one in [home / PUBLIC, *sorted(keys.glob("*.pem"))] if one.is_file()):

@@ -129,14 +129,7 @@ class Project:
     def ancestors(self, name: str) -> list[str]:
         """Every stage that `name` rests on, each after what it rests on itself."""
         seen: dict[str, None] = {}
-        path = [(name, iter(self.upstream(name)))]  # no recursion: a chain may be thousands of stages long
-        while path:
-            one, rest = path[-1]
-            if (above := next((each for each in rest if each not in seen), None)) is not None:
-                path.append((above, iter(self.upstream(above))))
-                continue
-            path.pop()
-            seen[one] = None
+        self._visit(name, seen)
         del seen[name]
         return list(seen)
 
@@ -145,8 +138,19 @@ class Project:
         """All stages in the order in which DVC itself writes dvc.lock: post-order over deps."""
         seen: dict[str, None] = {}
         for name in self.stages:
-            seen |= dict.fromkeys([*self.ancestors(name), name])
+            self._visit(name, seen)
         return list(seen)
+
+    def _visit(self, name: str, seen: dict[str, None]) -> None:
+        """Add what is not seen yet of a stage and all that it rests on, itself last."""
+        path = [(name, iter(self.upstream(name)))]  # no recursion: a chain may be thousands of stages long
+        while path:
+            one, rest = path[-1]
+            if (above := next((each for each in rest if each not in seen), None)) is not None:
+                path.append((above, iter(self.upstream(above))))
+                continue
+            path.pop()
+            seen[one] = None
 
     @cached_property
     def shape(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from dvc_airflow import reading, workspace
 from dvc_airflow.attempt import Attempt
@@ -83,8 +84,8 @@ def toy(tmp_path: Path) -> Callable[..., Toy]:
     def make(dvc_yaml: str = DVC_YAML, **files: str) -> Toy:
         root = tmp_path / "toy"
         root.mkdir()
-        for words in (["git", "init", "-q", "-b", "main"], ["dvc", "init", "-q"]):
-            subprocess.run(words, cwd=root, check=True)
+        subprocess.run(["git", "init", "-q", "-b", "main"], cwd=root, check=True)
+        Repo.init(str(root)).close()
         made = Toy(root)
         made.git("config", "user.name", "toy")
         made.git("config", "user.email", "toy@example.org")

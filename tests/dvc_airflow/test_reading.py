@@ -147,8 +147,8 @@ REFUSED: dict[str, tuple[Files, str]] = {
 
 
 def repository(folder: Path, files: Files) -> Path:
-    for words in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        subprocess.run(words, cwd=folder, check=True)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    Repo.init(str(folder)).close()
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -204,7 +204,7 @@ def test_a_folder_without_a_project_is_one_sentence(words: list[str], said: str,
 
 
 def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
-    subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    Repo.init(str(tmp_path), no_scm=True).close()
     (tmp_path / "dvc.yaml").write_text("stages:\n  one: {cmd: a}\n")
     with pytest.raises(project.ProjectError, match="Git does not know this folder"):
         reading.read(tmp_path)
@@ -216,7 +216,7 @@ def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
 def test_a_project_below_the_top_of_its_repository_is_read_and_not_run(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     (tmp_path / "part").mkdir()
-    subprocess.run(["dvc", "init", "-q", "--subdir"], cwd=tmp_path / "part", check=True)
+    Repo.init(str(tmp_path / "part"), subdir=True).close()
     (tmp_path / "part" / "dvc.yaml").write_text("stages:\n  one: {cmd: a}\n")
     known = reading.read(tmp_path / "part")
     assert list(known.stages) == ["one"]

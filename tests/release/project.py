@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dvc.repo import Repo
+
 from nightshift import commit, registry, signature
 from nightshift.release import release
 from nightshift.stage import Work
@@ -63,7 +65,7 @@ def make(folder: Path) -> Released:
     """Make the project: v0.1.0 in prod, v0.2.0 in nothing yet."""
     made = Released(folder)
     subprocess.run(["git", "init", "-q", "-b", "main", str(folder)], check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True, capture_output=True)
+    Repo.init(str(folder)).close()
     (folder / "dvc.yaml").write_text("stages: {}\n")
     for name in ("params.yaml", "requirements.txt", "versions.json", ".gitignore"):
         shutil.copyfile(ROOT / name, folder / name)

@@ -292,7 +292,7 @@ def _unsupported(name: str) -> Refused:
 def named(model: str, *known: str) -> None:
     """Raises Refused for a model that is none of these."""
     if model not in known:
-        raise Refused("model_not_found", f"There is no such model here; there is '{known[0]}'.", "model")
+        raise Refused("model_not_found", f"There is no such model for this route; there is '{known[0]}'.", "model")
 
 
 def bounded(turns: list[Turn], messages: int, part_bytes: int) -> None:
