@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from nightshift import openslo, params
 from nightshift.errors import ParamsError, SourceError
+from nightshift.params import Document
 from nightshift.place import Place
 
 
@@ -16,11 +17,12 @@ def check(place: Place) -> None:
     from nightshift.serve import exposure
     from nightshift.serving import Listen
 
-    _objectives(place)
-    _pattern(place)
-    _engine(place)
     file = place.root / params.FILE
-    exposure.check(file, params.load(file, Listen).within(place.root))
+    said = params.Document(file)
+    _objectives(place, said)
+    _pattern(place, said)
+    _engine(said)
+    exposure.check(file, said.load(Listen).within(place.root))
 
 
 def sources(place: Place) -> None:
@@ -43,39 +45,40 @@ def sources(place: Place) -> None:
                 raise ParamsError(what, params.where(file, *keys, "packages", at), error.do) from None
 
 
-def _pattern(place: Place) -> None:
+def _pattern(place: Place, said: Document) -> None:
     """Raises ParamsError for answers about the deployment that cannot be meant together."""
     from nightshift.deployment import Deployment
     from nightshift.release.pattern import TABLE, Table, meant
     from nightshift.sections import Compute
 
-    file = place.root / params.FILE
-    answers, device = params.load(file, Deployment), params.load(file, Compute).device
+    answers, device = said.load(Deployment), said.load(Compute).device
     try:
         meant(Table.read(place.root / TABLE), answers, device, "unknown")
     except ParamsError as error:
-        raise ParamsError(f"{error.where}: {error.what}", params.where(file, "deployment"), error.do) from None
+        raise ParamsError(f"{error.where}: {error.what}", params.where(said.path, "deployment"), error.do) from None
 
 
-def _engine(place: Place) -> None:
+def _engine(said: Document) -> None:
     """Raises ParamsError for an engine that does not run on the device that is named."""
     from nightshift.sections import Compute
     from nightshift.serving import Engines
 
-    file = place.root / params.FILE
-    if params.load(file, Engines).kind == "vllm" and params.load(file, Compute).device == "cpu":
+    if said.load(Engines).kind == "vllm" and said.load(Compute).device == "cpu":
         what = "serve.engine.kind: vllm takes a GPU, and compute.device is cpu"
-        raise ParamsError(what, params.where(file, "serve", "engine", "kind"), "name openvino, or compute.device: cuda")
+        raise ParamsError(
+            what, params.where(said.path, "serve", "engine", "kind"), "name openvino, or compute.device: cuda"
+        )
 
 
-def _objectives(place: Place) -> None:
+def _objectives(place: Place, said: Document) -> None:
     """Raises ParamsError for an environment whose objectives are not there, or cannot be read."""
     from nightshift.deployment import Environments
 
-    file = place.root / params.FILE
-    for number, one in enumerate(params.load(file, Environments).items):
+    items = said.load(Environments).items
+    for number, one in enumerate(items):
         if not (place.root / openslo.POLICIES / one.slo).is_dir():
             what = f"environments.items.{number}.slo: there is no folder {openslo.POLICIES / one.slo}"
-            where = params.where(file, "environments", "items", number, "slo")
+            where = params.where(said.path, "environments", "items", number, "slo")
             raise ParamsError(what, where, "write its objectives there, or name others")
-        openslo.read(place.root / openslo.POLICIES / one.slo)
+    for folder in dict.fromkeys(one.slo for one in items):
+        openslo.read(place.root / openslo.POLICIES / folder)
