@@ -63,11 +63,13 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Standing:
-    """What serves, what is to be tried beside it, and what a rollback goes to."""
+    """What serves, what is to be tried beside it, what a rollback goes to, and digests that are neither tried nor gone
+    back to."""
 
     stable: Release | None = None
     candidate: Release | None = None
     before: Release | None = None
+    refused: frozenset[str] = frozenset()
 
 
 def releases(repository: Path) -> list[Release]:
@@ -99,7 +101,7 @@ def standing(repository: Path, refused: Collection[str] = (), anew: Collection[s
     candidate = next((one for one in tried if one.digest not in digests), None)
     unfit = {*refused, *anew, served[-1].digest if served else ""}  # of what is tried nobody knows yet
     left = [one for one in served if one.digest not in unfit]
-    return Standing(served[-1] if served else None, candidate, left[-1] if left else None)
+    return Standing(served[-1] if served else None, candidate, left[-1] if left else None, frozenset(refused))
 
 
 def by_digest(repository: Path, digest: str) -> Release | None:

@@ -31,9 +31,8 @@ def main(words: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     if said.command == "graph":
-        every = [*known.stages.values(), *known.data.values()]
-        edges = [[above, one.name] for one in every for above in one.above]
-        print(json.dumps({"stages": [one.name for one in every], "edges": edges}))
+        edges = [[above, one.name] for one in known.every for above in one.above]
+        print(json.dumps({"stages": [one.name for one in known.every], "edges": edges}))
     return 0
 
 

@@ -237,12 +237,10 @@ class Attempt:
     def _undeclared(self, clone: Path) -> list[str]:
         """What the stage wrote and dvc.yaml does not name: no other clone has it."""
         asked = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional", "--no-renames"]
-        known = {out.path for stage in self.project.stages.values() for out in stage.outs}
-        known |= {out.path for data in self.project.data.values() for out in data.outs}
         found = []
         for path in (line[3:].rstrip("/") for line in workspace.git(clone, *asked).split("\0") if line):
             own = path.startswith(".dvc/") or Path(path).name in (".gitignore", "dvc.lock") or "__pycache__" in path
-            if not own and not any(_inside(path, out) or _inside(out, path) for out in known):
+            if not own and not any(_inside(path, out) or _inside(out, path) for out in self.project.makers):
                 found.append(path)
         return found[:MOST_UNDECLARED]
 

@@ -30,7 +30,6 @@ class Out:
         kind: outs, metrics or plots.
         cached: False for what Git or nobody keeps.
         persist: whether it is there when the stage begins, as it was left.
-        pushed: whether remotes get it.
         md5: of data that a `.dvc` file tracks; "" for what a stage makes.
     """
 
@@ -38,7 +37,6 @@ class Out:
     kind: str
     cached: bool
     persist: bool = False
-    pushed: bool = True
     md5: str = ""
 
 
@@ -111,11 +109,15 @@ class Project:
     stages: Mapping[str, Stage]
     data: Mapping[str, Stage]
 
+    @property
+    def every(self) -> list[Stage]:
+        """Stages and data."""
+        return [*self.stages.values(), *self.data.values()]
+
     @cached_property
     def makers(self) -> Mapping[str, str]:
         """Out path → the stage that makes it."""
-        every = [*self.stages.values(), *self.data.values()]
-        return {out.path: stage.name for stage in every for out in stage.outs}
+        return {out.path: stage.name for stage in self.every for out in stage.outs}
 
     def upstream(self, name: str) -> list[str]:
         """Stages that make what `name` reads, in the order of its deps: a dep lies in an out, or an out in a dep."""
@@ -161,8 +163,7 @@ class Project:
 
 def dumps(project: Project) -> str:
     """The project as JSON, for the cache and for the tasks of a night."""
-    every = [*project.stages.values(), *project.data.values()]
-    return json.dumps([asdict(stage) for stage in every], default=str)
+    return json.dumps([asdict(stage) for stage in project.every], default=str)
 
 
 def loads(text: str) -> Project:

@@ -22,7 +22,7 @@ from ruamel.yaml.error import YAMLError
 
 from dvc_airflow.project import PIPELINE, Out, Project, ProjectError, Stage, dumps, loads, of
 
-VERSION = 3  # of the kept form
+VERSION = 4  # of the kept form
 PARAMS = "params.yaml"
 AIRFLOW = ("pool", "slots", "retries")  # keys of a stage's `meta.airflow`
 
@@ -168,10 +168,7 @@ def _stage(root: Path, stage: Any, above: Iterable[Any]) -> Stage:
 
     place = _placer(root)
     deps = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
-    outs = [
-        Out(place(out), _kind(out), bool(out.use_cache), bool(out.persist), bool(out.can_push), _md5(out))
-        for out in stage.outs
-    ]
+    outs = [Out(place(out), _kind(out), bool(out.use_cache), bool(out.persist), _md5(out)) for out in stage.outs]
     return Stage(
         name=_name(root, stage),
         cmd=stage.cmd,
@@ -223,8 +220,7 @@ def _relative(root: Path, path: str) -> str:
 
 def _refuse_cycles(project: Project) -> None:
     try:
-        every = [*project.stages.values(), *project.data.values()]
-        TopologicalSorter({stage.name: stage.above for stage in every}).prepare()
+        TopologicalSorter({stage.name: stage.above for stage in project.every}).prepare()
     except CycleError as error:
         ring = " → ".join(error.args[1][::-1])
         raise ProjectError(f"{PIPELINE}: stages rest on each other in a ring: {ring}; take one dep out") from None

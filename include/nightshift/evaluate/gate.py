@@ -60,7 +60,7 @@ def compare(
     gains = [sign * (ours[item] - theirs[item]) for item in sorted(ours)]
     level = confidence if rule.tier == "supporting" else stats.CONFIDENCE
     found = stats.paired(gains, rule.kind == "binary", level)
-    gained = stats.paired(gains, rule.kind == "binary", confidence)
+    gained = found if level == confidence else stats.paired(gains, rule.kind == "binary", confidence)
     seen, needed = stats.smallest_effect(gains), stats.items_needed(gains, rule.margin)
     entry.metrics.append(
         {

@@ -72,7 +72,6 @@ class Follower:
         self.rollout: Rollout | None = None
         self.unverified: Callable[[str], None] = lambda digest: None  # is told of what served and no longer verifies
         self.wanted = Standing()
-        self._ended: frozenset[str] = frozenset()  # digests that went back
         self.looked = False  # whether the registry was asked yet
         self.loaded = Loaded(lambda release: self.bring_up(release), lambda text: self.say(text), lambda: self.clock())
         self._began = 0.0
@@ -199,7 +198,6 @@ class Follower:
         """What is assigned where."""
         if self.rules is None:
             return Standing(registry.current(self.repository))
-        self._ended = rollouts.bad(self.home)
         return rollouts.standing(self.repository, self.home, self.records.gone)
 
     async def _follow_stable(self) -> None:
@@ -225,7 +223,7 @@ class Follower:
         """Take a candidate one look further."""
         if self.rules is None or self.served is None or not self.served.alive:
             return
-        if self.rollout and self.rollout.release.digest in self._ended:
+        if self.rollout and self.rollout.release.digest in self.wanted.refused:
             self.say(f"{self.rollout.release.version} is tried no more: a person took it back")
             self.rollout = self.candidate = None
         if self.rollout is None:
