@@ -1,16 +1,22 @@
 """DVC on Airflow: any dvc.yaml as a DAG, every stage in a private clone, one publisher.
 
-project    dvc.yaml and its params, read into plain dataclasses
-render     a project as a DAG: a task a stage, pin before and publish after
-operator   the tasks of a night: pin, stage, publish, commands after it, end
+project    a project as plain data: stages, and which rests on which
+reading    any DVC project read into that, as DVC reads it
+check      what DVC takes and a night cannot run
+selection  which stages run
+render     a project as a DAG or a group in one: a task a stage, pin before and publish after
+operator   the tasks of a night, and what they share; pin and end, its first and its last
 snapshot   the commit that a night runs: HEAD, a changed work tree, overridden params
 lease      one night at a time, by the compare-and-swap of a Git ref
 plan       what need not run, from lock entries alone
 lock       lock entries as data: read, merge, write
 objects    objects of the cache, hashed where DVC trusts
 workspace  a private clone for one task, one shared cache
+uncached   outs that DVC keeps no object of, kept for other clones
 attempt    one attempt at one stage, without Airflow: decide, clone, reproduce, report
-child      the process that checks out and reproduces one stage
+process    its process: a session of its own, on a leash
+child      what that does: check out and reproduce one stage
+outcome    what a night fixed, what a stage returns, and what its end means
 recorder   the shell that DVC starts commands with: exit code, last lines
 publish    what a night made as one commit on its branch, or kept until that is possible
 """

@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from dvc_airflow import reading
+from dvc_airflow import check, reading
 from dvc_airflow.project import ProjectError
 
 
@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
     try:
         known = reading.read(said.project, reading.kept(said.project))
         if said.command == "check":
-            reading.refuse(said.project, known)
+            check.refuse(said.project, known)
     except ProjectError as error:
         print(error, file=sys.stderr)
         return 2

@@ -24,6 +24,7 @@ from typing import Any
 
 from dvc_airflow import objects, uncached
 from dvc_airflow.objects import Lacking
+from dvc_airflow.uncached import TooLarge
 
 GRACE_S = 4.0  # between SIGTERM and SIGKILL; Airflow gives a task five seconds
 
@@ -32,9 +33,10 @@ def main(job: str, leash: int) -> int:
     """Reproduce as the job file says; writes `result.json` beside it. Returns 0, or 1 when the stage failed.
 
     Args:
-        job: JSON file with clone, stage, deps (paths to check out), env (for the stage alone), push, cache, needed (out
-            that it reads → md5), own (folder that it made last → md5), restore (as needed, of what DVC does not
-            cache), keep (paths that it makes and DVC does not cache).
+        job: JSON file with clone, stage, imported (it is fetched, not reproduced), deps (to check out), below (as
+            deps, outs that lie in one), env (for the stage alone), push, cache, needed (out that it reads → md5), own
+            (folder that it made last → md5), last (what it made last and DVC looks at); of what DVC does not cache
+            restore (as needed), wanted (as last), keep (paths that it makes) and limit_bytes.
         leash: file descriptor that ends when the task is gone.
     """
     signal.signal(signal.SIGTERM, lambda *_: None)  # the stage gets the group's SIGTERM; this one reports afterwards
@@ -53,14 +55,19 @@ def main(job: str, leash: int) -> int:
 def _reproduce(
     clone: str,
     stage: str,
+    imported: bool,
     deps: list[str],
+    below: list[str],
     env: dict[str, str],
     push: bool,
     cache: str,
     needed: dict[str, str],
     own: dict[str, str],
+    last: list[str],
     restore: dict[str, str],
+    wanted: dict[str, str],
     keep: list[str],
+    limit_bytes: int,
 ) -> dict[str, Any]:
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -72,16 +79,26 @@ def _reproduce(
         objects.require(store, own, members=False)  # a damaged list of its last outs would not be written anew
     try:
         with Repo(clone) as repo:
-            _bring(repo, deps, push, store, needed)
+            _bring(repo, [*deps, *below], push, store, needed)
+            _ignore(repo, below)
+            if push:
+                uncached.fetch(repo, restore | wanted, store)
             uncached.restore(restore, store)
-            kind = "failed"
-            made = repo.reproduce(targets=[stage], single_item=True, run_env=env)
+            uncached.restore({path: md5 for path, md5 in wanted.items() if uncached.present(md5, store)}, store)
+            _bring_last(repo, last, push)
+            if imported:
+                made = repo.update(targets=[stage])
+            else:
+                kind = "failed"
+                made = repo.reproduce(targets=[stage], single_item=True, run_env=env)
             kind = "storage"
-            uncached.keep(repo, keep, store)
+            uncached.keep(repo, keep, store, limit_bytes, push)
             if push and made:
                 repo.push(targets=[stage])
     except LockError as error:
         return {"error": "lock", "sentence": str(error)}
+    except TooLarge as error:
+        return {"error": "refused", "sentence": str(error)}
     except (Lacking, DvcException, OSError) as error:
         return _lacking(error, push, store, needed) or {"error": kind, "sentence": _sentence(error)}
     return {"reproduced": bool(made)}
@@ -97,6 +114,25 @@ def _bring(repo: Any, deps: list[str], push: bool, store: Path, needed: dict[str
         repo.fetch(targets=deps)
     objects.require(store, needed, members=False)
     repo.checkout(targets=deps, force=True)
+
+
+def _ignore(repo: Any, targets: list[str]) -> None:
+    """Name outs in .gitignore, as DVC does where they are made: it counts that to a dep above one."""
+    for out in repo.index.targets_view(targets).outs if targets else []:
+        out.ignore()
+
+
+def _bring_last(repo: Any, paths: list[str], push: bool) -> None:
+    """Check out what the stage made last, so that DVC can tell that it need not run; what is lost is passed over."""
+    from dvc.exceptions import CheckoutError, DvcException
+
+    if not paths:
+        return
+    with suppress(DvcException):
+        if push:
+            repo.fetch(targets=paths)
+    with suppress(CheckoutError):
+        repo.checkout(targets=paths, force=True, allow_missing=True)
 
 
 def _lacking(error: BaseException, push: bool, store: Path, needed: dict[str, str]) -> dict[str, Any] | None:

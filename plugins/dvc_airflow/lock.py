@@ -25,12 +25,23 @@ def parse(text: str) -> dict[str, Entry]:
     return stages
 
 
+def read(stage: Stage, text: str) -> Entry | None:
+    """The entry of a stage in its dvc.lock, or what its `.dvc` file says."""
+    if not stage.imported:
+        return parse(text).get(stage.key)
+    return {"outs": YAML(typ="safe").load(text)["outs"], "text": text}
+
+
 def files(project: Project, entries: Mapping[str, Entry]) -> dict[str, str]:
-    """Path → text of every dvc.lock that DVC would write had it run these stages."""
+    """Path → text of every dvc.lock, and `.dvc` file, that DVC would write had it run these stages."""
     held: dict[str, dict[str, Entry]] = {}
+    texts: dict[str, str] = {}
     for stage in (project.stages[name] for name in project.order if name in entries):
-        held.setdefault(stage.lock, {})[stage.key] = entries[stage.name]
-    return {path: _dump(stages) for path, stages in held.items()}
+        if stage.imported:
+            texts[stage.file] = str(entries[stage.name]["text"])
+        else:
+            held.setdefault(stage.lock, {})[stage.key] = entries[stage.name]
+    return {path: _dump(stages) for path, stages in held.items()} | texts
 
 
 def _dump(stages: Mapping[str, Entry]) -> str:

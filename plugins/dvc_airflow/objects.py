@@ -17,6 +17,11 @@ class Lacking(Exception):
     """An object that a stage needs is missing or damaged: the out, the object, what to do."""
 
 
+def md5(content: bytes | None) -> str | None:
+    """DVC's hash of a file; None for no file."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() if content is not None else None
+
+
 def place(cache: Path, md5: str) -> Path:
     """Where DVC's cache keeps an object."""
     return cache / "files" / "md5" / md5[:2] / md5[2:]

@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dvc_airflow.lock import Entry
@@ -23,12 +24,13 @@ class Night:
     """What the first task fixed for all others.
 
     Args:
-        repository: the checkout of record; clones are made from it.
+        repository: the Git repository of record; clones are made from it.
         commit: what runs.
         tags: name → object, the registry as it was.
         entries: newest known entry of every stage.
         came: stage → the commit whose metrics belong to its entry.
         run: name of the run.
+        folder: of the project in the repository; "" at its top.
     """
 
     repository: str
@@ -37,6 +39,12 @@ class Night:
     entries: Mapping[str, Entry]
     came: Mapping[str, str]
     run: str
+    folder: str = ""
+
+    @property
+    def root(self) -> Path:
+        """The project of record."""
+        return Path(self.repository, self.folder)
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,41 @@
 """What need not run: decided from lock entries, Git's blobs and the cache's file names, without importing DVC.
 
 A stage is unchanged when its command, params and the hashes of its deps equal an entry, and every object of every
-out is in the cache. What cannot be told so (a folder of Git files, a dep inside an out) is left to DVC in the
-clone, which is slower and says the same. An always_changed stage is never unchanged.
+out is in the cache. What cannot be told so (a folder of Git files, a dep inside an out, a format of params that DVC
+reads) is left to DVC in a clone with what the stage made last, which is slower. An always_changed stage never is.
 """
 
 from __future__ import annotations
 
-import hashlib
+import posixpath
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from dvc_airflow import objects
+from dvc_airflow import objects, uncached
 from dvc_airflow.lock import Entry, hashes
-from dvc_airflow.project import Project, Stage
+from dvc_airflow.project import Project, Stage, outside
 
 
 class Commit:
-    """Files of one commit, read from Git without a work tree."""
+    """Files of a project at one commit, read from Git without a work tree.
 
-    def __init__(self, repository: Path, commit: str) -> None:
-        self.repository, self.commit = repository, commit
+    Args:
+        folder: of the project in the repository; paths are relative to it.
+    """
+
+    def __init__(self, repository: Path, commit: str, folder: str = "") -> None:
+        self.repository, self.commit, self.folder = repository, commit, folder
         self._params: dict[str, Any] = {}
 
     def content(self, path: str) -> bytes | None:
         """The bytes of a file at this commit; None where there is no such file, or it is a folder."""
-        asked = ["git", "-C", str(self.repository), "cat-file", "blob", f"{self.commit}:{path}"]
+        at = posixpath.normpath(posixpath.join(self.folder, path))
+        asked = ["git", "-C", str(self.repository), "cat-file", "blob", f"{self.commit}:{at}"]
         shown = subprocess.run(asked, capture_output=True, check=False)
         return shown.stdout if shown.returncode == 0 else None
 
@@ -37,23 +43,21 @@ class Commit:
         """A params file as data: YAML 1.2 or JSON. None for a format that only DVC reads, and for a missing file."""
         if file not in self._params:
             content = self.content(file)
-            known = PurePosixPath(file).suffix in (".yaml", ".yml", ".json")
-            self._params[file] = YAML(typ="safe").load(content.decode()) if content is not None and known else None
+            self._params[file] = None if content is None else _parsed(file, content)
         return self._params[file]
 
 
 def lacking(project: Project, commit: Commit) -> str | None:
     """A sentence about the first dep that neither Git nor DVC has at this commit, and no stage makes; None for none."""
-    asked = ["git", "-C", str(commit.repository), "ls-tree", "-r", "-z", "--name-only", commit.commit]
+    asked = ["git", "-C", str(commit.repository), "ls-tree", "-r", "-z", "--name-only", "--full-tree", commit.commit]
     names = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split("\0")
-    held = {str(one) for name in filter(None, names) for one in [PurePosixPath(name), *PurePosixPath(name).parents]}
-    for stage in (one for one in project.stages.values() if not one.frozen):
-        for dep in stage.deps:
-            above = [dep, *map(str, PurePosixPath(dep).parents)]
-            made = any(one in project.makers for one in above) or any(p.startswith(f"{dep}/") for p in project.makers)
-            if "://" in dep or dep.startswith(("/", "../")) or dep in held or made:
+    here = [posixpath.relpath(name, commit.folder) for name in names if name] if commit.folder else names
+    held = _with_folders([*here, *project.makers])
+    for stage in (one for one in project.stages.values() if not one.frozen and not one.imported):
+        for dep in (one for one in stage.deps if not outside(one) and one not in held):
+            if any(str(one) in project.makers for one in PurePosixPath(dep).parents):
                 continue
-            there = (commit.repository / dep).exists()
+            there = (commit.repository / commit.folder / dep).exists()
             what = (
                 f"it is in neither Git nor DVC; `dvc add {dep}`" if there else "it is not there, and no stage makes it"
             )
@@ -61,48 +65,89 @@ def lacking(project: Project, commit: Commit) -> str | None:
     return None
 
 
-def unchanged(stage: Stage, entry: Entry | None, made: Mapping[str, str], commit: Commit, cache: Path) -> bool:
-    """Whether `entry` is what running `stage` would give.
+def never(project: Project, entries: Mapping[str, Entry]) -> str | None:
+    """A sentence about the first stage that tonight does not run, is read, and never ran; None for none."""
+    read = {above for one in project.selected if not one.frozen for above in project.upstream(one.name)}
+    for stage in project.stages.values():
+        if stage.name in entries or not stage.frozen or not (stage.selected or stage.name in read):
+            continue
+        what, mend = ("frozen", "`dvc unfreeze` it") if stage.selected else ("not selected", "select it too")
+        return f"{stage.name} is {what}, and no commit says what it made; run it once, or {mend}"
+    return None
+
+
+def _with_folders(paths: Iterable[str]) -> set[str]:
+    """These paths, and every folder above one."""
+    found: set[str] = set()
+    for path in paths:
+        while path and path not in found:
+            found.add(path)
+            path = posixpath.dirname(path)
+    return found
+
+
+def unchanged(
+    stage: Stage, entry: Entry | None, made: Mapping[str, str], commit: Commit, cache: Path, remote: bool = False
+) -> bool | None:
+    """Whether `entry` is what running `stage` would give; None where only DVC can tell.
 
     Args:
         entry: the newest entry of this stage, or None.
         made: path → md5 of what it may read and Git does not hold: tonight's outs of other stages, tracked data.
         commit: where deps and params that Git holds are read.
         cache: the folder of DVC's cache.
+        remote: whether what the cache lacks may be in one.
     """
-    if entry is None or stage.always_changed or entry.get("cmd") != stage.cmd:
+    callback = not (stage.deps or stage.params or stage.outs)  # DVC runs that each time, as what is always changed
+    if entry is None or stage.always_changed or callback or entry.get("cmd") != stage.cmd:
         return False
-    return (
-        _deps_equal(stage, entry, made, commit)
-        and _params_equal(stage, entry, commit)
-        and set(outs := hashes(stage, entry, "outs")) == {out.path for out in stage.outs}
-        and all(_present(cache, outs[out.path]) for out in stage.outs if out.cached)
-    )
+    told = [*_deps(stage, entry, made, commit), *_params(stage, entry, made, commit, cache)]
+    told += _outs(stage, entry, cache, remote)
+    return False if False in told else None if None in told else True
 
 
-def _deps_equal(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit) -> bool:
+def _deps(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit) -> Iterator[bool | None]:
     known = hashes(stage, entry, "deps")
-    if set(known) != set(stage.deps):
-        return False
-    return all(known[dep] == (made[dep] if dep in made else md5(commit.content(dep))) for dep in stage.deps)
+    yield set(known) == set(stage.deps)
+    for dep in (one for one in stage.deps if one in known):
+        found = made.get(dep) or objects.md5(commit.content(dep))
+        yield None if found is None else known[dep] == found  # a folder, a part of an out, or somewhere else
 
 
-def md5(content: bytes | None) -> str | None:
-    """DVC's hash of a file; None for no file."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest() if content is not None else None
+def _outs(stage: Stage, entry: Entry, cache: Path, remote: bool) -> Iterator[bool | None]:
+    known = hashes(stage, entry, "outs")
+    yield set(known) == {out.path for out in stage.outs}
+    for out in (one for one in stage.outs if one.path in known):
+        if outside(out.path):
+            yield None
+        elif out.cached:
+            yield _present(cache, known[out.path]) or (None if remote else False)
 
 
-def _params_equal(stage: Stage, entry: Entry, commit: Commit) -> bool:
+def _params(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit, cache: Path) -> Iterator[bool | None]:
     locked = {stage.at(file): values for file, values in (entry.get("params") or {}).items()}
-    if set(locked) != set(stage.params):
-        return False
+    yield set(locked) == set(stage.params)
     for file, keys in stage.params.items():
-        values = commit.params(file)
-        if values is None or (not keys and locked[file] != values):
-            return False
-        if keys and (set(keys) != set(locked[file]) or any(_value(values, k) != locked[file][k] for k in keys)):
-            return False
-    return True
+        values = _kept_params(file, made[file], cache) if file in made else commit.params(file)
+        if values is None or file not in locked:
+            yield None
+        elif not keys:
+            yield locked[file] == values
+        else:
+            yield set(keys) == set(locked[file]) and all(_value(values, key) == locked[file][key] for key in keys)
+
+
+def _kept_params(file: str, md5: str, cache: Path) -> Any:
+    """A params file that a stage made, as data; None for a format that only DVC reads, and where nobody has it."""
+    for store in (cache / uncached.FOLDER, cache):
+        with suppress(OSError):
+            return _parsed(file, objects.place(store, md5).read_bytes())
+    return None
+
+
+def _parsed(file: str, content: bytes) -> Any:
+    known = PurePosixPath(file).suffix in (".yaml", ".yml", ".json")
+    return YAML(typ="safe").load(content.decode()) if known else None
 
 
 def _value(values: Any, key: str) -> Any:

@@ -21,6 +21,11 @@ class ProjectError(Exception):
     """dvc.yaml cannot be used as it is: what, where, what to do."""
 
 
+def outside(path: str) -> bool:
+    """Whether a dep or an out lies where every clone finds the same: at a URL, or an absolute path."""
+    return "://" in path or path.startswith("/")
+
+
 @dataclass(frozen=True)
 class Out:
     """A path that a stage makes.
@@ -51,6 +56,7 @@ class Stage:
         params: file → keys, where no keys mean the whole file.
         file: that it stands in; `wdir`, the folder that its paths and its command are relative to.
         above: names of stages that make what it reads, in the order of its deps.
+        selected: whether it runs; one that does not is frozen, and its newest entry counts.
     """
 
     name: str
@@ -65,11 +71,22 @@ class Stage:
     wdir: str
     frozen: bool
     above: tuple[str, ...]
+    selected: bool = True
+
+    @property
+    def imported(self) -> bool:
+        """Whether a `.dvc` file fetches it, and no command makes it."""
+        return PurePosixPath(self.file).name != PIPELINE
 
     @property
     def lock(self) -> str:
-        """The dvc.lock that its entry stands in, beside its dvc.yaml."""
-        return str(PurePosixPath(self.file).with_name(LOCK))
+        """The file that its entry stands in: the dvc.lock beside its dvc.yaml, or its own `.dvc` file."""
+        return self.file if self.imported else str(PurePosixPath(self.file).with_name(LOCK))
+
+    @property
+    def uncached(self) -> list[str]:
+        """Outs that DVC keeps no object of, and that another clone does not find where they are."""
+        return [out.path for out in self.outs if not out.cached and not outside(out.path)]
 
     @property
     def key(self) -> str:
@@ -78,13 +95,13 @@ class Stage:
 
     def at(self, path: str) -> str:
         """Where a path of its entry lies: relative to the project, as deps and outs are."""
-        outside = "://" in path or path.startswith("/")
-        return path if outside else posixpath.normpath(posixpath.join(self.wdir, path))
+        return path if outside(path) else posixpath.normpath(posixpath.join(self.wdir, path))
 
     @property
     def airflow(self) -> Mapping[str, Any]:
-        """`meta.airflow`: pool, slots and retries, those that it names."""
-        return dict(self.meta.get("airflow") or {})
+        """`meta.airflow`, those keys that it names: pool, slots, retries; of an import `update`."""
+        said = self.meta.get("airflow")
+        return said if isinstance(said, Mapping) else {}
 
     @property
     def pool(self) -> str:
@@ -102,8 +119,8 @@ class Project:
     """All stages of a project, in DVC's order.
 
     Args:
-        stages: of dvc.yaml files, by name.
-        data: of `.dvc` files: what is tracked, or imported from elsewhere; nothing runs.
+        stages: of dvc.yaml files, by name, and of `.dvc` files whose `meta.airflow` has `update: true`.
+        data: of other `.dvc` files: what is tracked, or imported from elsewhere; nothing runs.
     """
 
     stages: Mapping[str, Stage]
@@ -118,6 +135,16 @@ class Project:
     def makers(self) -> Mapping[str, str]:
         """Out path → the stage that makes it."""
         return {out.path: stage.name for stage in self.every for out in stage.outs}
+
+    @property
+    def selected(self) -> list[Stage]:
+        """The stages that run."""
+        return [one for one in self.stages.values() if one.selected]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all stages run: a night of some alone is no release."""
+        return all(one.selected for one in self.stages.values())
 
     def upstream(self, name: str) -> list[str]:
         """Stages that make what `name` reads, in the order of its deps: a dep lies in an out, or an out in a dep."""
@@ -157,7 +184,7 @@ class Project:
     @cached_property
     def shape(self) -> str:
         """Hash of what the scheduler's tasks depend on: names, edges, outs, meta; no commands, no values."""
-        parts = [[s.name, self.upstream(s.name), [asdict(o) for o in s.outs], s.meta] for s in self.stages.values()]
+        parts = [[s.name, self.upstream(s.name), [asdict(o) for o in s.outs], s.meta] for s in self.selected]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -179,7 +206,7 @@ def of(every: Iterable[Stage]) -> Project:
     """The project of these stages and data."""
     stages, data = dict[str, Stage](), dict[str, Stage]()
     for one in every:
-        (stages if PurePosixPath(one.file).name == PIPELINE else data)[one.name] = one
+        (data if one.imported and not one.airflow.get("update") else stages)[one.name] = one
     return Project(stages, data)
 
 

@@ -11,18 +11,22 @@ what it refuses stays under `<refs>/unpublished/<run>` until a night after it is
 from __future__ import annotations
 
 import json
+import posixpath
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow import lock, snapshot, uncached, workspace
-from dvc_airflow.attempt import scrubbed
+from ruamel.yaml import YAML
+
+from dvc_airflow import lock, plan, snapshot, uncached, workspace
 from dvc_airflow.lease import NONE, WHO
 from dvc_airflow.outcome import Night, Result
+from dvc_airflow.plan import Commit
+from dvc_airflow.process import scrubbed
 from dvc_airflow.project import Project, Stage
 from dvc_airflow.workspace import GitError, git
 
@@ -51,23 +55,34 @@ def publish(
     env: Mapping[str, str],
     clones: Path,
 ) -> Published:
-    """Publish one night. Raises PublishError when a stage's result is missing or the command fails."""
-    repository = Path(night.repository)
-    missing = [name for name in project.stages if name not in results or not results[name].well]
+    """Publish one night. Raises PublishError when a stage's result is missing or the command fails.
+
+    A night of some stages alone is a commit under the refs, where others find its entries: no command sees it.
+    """
+    repository, cache = Path(night.repository), workspace.cache_of(night.root)
+    missing = [one.name for one in project.selected if one.name not in results or not results[one.name].well]
     if missing:
         raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
-    tip, cache = head(repository, branch), workspace.cache_of(repository)
-    tree = snapshot.with_files(repository, night.commit, _files(repository, project, results, cache), _folders(project))
+    entries = {**night.entries, **{name: one.entry for name, one in results.items() if one.entry is not None}}
+    tip = head(repository, branch)
+    files, gone = _files(night, project, entries, cache), _folders(night, project)
+    tree = snapshot.with_files(repository, night.commit, files, gone)
     if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
-        said = ask(command, night, tip, env, clones, cache) if command else {}
+        said = ask(command, night, tip, env, clones, cache) if command and project.whole else {}
         return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
     parents = [parent for parent in (tip, night.commit) if parent]
     draft = git(repository, "commit-tree", tree, *_parents(parents), "-m", f"Night {night.run}", env=WHO)
+    if not project.whole:
+        message = f"Night {night.run} of {', '.join(one.name for one in project.selected)}"
+        commit = git(repository, "commit-tree", tree, *_parents(parents), "-m", message, env=WHO)
+        git(repository, "update-ref", f"{refs}/unpublished/{night.run}", commit)
+        return Published(commit, new=True)
     said = ask(command, night, draft, env, clones, cache) if command else {}
     message = str(said.get("message") or f"Night {night.run}")
     commit = git(repository, "commit-tree", tree, *_parents(parents), "-m", message, env=WHO)
     tags = {str(tag["name"]): _tag(repository, commit, tag) for tag in said.get("tags", [])}
-    waiting = _unpublished(repository, refs, "delete %(refname) %(objectname)")
+    listed = git(repository, "for-each-ref", "--format=delete %(refname) %(objectname)", f"{refs}/unpublished")
+    waiting = listed.splitlines()
     refused = _push(repository, branch, tip or NONE, commit, tags)
     if refused:
         git(repository, "update-ref", f"{refs}/unpublished/{night.run}", commit)
@@ -85,51 +100,72 @@ def head(repository: Path, branch: str) -> str | None:
 
 
 def newest(
-    repository: Path, branch: str, refs: str, commit: str, project: Project
+    repository: Path, branch: str, refs: str, commit: Commit, project: Project
 ) -> tuple[dict[str, lock.Entry], dict[str, str]]:
-    """The newest entry of every stage and its commit: of the branch, unpublished nights, the pinned commit."""
+    """The newest entry of every stage and its commit: of nights, published or not, then the pinned commit.
+
+    What a `.dvc` file says counts as an entry where it names the same source as the pinned one.
+    """
     held: dict[str, list[Stage]] = {}
     for stage in project.stages.values():
         held.setdefault(stage.lock, []).append(stage)
     entries: dict[str, lock.Entry] = {}
     came: dict[str, str] = {}
-    for one in filter(None, [head(repository, branch), *_unpublished(repository, refs, "%(objectname)"), commit]):
+    for one in [*_nights(repository, branch, refs), commit.commit]:
+        there = plan.Commit(repository, one, commit.folder)
         for path, stages in held.items():
-            try:
-                known = lock.parse(git(repository, "cat-file", "blob", f"{one}:{path}"))
-            except GitError:
-                continue
+            text = (there.content(path) or b"").decode()
             for stage in stages:
-                if stage.name not in entries and stage.key in known:
-                    entries[stage.name], came[stage.name] = known[stage.key], one
+                if stage.name in entries or (stage.imported and not _same_source(text, commit.content(path))):
+                    continue
+                if (entry := lock.read(stage, text)) is not None:
+                    entries[stage.name], came[stage.name] = entry, one
     return entries, came
 
 
-def _unpublished(repository: Path, refs: str, form: str) -> list[str]:
-    """A line for each night that could not be pushed, the newest first."""
-    listed = git(repository, "for-each-ref", "--sort=-committerdate", f"--format={form}", f"{refs}/unpublished")
-    return listed.splitlines()
+def _nights(repository: Path, branch: str, refs: str) -> list[str]:
+    """The branch's tip and the nights that are not on it, the newest first."""
+    asked = ["for-each-ref", "--sort=-committerdate", "--format=%(objectname)"]
+    return git(repository, *asked, f"refs/heads/{branch}", f"{refs}/unpublished").splitlines()
 
 
-def _files(repository: Path, project: Project, results: Mapping[str, Result], cache: Path) -> dict[str, bytes | Path]:
+def _same_source(one: str, other: bytes | None) -> bool:
+    """Whether two `.dvc` files import from the same place, whatever was there."""
+    return bool(one) and other is not None and _source(one) == _source(other.decode())
+
+
+def _source(text: str) -> list[dict[str, Any]]:
+    """What a `.dvc` file imports from: its deps without what was found there."""
+    return [
+        {key: dep.get(key) for key in ("path", "db", "fs_config")}
+        | {key: (dep.get("repo") or {}).get(key) for key in ("url", "rev")}
+        for dep in YAML(typ="safe").load(text).get("deps") or []
+    ]
+
+
+def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], cache: Path) -> dict[str, bytes | Path]:
     """Path → content, or the file that holds it, of what a night commits."""
-    entries = {name: result.entry for name, result in results.items() if result.entry is not None}
-    made = {path: held for name, entry in entries.items() for path, held in _kept(project.stages[name], entry, cache)}
-    ignored = _ignored(repository, made)
-    texts = {path: text.encode() for path, text in lock.files(project, entries).items()}
+    made: dict[str, Path] = {}
+    for name, entry in entries.items():
+        stage, md5 = project.stages[name], lock.hashes(project.stages[name], entry, "outs")
+        came = plan.Commit(Path(night.repository), night.came.get(name, night.commit), night.folder)
+        if not stage.selected and not uncached.had(stage, entry, came.content, cache):
+            continue  # it did not run tonight, and nobody asked for it
+        for out in stage.uncached:
+            made |= {_at(night, path): held for path, held in uncached.files(out, md5[out], cache)}
+    ignored = _ignored(Path(night.repository), made)
+    texts = {_at(night, path): text.encode() for path, text in lock.files(project, entries).items()}
     return {path: held for path, held in made.items() if path not in ignored} | texts
 
 
-def _folders(project: Project) -> list[str]:
+def _folders(night: Night, project: Project) -> list[str]:
     """Outs that DVC does not cache: what an earlier night left in one that is a folder is no more."""
-    return [out.path for stage in project.stages.values() for out in stage.outs if not out.cached]
+    return [_at(night, path) for stage in project.selected for path in stage.uncached]
 
 
-def _kept(stage: Stage, entry: lock.Entry, cache: Path) -> Iterator[tuple[str, Path]]:
-    """Every file of a stage's outs that DVC does not cache."""
-    md5 = lock.hashes(stage, entry, "outs")
-    for out in (one for one in stage.outs if not one.cached):
-        yield from uncached.files(out.path, md5[out.path], cache)
+def _at(night: Night, path: str) -> str:
+    """A path of the project in its repository."""
+    return posixpath.normpath(posixpath.join(night.folder, path))
 
 
 def _ignored(repository: Path, paths: Iterable[str]) -> set[str]:
@@ -145,7 +181,8 @@ def _parents(commits: list[str]) -> list[str]:
 
 def ask(command: str, night: Night, commit: str, env: Mapping[str, str], clones: Path, cache: Path) -> dict[str, Any]:
     """Run a command of the project in a clone of a commit; what its last line says, as JSON. Raises PublishError."""
-    clone = workspace.make(Path(night.repository), commit, clones / f"{night.run}-publish", night.tags, cache)
+    job = clones / f"{night.run}-publish"
+    clone = workspace.make(Path(night.repository), commit, job, night.tags, cache, night.folder)
     stage_env = {name: value.replace("{clone}", str(clone)) for name, value in env.items()}
     around = scrubbed() | stage_env
     ended = subprocess.run(shlex.split(command), cwd=clone, env=around, capture_output=True, text=True, check=False)
@@ -154,7 +191,7 @@ def ask(command: str, night: Night, commit: str, env: Mapping[str, str], clones:
     if ended.returncode != 0:
         last = f": {words[-1]}" if words else ""
         raise PublishError(f"`{command}` ended with {ended.returncode}{last} (its clone is kept at {clone})")
-    workspace.remove(clone)
+    workspace.remove(job)
     try:
         said = json.loads(lines[-1]) if lines else {}
         if not isinstance(said, dict):

@@ -24,7 +24,6 @@ from dvc_airflow.project import PIPELINE, Out, Project, ProjectError, Stage, dum
 
 VERSION = 4  # of the kept form
 PARAMS = "params.yaml"
-AIRFLOW = ("pool", "slots", "retries")  # keys of a stage's `meta.airflow`
 
 
 def read(root: Path, cache: Path | None = None) -> Project:
@@ -186,11 +185,14 @@ def _stage(root: Path, stage: Any, above: Iterable[Any]) -> Stage:
 
 
 def _placer(root: Path) -> Callable[[Any], str]:
-    """Where an out or a dep lies: relative to the project, else as DVC names it."""
+    """Where an out or a dep lies: relative to the project, else as dvc.yaml names it."""
 
     def place(one: Any) -> str:
-        inside = one.protocol == "local" and Path(one.fs_path).is_relative_to(root.resolve())
-        return _relative(root, one.fs_path) if inside else str(one)
+        if one.protocol != "local":
+            return str(one)
+        inside = Path(one.fs_path).is_relative_to(root.resolve())
+        elsewhere = "://" in one.def_path or Path(one.def_path).is_absolute()
+        return str(one.def_path) if elsewhere and not inside else _relative(root, one.fs_path)
 
     return place
 
@@ -224,42 +226,6 @@ def _refuse_cycles(project: Project) -> None:
     except CycleError as error:
         ring = " → ".join(error.args[1][::-1])
         raise ProjectError(f"{PIPELINE}: stages rest on each other in a ring: {ring}; take one dep out") from None
-
-
-def refuse(root: Path, project: Project) -> None:
-    """Raises ProjectError for the first thing that DVC takes and a night cannot run."""
-    asked = ["git", "-C", str(root), "rev-parse", "--show-prefix"]
-    if below := subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip():
-        what = f"the project lies in {below.rstrip('/')} of its Git repository"
-        raise ProjectError(f"{root}: {what}; move .dvc to the top, where clones are made of")
-    if not project.stages:
-        raise ProjectError(f"{PIPELINE}: it has no stages; write one there")
-    _refuse_folders(project)
-    _refuse_unknown(project)
-
-
-def _refuse_folders(project: Project) -> None:
-    """A dep above several outs cannot be checked out alone, and its hash would count DVC's own .gitignore."""
-    for stage in project.stages.values():
-        for dep in stage.deps:
-            below = [path for path in project.makers if path.startswith(f"{dep}/")]
-            if len(below) > 1:
-                raise ProjectError(
-                    f"{stage.file}: stage {stage.name} depends on {dep}, the folder above {', '.join(sorted(below))}; "
-                    "name those outs instead"
-                )
-
-
-def _refuse_unknown(project: Project) -> None:
-    """A key of `meta.airflow` that nothing obeys would be a setting that its writer believes in."""
-    for stage in project.stages.values():
-        said = stage.meta.get("airflow") or {}
-        unknown = [str(key) for key in said if key not in AIRFLOW] if isinstance(said, Mapping) else [str(said)]
-        if unknown:
-            raise ProjectError(
-                f"{stage.file}: stage {stage.name}: meta.airflow has an unknown key {unknown[0]}; "
-                f"name one of {', '.join(AIRFLOW)}"
-            )
 
 
 def _against_schema(error: Any) -> str:

@@ -1,6 +1,9 @@
-"""A project as a DAG: a task a stage, a group for each matrix or foreach, pin before and publish after.
+"""A project as a DAG, or as a group in one: a task a stage, pin before and publish after.
 
-    DvcDag("nightly", project=ROOT, schedule="0 2 * * *", publish="python -m release.publish")
+    DvcDag("nightly", ROOT, schedule="0 2 * * *", publish="python -m release.publish")
+
+    with DAG("mine", schedule="@daily"):
+        extract() >> DvcTaskGroup("models", ROOT, select=["+train"]) >> tell()
 
 Nothing is said twice: a stage added to dvc.yaml is a task with no other change. What the scheduler must know of the
 graph is its shape, which stands on the DAG as a tag, so that a pin can tell whether the scheduler follows the
@@ -9,8 +12,10 @@ commit that it pinned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,82 +23,150 @@ from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, BaseOperator, Param, TaskGroup, get_parsing_context
 from ruamel.yaml import YAML
 
-from dvc_airflow import operator, reading, snapshot
-from dvc_airflow.operator import END, PIN, PUBLISH, Settings
-from dvc_airflow.project import Project, Stage
+from dvc_airflow import check, operator, reading, selection, snapshot, uncached, workspace
+from dvc_airflow.end import EndOperator
+from dvc_airflow.operator import END, PIN, PUBLISH, RELEASED, Settings
+from dvc_airflow.pin import PinOperator, shape_tag
+from dvc_airflow.project import Project, ProjectError, Stage
 
+BRANCH = "dvc-airflow"
 RETRIES = 2
 RETRY_DELAY = timedelta(seconds=5)
 
 
-def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
-    dag_id: str,
-    project_root: Path,
+def DvcDag(dag_id: str, project: Path, **options: Any) -> DAG:  # noqa: N802  a DAG's class by its users' eyes
+    """The DAG of a DVC project.
+
+    A stage's `meta.airflow` may name `pool`, `slots` (of the pool; 1) and `retries` (2), and that of an import in a
+    `.dvc` file `update: true`, which fetches it anew; other keys are refused. Only what another attempt may mend is
+    tried again (a lock, a store, a lost worker): `failed` and `refused` never are.
+
+    Args:
+        dag_id: its name in Airflow.
+        project: the folder with `.dvc`, in the checkout of record.
+        options: those of `night`; all others are for Airflow's DAG (schedule, params, …).
+
+    Raises:
+        ProjectError: dvc.yaml cannot be used as it is.
+    """
+    ours, dag = _split(options)
+    known, settings, after = night(project, **ours)
+    fields = dag.pop("params", None)
+    dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*dag.get("tags", []), shape_tag(known)]}
+    with DAG(dag_id, **dag) as made:
+        _tasks(known, settings, after)
+    # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
+    # spend a tenth of a second on checking them
+    if get_parsing_context().task_id in (None, PIN):
+        made.params = form(project) if fields is None else fields
+    return made
+
+
+def DvcTaskGroup(group_id: str, project: Path, **options: Any) -> TaskGroup:  # noqa: N802  as DvcDag
+    """A DVC project inside the DAG that is being made, with all that belongs to a night of it.
+
+    What comes before the group is done before the commit is pinned, so a task may write into the checkout; what comes
+    after it runs once the night is recorded. Params of the DAG that params.yaml names override it; the others are the
+    DAG's own.
+
+    Args:
+        group_id: its name in the DAG, before the id of each of its tasks.
+        project: the folder with `.dvc`, in the checkout of record.
+        options: those of `night`; all others are for Airflow's TaskGroup (tooltip, default_args, …).
+
+    Raises:
+        ProjectError: dvc.yaml cannot be used as it is.
+    """
+    ours, group = _split(options)
+    known, settings, after = night(project, **ours)
+    with TaskGroup(group_id, **group) as made:
+        _tasks(known, replace(settings, group=made.child_id("")), after)
+    made.dag.tags.add(shape_tag(known))
+    return made
+
+
+def night(
+    project: Path,
     *,
-    branch: str = "dvc-airflow",
-    refs: str = "refs/dvc-airflow",
+    select: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    branch: str | None = None,
+    refs: str | None = None,
     env: Mapping[str, str] | None = None,
     publish: str | None = None,
     after: Mapping[str, str] | None = None,
     headline: Mapping[str, str] | None = None,
     prices: Mapping[str, float] | None = None,
     record: Path | None = None,
-    **dag: Any,
-) -> DAG:
-    """The DAG of a DVC project.
-
-    A stage's `meta.airflow` may name `pool`, `slots` (of the pool; 1) and `retries` (2); other keys are refused. Only
-    what another attempt may mend is tried again (a lock, a store, a lost worker): `failed` and `refused` never are.
+    limit_bytes: int = uncached.LIMIT,
+) -> tuple[Project, Settings, Mapping[str, str]]:
+    """What a night is: the stages that run, what its tasks share, and the commands after it. Raises ProjectError.
 
     Args:
-        dag_id: its name in Airflow.
-        project_root: the checkout of record.
-        branch: that nights are published on.
-        refs: namespace for the lease and for what could not be published.
-        env: variables for stages and commands; {clone} becomes the clone's path.
+        project: the folder with `.dvc`, in the checkout of record.
+        select: which stages run, by selectors (selection.py); the others count as frozen, and nothing is released.
+        exclude: which of these do not.
+        branch: that nights are published on; "dvc-airflow", with the project's folder where that is not the top.
+        refs: namespace for the lease and for what could not be published; "refs/dvc-airflow", as the branch.
+        env: variables for stages and commands; {clone} becomes the path of the project in its clone.
         publish: command run in a clone of the night's commit; its last line is JSON with message, tags, released.
         after: task → command to run, in this order, when `publish` said that something was released and the push was
             not refused. One that fails is tried again, so it must bear to be repeated; the night is then no success.
         headline: key of night.json → 'stage.metric' that it shows.
         prices: pool → price of a slot for an hour; night.json then says what each stage cost.
         record: folder for `<run>/night.json`; default `.dvc/tmp/runs`.
-        dag: passed to Airflow's DAG (schedule, params, …).
-
-    Raises:
-        ProjectError: dvc.yaml cannot be used as it is.
+        limit_bytes: that a stage's outs with `cache: false` may have together.
     """
-    known = reading.read(project_root, reading.kept(project_root))
-    reading.refuse(project_root, known)
-    kept = record or project_root / ".dvc" / "tmp" / "runs"
-    shown, priced = dict(headline or {}), dict(prices or {})
-    settings = Settings(str(project_root), branch, refs, dict(env or {}), publish, str(kept), shown, priced)
-    options: dict[str, Any] = {"catchup": False, "max_active_runs": 1} | dag
-    fields = options.pop("params", None)
-    options["tags"] = [*options.get("tags", []), operator.shape_tag(known)]
-    with DAG(dag_id, **options) as made:
-        pin = operator.PinOperator(task_id=PIN, settings=settings, shape=known.shape)
-        tasks = _stages(known, settings)
-        last = operator.PublishOperator(task_id=PUBLISH, settings=settings)
-        for name, task in tasks.items():
-            above = [tasks[one] for one in known.upstream(name)]
-            task.set_upstream(above or [pin])
-        last.set_upstream([task for name, task in tasks.items() if not _read(known, name)] or [pin])
-        ends = _after(after or {}, last, settings)
-        end = operator.EndOperator(task_id=END, settings=settings, after=list(after or {}), trigger_rule="all_done")
-        end.set_upstream([*ends, *tasks.values()])
-    # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
-    # spend a tenth of a second on checking them
-    if get_parsing_context().task_id in (None, PIN):
-        made.params = form(project_root) if fields is None else fields
-    return made
+    known = reading.read(project, reading.kept(project))
+    check.refuse(project, known)
+    _, folder = workspace.top(project)
+    name = f"{BRANCH}/{folder}" if folder else BRANCH  # two projects of one repository have a branch each
+    settings = Settings(
+        root=str(project),
+        branch=branch or name,
+        refs=refs or f"refs/{name}",
+        env=dict(env or {}),
+        publish=publish,
+        record=str(record or project / ".dvc" / "tmp" / "runs"),
+        headline=dict(headline or {}),
+        prices=dict(prices or {}),
+        select=list(select),
+        exclude=list(exclude),
+        limit_bytes=limit_bytes,
+    )
+    taken = {operator.task_id(name).partition(".")[0] for name in known.stages} | set(operator.RESERVED)
+    if twice := [name for name in after or {} if name in taken]:
+        raise ProjectError(f"after: {twice[0]} is the id of another task; call that command otherwise")
+    return selection.narrowed(known, select, exclude), settings, dict(after or {})
 
 
-def form(project_root: Path, file: str = "params.yaml") -> dict[str, Param]:
+def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of `night`, and others."""
+    ours = {name for name in signature(night).parameters if name != "project"} & set(options)
+    return {name: options[name] for name in ours}, {name: options[name] for name in options if name not in ours}
+
+
+def _tasks(known: Project, settings: Settings, after: Mapping[str, str]) -> None:
+    """The tasks of a night, in the DAG or the group that is being made."""
+    pin = PinOperator(task_id=PIN, settings=settings, shape=known.shape)
+    tasks = _stages(known, settings)
+    last = operator.PublishOperator(task_id=PUBLISH, settings=settings)
+    for name, task in tasks.items():
+        above = [tasks[one] for one in known.upstream(name) if one in tasks]
+        task.set_upstream(above or [pin])
+    read = {above for name in tasks for above in known.upstream(name)}
+    last.set_upstream([task for name, task in tasks.items() if name not in read])
+    ends = _after(after, last, settings)
+    end = EndOperator(task_id=END, settings=settings, after=list(after), trigger_rule="all_done")
+    end.set_upstream([*ends, *tasks.values()])
+
+
+def form(project: Path, file: str = snapshot.PARAMS) -> dict[str, Param]:
     """The trigger form: a typed field for every value of a params file, with what it is now as default.
 
     `profile`, where the file has `profiles`, is a choice among them.
     """
-    path = project_root / file
+    path = project / file
     document = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     profiles = document.pop("profiles", None) or {}
     chosen = document.pop("profile", None)
@@ -122,17 +195,17 @@ def _schema(value: Any) -> dict[str, Any]:
 def _stages(known: Project, settings: Settings) -> dict[str, BaseOperator]:
     groups: dict[str, TaskGroup] = {}
     tasks: dict[str, BaseOperator] = {}
-    for name, stage in known.stages.items():
-        group, _, item = operator.task_id(name).partition(".")
+    for stage in known.selected:
+        group, _, item = operator.task_id(stage.name).partition(".")
         if item and group not in groups:
             groups[group] = TaskGroup(group)
-        tasks[name] = operator.StageOperator(
+        tasks[stage.name] = operator.StageOperator(
             task_id=item or group,
-            task_group=groups.get(group) if item else None,
-            task_display_name=name,
-            stage=name,
+            task_display_name=stage.name,
+            stage=stage.name,
             settings=settings,
             doc_md=_about(stage),
+            **({"task_group": groups[group]} if item else {}),
             **_airflow(stage),
         )
     return tasks
@@ -145,21 +218,22 @@ def _airflow(stage: Stage) -> dict[str, Any]:
 
 
 def _about(stage: Stage) -> str:
-    lines = [stage.desc, "", f"```\n{stage.cmd}\n```", ""]
+    does = "Fetches it anew." if stage.imported else f"```\n{stage.cmd}\n```"
+    lines = [stage.desc, "", does, ""]
     lines += [f"- reads `{dep}`" for dep in stage.deps]
     return "\n".join([*lines, *(f"- makes `{out.path}`" for out in stage.outs)])
-
-
-def _read(known: Project, name: str) -> bool:
-    """Whether another stage reads what this one makes."""
-    return any(name in known.upstream(other) for other in known.stages)
 
 
 def _after(after: Mapping[str, str], last: BaseOperator, settings: Settings) -> list[BaseOperator]:
     """The commands behind publish, one after another; skipped, and the run well, when nothing was released."""
     if not after:
         return [last]
-    gate = ShortCircuitOperator(task_id="released", python_callable=_released, ignore_downstream_trigger_rules=False)
+    gate = ShortCircuitOperator(
+        task_id=RELEASED,
+        python_callable=_released,
+        op_kwargs={"publish": f"{settings.group}{PUBLISH}"},
+        ignore_downstream_trigger_rules=False,
+    )
     gate.set_upstream(last)
     above: BaseOperator = gate
     for name, command in after.items():
@@ -170,5 +244,5 @@ def _after(after: Mapping[str, str], last: BaseOperator, settings: Settings) -> 
     return [last, above]
 
 
-def _released(ti: Any) -> bool:
-    return operator.released(ti.xcom_pull(task_ids=PUBLISH))
+def _released(ti: Any, publish: str = PUBLISH) -> bool:
+    return operator.released(ti.xcom_pull(task_ids=publish))

@@ -17,8 +17,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from dvc_airflow.workspace import git
+from dvc_airflow.workspace import GitError, git
 
+PARAMS = "params.yaml"
 LARGEST_NEW = 1 << 20  # bytes; larger data belongs to DVC
 SECRET = re.compile(r"(^|/)(\.env(\..*)?|.*\.pem|.*\.p12|id_(rsa|ed25519|ecdsa)|credentials(\.json)?|.*\.key)$")
 PUBLIC = re.compile(rb"(-----BEGIN PUBLIC KEY-----\s[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----\s*)+")  # the whole file
@@ -45,8 +46,10 @@ def take(repository: Path) -> str:
     return commit_tree(repository, tree, [head], "Uncommitted changes", like=head)
 
 
-def override(repository: Path, commit: str, values: Mapping[str, Any], file: str = "params.yaml") -> str:
+def override(repository: Path, commit: str, values: Mapping[str, Any], file: str = PARAMS) -> str:
     """A commit like `commit` with these values at dotted keys of a params file; comments stay. Raises Refused."""
+    if not values:
+        return commit
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 120
@@ -69,7 +72,7 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
     return commit_tree(repository, tree, [commit], "Overridden params", like=commit)
 
 
-def overlay(repository: Path, commit: str, name: str, file: str = "params.yaml") -> dict[str, Any]:
+def overlay(repository: Path, commit: str, name: str, file: str = PARAMS) -> dict[str, Any]:
     """The values of `profiles.<name>` at dotted keys, and `profile` itself. Raises Refused for an unknown name."""
     document = YAML(typ="safe").load(git(repository, "cat-file", "blob", f"{commit}:{file}"))
     profiles = document.get("profiles") or {}
@@ -93,6 +96,15 @@ def chosen(conf: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
     if set(conf) == set(form):
         return {key: value for key, value in conf.items() if value != form[key]}
     return dict(conf)
+
+
+def keys(repository: Path, commit: str, file: str = PARAMS) -> set[str]:
+    """The dotted keys that a run may override: of all values of a params file, and `profile`."""
+    try:
+        text = git(repository, "cat-file", "blob", f"{commit}:{file}")
+    except GitError:
+        return set()
+    return {"profile", *leaves(YAML(typ="safe").load(text) or {})}
 
 
 def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:

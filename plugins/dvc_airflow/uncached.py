@@ -10,14 +10,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from dvc_airflow import objects
+from dvc_airflow import lock, objects
 from dvc_airflow.objects import Lacking
 
+if TYPE_CHECKING:
+    from dvc_airflow.lock import Entry
+    from dvc_airflow.project import Stage
+
 FOLDER = "dvc-airflow"
+LIMIT = 1 << 30  # bytes of one stage, where nobody says otherwise
 
 
 def store(cache: Path) -> Path:
@@ -25,16 +31,34 @@ def store(cache: Path) -> Path:
     return cache / FOLDER
 
 
-def keep(repo: Any, paths: Iterable[str], cache: Path) -> None:
-    """Put outs of the clone that one stands in into the store. Raises what DVC raises."""
+class TooLarge(Exception):
+    """Outs over the limit: how much, and what to do."""
+
+
+def keep(repo: Any, paths: Sequence[str], cache: Path, limit_bytes: int, push: bool) -> None:
+    """Put outs of the clone that one stands in into the store, and into the remote's. Raises TooLarge, and as DVC."""
     from dvc.fs import localfs
     from dvc_data.hashfile.build import build
-    from dvc_data.hashfile.transfer import transfer
 
-    held = _held(cache)
+    held, found = _held(cache), set()
+    if (size := sum(_size(Path(path)) for path in paths)) > limit_bytes:
+        what = f"its outs with `cache: false` are {size} bytes, {limit_bytes} at most are kept"
+        raise TooLarge(f"{what}; let DVC cache them, or raise the DAG's limit_bytes")
     for path in paths:
-        staging, _, found = build(held, path, localfs, "md5", ignore=repo.dvcignore)
-        transfer(staging, held, {found.hash_info}, shallow=False)
+        staging, _, one = build(held, path, localfs, "md5", ignore=repo.dvcignore)
+        _move(staging, held, {one.hash_info})
+        found.add(one.hash_info)
+    if push and found:
+        _move(held, _remote(repo), found)
+
+
+def fetch(repo: Any, wanted: Mapping[str, str], cache: Path) -> None:
+    """Bring what the store lacks of outs, by path and md5, from the remote's; what that lacks too is passed over."""
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    for md5 in (one for one in wanted.values() if not present(one, cache)):
+        with suppress(FileNotFoundError):
+            _move(_remote(repo), _held(cache), {HashInfo("md5", md5)})
 
 
 def restore(wanted: Mapping[str, str], cache: Path) -> None:
@@ -46,13 +70,23 @@ def restore(wanted: Mapping[str, str], cache: Path) -> None:
             shutil.copyfile(held, name)  # and not linked: a stage may write on in it
 
 
-def take(content: bytes, md5: str, cache: Path) -> None:
-    """Put the content of a file into the store, under its md5."""
-    place = objects.place(store(cache), md5)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
-    draft.write_bytes(content)
-    draft.replace(place)
+def had(stage: Stage, entry: Entry, content: Callable[[str], bytes | None], cache: Path) -> bool:
+    """Whether the store has all of an entry's outs that DVC does not cache; a file that `content` has is taken in.
+
+    Args:
+        content: of a path at the commit that the entry came with; None for what is no file there.
+    """
+    md5 = lock.hashes(stage, entry, "outs")
+    for path in stage.uncached:
+        if path not in md5:
+            return False
+        if present(md5[path], cache):
+            continue
+        said = content(path)
+        if said is None or objects.md5(said) != md5[path]:
+            return False
+        _take(said, md5[path], cache)
+    return True
 
 
 def present(md5: str, cache: Path) -> bool:
@@ -74,9 +108,38 @@ def files(path: str, md5: str, cache: Path) -> Iterator[tuple[str, Path]]:
         yield f"{path}/{one['relpath']}", objects.place(store(cache), one["md5"])
 
 
+def _take(content: bytes, md5: str, cache: Path) -> None:
+    place = objects.place(store(cache), md5)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f".{place.name}.{os.getpid()}")
+    draft.write_bytes(content)
+    draft.replace(place)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(one.lstat().st_size for one in path.rglob("*")) if path.is_dir() else path.stat().st_size
+
+
 def _held(cache: Path) -> Any:
     from dvc.fs import localfs
     from dvc_data.hashfile.db.local import LocalHashFileDB
 
     made: Any = LocalHashFileDB
     return made(localfs, str(store(cache) / "files" / "md5"))
+
+
+def _remote(repo: Any) -> Any:
+    """The engine's store in the project's remote, beside DVC's objects."""
+    from dvc_data.hashfile.db import get_odb
+
+    remote, made = repo.cloud.get_remote(), cast(Any, get_odb)
+    return made(remote.fs, remote.fs.join(remote.path, FOLDER, "files", "md5"), hash_name="md5", **remote.config)
+
+
+def _move(source: Any, target: Any, wanted: set[Any]) -> None:
+    """Copy objects, of folders with all that they list. Raises OSError where one did not arrive."""
+    from dvc_data.hashfile.transfer import transfer
+
+    if failed := transfer(source, target, wanted, shallow=False, verify=True).failed:
+        raise OSError(f"{len(failed)} objects of outs with `cache: false` did not arrive at {target.path}")

@@ -13,6 +13,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from configobj import ConfigObj
+
 OWNER = "owner.pid"
 
 
@@ -32,20 +34,38 @@ def git(repository: Path, *words: str, stdin: str | None = None, env: Mapping[st
     return ended.stdout.rstrip("\n")
 
 
-def cache_of(repository: Path) -> Path:
-    """The folder of the repository's DVC cache, as its configuration has it."""
-    from configobj import ConfigObj
+def cache_of(root: Path) -> Path:
+    """The folder of a project's DVC cache, as its configuration has it."""
+    return (root / ".dvc" / (_configured(root, "cache", "dir") or "cache")).resolve()
 
+
+def remote_of(root: Path) -> str | None:
+    """The name of a project's default remote, or None."""
+    return _configured(root, "core", "remote")
+
+
+def _configured(root: Path, section: str, key: str) -> str | None:
+    """A value of a project's DVC configuration, its own before the one that Git has."""
     for name in ("config.local", "config"):
-        file = repository / ".dvc" / name
-        place = ConfigObj(str(file), list_values=False).get("cache", {}).get("dir") if file.is_file() else None
-        if place:
-            return (repository / ".dvc" / place).resolve()
-    return (repository / ".dvc" / "cache").resolve()
+        file = root / ".dvc" / name
+        said = ConfigObj(str(file), list_values=False).get(section, {}).get(key) if file.is_file() else None
+        if said:
+            return str(said)
+    return None
 
 
-def make(repository: Path, commit: str, folder: Path, tags: Mapping[str, str], cache: Path) -> Path:
-    """Clone `commit` into `folder` with these tags (name → object) and the shared cache. Raises GitError."""
+def top(root: Path) -> tuple[Path, str]:
+    """The Git repository that a project stands in, and the project's folder there: "" at its top. Raises GitError."""
+    held, _, below = git(root, "rev-parse", "--show-toplevel", "--show-prefix").partition("\n")
+    return Path(held), below.rstrip("/")
+
+
+def make(repository: Path, commit: str, folder: Path, tags: Mapping[str, str], cache: Path, project: str = "") -> Path:
+    """Clone `commit` into `folder` with these tags (name → object) and the shared cache. Raises GitError.
+
+    Returns:
+        Where the project stands in the clone.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     words = ["clone", "--quiet", "--local", "--no-checkout", "--no-tags", str(repository), str(folder)]
@@ -54,9 +74,11 @@ def make(repository: Path, commit: str, folder: Path, tags: Mapping[str, str], c
     git(folder, "checkout", "--quiet", "--detach", commit)
     if tags:
         git(folder, "update-ref", "--stdin", stdin="".join(f"create refs/tags/{n} {o}\n" for n, o in tags.items()))
-    local = folder / ".dvc" / "config.local"
-    local.write_text(f'[cache]\n    dir = {cache}\n    type = "reflink,hardlink,copy"\n', encoding="utf-8")
-    return folder
+    own = ConfigObj(str(repository / project / ".dvc" / "config.local"), list_values=False)  # a remote's credentials
+    own.filename = str(folder / project / ".dvc" / "config.local")
+    own["cache"] = {**own.get("cache", {}), "dir": str(cache), "type": '"reflink,hardlink,copy"'}
+    own.write()
+    return folder / project
 
 
 def remove(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow import reading, workspace
+from dvc_airflow import reading, selection, workspace
 from dvc_airflow.attempt import Attempt
 from dvc_airflow.outcome import Night, Result
+from dvc_airflow.project import Project
 
 DVC_YAML = """\
 stages:
@@ -37,6 +39,46 @@ stages:
 """
 
 
+class Forked:
+    """A child as `process.spawn` starts one, but forked: DVC is imported here already, which takes half a second.
+
+    It holds the write end of its own leash too, so only tests in which the task lives can have it.
+    """
+
+    def __init__(self, job: Path, leash: int, clone: Path, env: Mapping[str, str]) -> None:
+        from dvc_airflow import child
+
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code = 1
+        try:
+            os.setsid()
+            os.environ.clear()
+            os.environ.update(env)
+            os.chdir(clone)
+            code = child.main(str(job), leash)
+        finally:
+            os._exit(code)
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def repository(folder: Path, files: Mapping[str, str], below: str = "") -> Path:
+    """A Git repository with these files, and a DVC project in a folder of it; returns the project's."""
+    root = folder / below
+    root.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["git", "init", "-q", "-b", "main", str(folder)], check=True)
+    for key, value in [("user.name", "toy"), ("user.email", "toy@example.org")]:
+        workspace.git(folder, "config", key, value)
+    Repo.init(str(root), subdir=bool(below)).close()
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
 @dataclass
 class Toy:
     """A DVC project in a folder of its own."""
@@ -44,6 +86,7 @@ class Toy:
     root: Path
     entries: dict[str, object] = field(default_factory=dict)
     came: dict[str, str] = field(default_factory=dict)
+    select: list[str] = field(default_factory=list)
 
     def git(self, *words: str) -> str:
         return workspace.git(self.root, *words)
@@ -55,21 +98,32 @@ class Toy:
         self.git("commit", "-qm", "change", "--allow-empty")
         return self.git("rev-parse", "HEAD")
 
+    def known(self) -> Project:
+        return selection.narrowed(reading.read(self.root), self.select, [])
+
     def night(self, commit: str) -> Night:
-        return Night(str(self.root), commit, workspace.tags(self.root), dict(self.entries), dict(self.came), "night")
+        top, folder = workspace.top(self.root)
+        commit = self.git("rev-parse", commit)
+        return Night(str(top), commit, workspace.tags(top), dict(self.entries), dict(self.came), "night", folder)
 
     def attempt(self, stage: str, night: Night, above: Mapping[str, Result], number: int = 1) -> Attempt:
-        known = reading.read(self.root)
+        known = self.known()
 
         def results(stages: list[str]) -> dict[str, Result]:
-            return {name: above[name] for name in stages if name in above}
+            kept = {
+                name: Result(name, "unchanged", entry=night.entries[name])
+                for name in stages
+                if name in night.entries and not known.stages[name].selected
+            }
+            return kept | {name: above[name] for name in stages if name in above}
 
         return Attempt(night, known, stage, results, self.root / ".dvc/tmp/clones", {}, number)
 
     def run(self, commit: str) -> dict[str, Result]:
         """All stages in order; what ended well is remembered for the next night."""
         night, results = self.night(commit), dict[str, Result]()
-        for stage in reading.read(self.root).order:
+        known = self.known()
+        for stage in (one for one in known.order if known.stages[one].selected):
             results[stage] = self.attempt(stage, night, results).run()
             if not results[stage].well:
                 break
@@ -82,13 +136,7 @@ def toy(tmp_path: Path) -> Callable[..., Toy]:
     """Make a toy project; further files and another dvc.yaml may be given."""
 
     def make(dvc_yaml: str = DVC_YAML, **files: str) -> Toy:
-        root = tmp_path / "toy"
-        root.mkdir()
-        subprocess.run(["git", "init", "-q", "-b", "main"], cwd=root, check=True)
-        Repo.init(str(root)).close()
-        made = Toy(root)
-        made.git("config", "user.name", "toy")
-        made.git("config", "user.email", "toy@example.org")
+        made = Toy(repository(tmp_path / "toy", {}))
         made.commit({"dvc.yaml": dvc_yaml, "params.yaml": "total: {by: 1}\n", "seed.txt": "7", **files})
         return made
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow import lock, objects, plan, reading, uncached, workspace
+from dvc_airflow import lock, objects, reading, uncached, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -173,7 +173,7 @@ def test_a_disk_that_fails_before_the_clone_is_said_too(toy: Make, monkeypatch: 
         raise OSError(5, "Input/output error", "cache")
 
     made = toy()
-    monkeypatch.setattr(plan, "unchanged", fails)
+    monkeypatch.setattr(workspace, "make", fails)
     result = made.attempt("numbers", made.night("HEAD"), {}).run()
     assert (result.outcome, result.sentence) == ("storage", "cache: Input/output error")
 

@@ -223,11 +223,11 @@ def test_the_lease_of_a_run_that_has_ended_is_taken_over(state: str | None, take
 def test_another_graph_is_refused_with_a_sentence_for_the_record(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    from dvc_airflow import operator
+    from dvc_airflow import pin
 
     made, of = dag
     made.commit({"dvc.yaml": (made.root / "dvc.yaml").read_text().replace("[a, b]", "[a, b, c]")})
-    monkeypatch.setattr(operator, "WAIT_FOR_SHAPE_S", 0.0)
+    monkeypatch.setattr(pin, "WAIT_FOR_SHAPE_S", 0.0)
     ti = Task(own="pin")
     with pytest.raises(AirflowFailException, match="another graph"):
         of.get_task("pin").execute({"ti": ti, "run_id": RUN, "dag_run": type("Run", (), {"conf": {}})})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow import project, reading
+from dvc_airflow import check, project, reading
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -20,7 +20,7 @@ def test_a_folder_above_several_outs_is_refused_by_name(toy: Make) -> None:
         "stages:\n  one: {cmd: a, outs: [d/x, d/y]}\n  two: {cmd: b, deps: [d], outs: [z]}\n",
     )
     with pytest.raises(project.ProjectError, match="stage two depends on d, the folder above d/x, d/y"):
-        reading.refuse(made.root, reading.read(made.root))
+        check.refuse(made.root, reading.read(made.root))
 
 
 def test_a_wrong_template_is_refused(toy: Make) -> None:
@@ -42,7 +42,7 @@ def test_a_wrong_template_is_refused(toy: Make) -> None:
 def test_a_broken_dvc_yaml_is_refused_in_a_line_with_its_line(dvc_yaml: str, said: str, toy: Make) -> None:
     made = toy(dvc_yaml)
     with pytest.raises(project.ProjectError, match=said) as refused:
-        reading.refuse(made.root, reading.read(made.root))
+        check.refuse(made.root, reading.read(made.root))
     assert "\n" not in str(refused.value)
 
 
@@ -54,7 +54,7 @@ def test_an_unknown_key_of_meta_airflow_is_refused(said: str, key: str, toy: Mak
     made = toy(f"stages:\n  one: {{cmd: a, outs: [x], meta: {{airflow: {said}}}}}\n")
     wanted = f"stage one: meta.airflow has an unknown key {key}; name one of pool, slots, retries"
     with pytest.raises(project.ProjectError, match=wanted):
-        reading.refuse(made.root, reading.read(made.root))
+        check.refuse(made.root, reading.read(made.root))
 
 
 def test_no_project_is_refused(tmp_path: Path) -> None:

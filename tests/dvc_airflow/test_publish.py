@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow import lease, reading, snapshot
+from dvc_airflow import lease, plan, reading, snapshot
 from dvc_airflow.outcome import Result
 from dvc_airflow.publish import Published, PublishError, newest, publish
 from dvc_airflow.workspace import GitError
@@ -120,7 +120,7 @@ def test_a_night_is_one_commit_with_its_tags_and_an_equal_night_is_none(toy: Mak
     again = publication(made, results, "python says.py")
     assert again == Published(done.commit, new=False, said={"released": "toy"})  # it is asked, and makes nothing
     assert made.git("rev-parse", "nightly") == done.commit
-    entries, came = newest(made.root, "nightly", REFS, "HEAD", reading.read(made.root))
+    entries, came = newest(made.root, "nightly", REFS, plan.Commit(made.root, "HEAD"), reading.read(made.root))
     assert set(entries) == set(results)
     assert set(came.values()) == {done.commit}
 
@@ -134,7 +134,9 @@ def test_what_a_push_refuses_is_kept_and_found_again(toy: Make) -> None:
     assert done.refused
     assert made.git("rev-parse", f"{REFS}/unpublished/night") == done.commit
     made.git("checkout", "-q", "main")
-    assert set(newest(made.root, "nightly", REFS, "HEAD", reading.read(made.root))[0]) == set(results)
+    assert set(newest(made.root, "nightly", REFS, plan.Commit(made.root, "HEAD"), reading.read(made.root))[0]) == set(
+        results
+    )
     assert publication(made, results).new
     assert made.git("for-each-ref", REFS) == ""  # what waited is in the branch's entries
 

@@ -12,95 +12,19 @@ import pytest
 from dvc.repo import Repo
 
 from dvc_airflow import lock, objects, plan, project, reading
-from tests.dvc_airflow.conftest import Toy
+from tests.dvc_airflow.conftest import Toy, repository
 
 Make = Callable[..., Toy]
 Files = Mapping[str, str]
 MD5 = "900150983cd24fb0d6963f7d28e17f72"
 IMPORTED = f"md5: {MD5}\nfrozen: true\ndeps:\n- {{}}\nouts:\n- md5: {MD5}\n  size: 3\n  hash: md5\n  path: {{}}\n"
 LIBRARY = f"path: lib.csv\n  repo:\n    url: https://example.org/other.git\n    rev_lock: {MD5}"
-RAW = f"outs:\n- md5: {MD5}\n  size: 3\n  hash: md5\n  path: raw.csv\n"
 
-# name → files; what each is about is its name
+# what can be read and not run here; what can be run is in projects/
 PROJECTS: dict[str, Files] = {
-    "one stage": {"dvc.yaml": "stages:\n  one: {cmd: a, outs: [x]}\n"},
     "nothing": {"README.md": "no pipeline here\n"},
-    "a stage without outs or deps": {"dvc.yaml": "stages:\n  one: {cmd: a}\n  two: {cmd: b}\n"},
-    "a chain": {
-        "dvc.yaml": "stages:\n  c: {cmd: c, deps: [b], outs: [c]}\n  b: {cmd: b, deps: [a], outs: [b]}\n"
-        "  a: {cmd: a, outs: [a]}\n"
-    },
-    "a diamond": {
-        "dvc.yaml": "stages:\n  top: {cmd: a, outs: [t]}\n  left: {cmd: b, deps: [t], outs: [l]}\n"
-        "  right: {cmd: c, deps: [t], outs: [r]}\n  end: {cmd: d, deps: [l, r]}\n"
-    },
-    "a dep inside an out, and an out inside a dep": {
-        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [d]}\n  two: {cmd: b, deps: [d/x/y], outs: [e/f/g]}\n"
-        "  three: {cmd: c, deps: [e]}\n"
-    },
     "a folder above several outs": {
         "dvc.yaml": "stages:\n  one: {cmd: a, outs: [d/x, d/y]}\n  two: {cmd: b, deps: [d], outs: [z]}\n"
-    },
-    "names that begin alike": {
-        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [data]}\n  two: {cmd: b, deps: [data-clean, data.csv], outs: [x]}\n"
-    },
-    "foreach over a list": {
-        "dvc.yaml": "stages:\n  each:\n    foreach: [a, b]\n    do: {cmd: 'c ${item}', outs: ['${item}.txt']}\n"
-        "  all: {cmd: d, deps: [a.txt, b.txt]}\n"
-    },
-    "foreach over a mapping from params": {
-        "params.yaml": "models:\n  small: {lr: 1}\n  large: {lr: 2}\n",
-        "dvc.yaml": "stages:\n  fit:\n    foreach: ${models}\n"
-        "    do: {cmd: 'fit ${key} ${item.lr}', outs: ['${key}.bin']}\n",
-    },
-    "a matrix with dots and slashes": {
-        "dvc.yaml": "stages:\n  fit:\n    matrix: {model: [a/b, c.d], lr: [0.1, 1e-3]}\n"
-        "    cmd: fit ${item.model} ${item.lr}\n    outs: ['${key}.bin']\n"
-    },
-    "a matrix of mappings": {
-        "dvc.yaml": "stages:\n  fit:\n    matrix: {model: [{name: a, size: 1}, {name: b, size: 2}]}\n"
-        "    cmd: fit ${item.model.name}\n    outs: ['${item.model.name}.bin']\n"
-    },
-    "vars from files and of a stage": {
-        "more.json": '{"out": "there"}', "own.toml": 'name = "mine"\n',
-        "dvc.yaml": "vars: [more.json, {deep: {x: 1}}]\nstages:\n"
-        "  one: {cmd: 'a ${deep.x}', outs: ['${out}']}\n"
-        "  two: {vars: [own.toml], cmd: 'b ${name}', deps: ['${out}']}\n",
-    },
-    "params from yaml, json, toml and python": {
-        "params.yaml": "a: 1\n", "p.json": '{"b": 2}', "p.toml": "c = 3\n", "p.py": "D = 4\n",
-        "dvc.yaml": "stages:\n  one:\n    cmd: a\n    outs: [x]\n"
-        "    params: [a, {p.json: [b]}, {p.toml: }, {p.py: [D]}]\n",
-    },
-    "params that a stage writes": {
-        "dvc.yaml": "stages:\n  tune: {cmd: a, outs: [{best.yaml: {cache: false}}]}\n"
-        "  fit: {cmd: b, params: [{best.yaml: [lr]}], outs: [m]}\n"
-    },
-    "a working folder": {
-        "src/keep": "",
-        "dvc.yaml": "stages:\n  one: {wdir: src, cmd: a, outs: [../out/x]}\n"
-        "  two: {cmd: b, deps: [out/x], outs: [src/y]}\n"
-        "  three: {wdir: src, cmd: c, deps: [y, ../out]}\n",
-    },
-    "pipelines in folders that rest on each other": {
-        "dvc.yaml": "stages:\n  end: {cmd: e, deps: [sub/deep/model]}\n",
-        "sub/dvc.yaml": "stages:\n  prep: {cmd: p, deps: [../seed], outs: [table]}\n",
-        "sub/deep/dvc.yaml": "stages:\n  fit: {cmd: f, deps: [../table], outs: [model]}\n",
-        "seed": "7",
-    },
-    "flags of outs": {
-        "dvc.yaml": "stages:\n  one:\n    cmd: a\n    outs: [{x: {persist: true}}, {y: {cache: false, push: false}}]\n"
-        "    metrics: [{m.json: {cache: false}}]\n    plots: [{p.csv: {x: a, y: b}}]\n"
-    },
-    "frozen and always changed": {
-        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [x], frozen: true}\n"
-        "  two: {cmd: b, deps: [x], outs: [y], always_changed: true}\n"
-    },
-    "commands in a list": {"dvc.yaml": "stages:\n  one: {cmd: [a, b && c, cd x], outs: [x]}\n"},
-    "tracked data": {
-        "data/raw.csv.dvc": RAW,
-        "dvc.yaml": "stages:\n  one: {cmd: a, deps: [data/raw.csv], outs: [x]}\n"
-        "  two: {cmd: b, deps: [data], outs: [y]}\n",
     },
     "data that is imported": {
         "got.csv.dvc": IMPORTED.format("path: https://example.org/got.csv", "got.csv"),
@@ -109,20 +33,6 @@ PROJECTS: dict[str, Files] = {
     },
     "a pipeline in an out": {
         "d/dvc.yaml": "stages:\n  one: {cmd: a}\n", "dvc.yaml": "stages:\n  two: {cmd: b, outs: [d]}\n",
-    },
-    "absolute and windows paths": {
-        "dvc.yaml": "stages:\n  one: {cmd: a, deps: [/etc/hostname, 'data\\raw.csv'], outs: ['out\\x']}\n"
-        "  two: {cmd: b, deps: ['out\\x']}\n"
-    },
-    "lists of the whole project": {
-        "params.yaml": "a: 1\n", "m.json": "{}", "p.csv": "x\n1\n",
-        "dvc.yaml": "params: [params.yaml]\nmetrics: [m.json]\nplots: [p.csv]\n"
-        "artifacts:\n  model: {path: x, type: model}\n"
-        "stages:\n  one: {cmd: a, outs: [x]}\n",
-    },
-    "folders that Git or DVC ignores": {
-        ".gitignore": "venv/\n", ".dvcignore": "old\n", "venv/dvc.yaml": "stages: 5\n", "old/dvc.yaml": "stages: 5\n",
-        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [x]}\n",
     },
 }  # fmt: skip
 
@@ -144,15 +54,6 @@ REFUSED: dict[str, tuple[Files, str]] = {
     "a broken file below": ({"s/dvc.yaml": "stages:\n  one:\n    cmd: a\n    out: [x]\n"}, r"s/dvc\.yaml:4: stages\."),
     "data that is none": ({"x.dvc": "outs: 5\n"}, r"x\.dvc:\d+: outs: "),
 }  # fmt: skip
-
-
-def repository(folder: Path, files: Files) -> Path:
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    Repo.init(str(folder)).close()
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
 
 
 def by_dvc(root: Path) -> tuple[set[str], set[tuple[str, str]]]:
@@ -213,19 +114,15 @@ def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
         reading.read(tmp_path)
 
 
-def test_a_project_below_the_top_of_its_repository_is_read_and_not_run(tmp_path: Path) -> None:
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    (tmp_path / "part").mkdir()
-    Repo.init(str(tmp_path / "part"), subdir=True).close()
-    (tmp_path / "part" / "dvc.yaml").write_text("stages:\n  one: {cmd: a}\n")
-    known = reading.read(tmp_path / "part")
-    assert list(known.stages) == ["one"]
-    with pytest.raises(project.ProjectError, match="the project lies in part of its Git repo"):
-        reading.refuse(tmp_path / "part", known)
+VARS = {
+    "more.json": '{"out": "there"}', "own.toml": 'name = "mine"\n',
+    "dvc.yaml": "vars: [more.json]\nstages:\n  one: {cmd: a, outs: ['${out}']}\n"
+    "  two: {vars: [own.toml], cmd: 'b ${name}', deps: ['${out}']}\n",
+}  # fmt: skip
 
 
 def test_what_was_kept_is_read_anew_when_a_value_that_it_came_from_changes(tmp_path: Path) -> None:
-    root = repository(tmp_path, PROJECTS["vars from files and of a stage"])
+    root = repository(tmp_path, VARS)
 
     def outs() -> list[str]:
         return [out.path for one in reading.read(root, reading.kept(root)).stages.values() for out in one.outs]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow import record, recorder
+from dvc_airflow import end, recorder
 from dvc_airflow.project import Stage
 
 
@@ -41,4 +41,4 @@ def test_a_machine_that_does_not_tell_its_energy_gives_none(tmp_path: Path) -> N
 )
 def test_a_stage_costs_its_time_in_the_slots_of_its_pool(said: dict[str, Any], costs: float | None) -> None:
     stage = Stage("train", "true", (), (), {}, False, "", {"airflow": said}, "dvc.yaml", ".", False, ())
-    assert record.money(stage, {"seconds": 1800.0}, {"gpu": 3.0}) == costs
+    assert end.money(stage, {"seconds": 1800.0}, {"gpu": 3.0}) == costs

@@ -1,0 +1,77 @@
+"""What DVC takes and a night cannot run, or would run otherwise than its writer believes: file, line, what to do."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from dvc_airflow import workspace
+from dvc_airflow.project import PIPELINE, Project, ProjectError, Stage, outside
+
+AIRFLOW = ("pool", "slots", "retries")  # keys of `meta.airflow`
+IMPORTED = (*AIRFLOW, "update")  # and in a `.dvc` file
+
+
+def refuse(root: Path, project: Project) -> None:
+    """Raises ProjectError for the first thing that a night cannot run."""
+    if not project.stages:
+        raise ProjectError(f"{PIPELINE}: it has no stages; write one there")
+    _, folder = workspace.top(root)
+    _refuse_folders(root, project)
+    for stage in project.every:
+        if not stage.imported:
+            _refuse_beside(root, stage, folder)
+        _refuse_unknown(root, stage)
+
+
+def _refuse_folders(root: Path, project: Project) -> None:
+    """A dep above several outs cannot be checked out alone, and its hash would count DVC's own .gitignore."""
+    above: dict[str, list[str]] = {}
+    for path in sorted(one for one in project.makers if not outside(one)):
+        folder = posixpath.dirname(path)
+        while folder:
+            above.setdefault(folder, []).append(path)
+            folder = posixpath.dirname(folder)
+    for stage in project.stages.values():
+        for dep in stage.deps:
+            if len(outs := above.get(dep, [])) > 1:
+                what = f"depends on {dep}, the folder above {', '.join(outs)}; name those outs instead"
+                raise ProjectError(f"{_place(root, stage, 'deps')}: stage {stage.name} {what}")
+
+
+def _refuse_beside(root: Path, stage: Stage, folder: str) -> None:
+    """What lies beside the repository lies beside a clone of it too, and that is another place."""
+    for part, paths in [("deps", stage.deps), ("outs", [out.path for out in stage.outs])]:
+        for path in paths:
+            if not outside(path) and posixpath.normpath(posixpath.join(folder, path)).startswith("../"):
+                what = f"{path} lies beside the repository, and a night runs in clones; name it by an absolute path"
+                raise ProjectError(f"{_place(root, stage, part)}: stage {stage.name}: {what}")
+
+
+def _refuse_unknown(root: Path, stage: Stage) -> None:
+    """A key of `meta.airflow` that nothing obeys would be a setting that its writer believes in."""
+    said, known = stage.meta.get("airflow") or {}, IMPORTED if stage.imported else AIRFLOW
+    unknown = [str(key) for key in said if key not in known] if isinstance(said, Mapping) else [str(said)]
+    if unknown:
+        what = f"meta.airflow has an unknown key {unknown[0]}; name one of {', '.join(known)}"
+        raise ProjectError(f"{_place(root, stage, 'meta', 'airflow', unknown[0])}: stage {stage.name}: {what}")
+
+
+def _place(root: Path, stage: Stage, *keys: str) -> str:
+    """File and line of a stage, or of what stands at these keys in it."""
+    place: Any = YAML().load((root / stage.file).read_bytes())
+    line = 0
+    above = [] if stage.imported else ["stages", stage.key.partition("@")[0]]
+    for key in [*above, *keys]:
+        if not isinstance(place, CommentedMap):
+            break
+        place = place["do"] if key not in place and "do" in place else place
+        if key not in place:
+            break
+        line, place = place.lc.key(key)[0], place[key]
+    return f"{stage.file}:{line + 1}"

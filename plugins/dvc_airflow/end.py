@@ -1,0 +1,123 @@
+"""The last task of a night: night.json says what each stage did and why nothing was deployed; the lease goes back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
+
+from dvc_airflow import lease
+from dvc_airflow.operator import PIN, PUBLISH, Task, released, run_name, task_id
+from dvc_airflow.outcome import Result
+from dvc_airflow.project import Project, Stage
+
+
+class EndOperator(Task):
+    """Write night.json and give the lease back, however the night ended."""
+
+    def __init__(self, *, after: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.after = after
+
+    def execute(self, context: Any) -> None:
+        """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""
+        ti, run = context["ti"], run_name(context["run_id"])
+        lease.release(Path(self.settings.root), self.settings.refs, context["run_id"])
+        done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
+        followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
+        failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
+        told: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
+        told |= {"new": done.get("new", False), "refused": done.get("refused", ""), "stages": {}}
+        told["ended"] = round(time.time(), 3)
+        if ti.xcom_pull(task_ids=self.beside(PIN)):
+            night, known = self.pinned(context)
+            if not known.whole:
+                told["selected"] = [one.name for one in known.selected]
+            told |= {"commit": night.commit, "stages": self._stages(context, known)}
+        told |= {key: _metric(told["stages"], place) for key, place in self.settings.headline.items()}
+        told |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
+        for said in followed.values():
+            told |= said or {}
+        why = told.get("why_not_deployed") or _why_not(done, failed)  # a command's own reason, where it gave one
+        told["why_not_deployed"] = None if told["deployed"] else why
+        place = Path(self.settings.record) / run / "night.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_suffix(".draft")
+        draft.write_text(json.dumps(told, indent=2), encoding="utf-8")
+        draft.replace(place)
+        if failed:
+            raise AirflowFailException(told["sentence"])
+        if not done:
+            raise AirflowFailException("the night was not published; the first failed task says why")
+
+    def _sentence(self, ti: Any, failed: str | None) -> str | None:
+        """What the task said that ended the night; never None where that is `failed`, a command behind publish."""
+        tasks = (PIN, PUBLISH, failed) if failed else (PIN, PUBLISH)
+        said = next(filter(None, (ti.xcom_pull(task_ids=self.beside(one), key="sentence") for one in tasks)), None)
+        return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
+
+    def _stages(self, context: Any, known: Project) -> dict[str, Any]:
+        """What is recorded of each stage that ran; one that failed without a result was lost each time."""
+        ti, run_id, names = context["ti"], context["run_id"], [one.name for one in known.selected]
+        tasks = {name: self.beside(task_id(name)) for name in names}
+        said = {name: ti.xcom_pull(task_ids=tasks[name], key="result") for name in names}
+        states = {} if all(said.values()) else _states(ti, self.dag_id, run_id)
+        for name in names:
+            if not said[name] and states.get(tasks[name]) == "failed":
+                place = f"dag_id={self.dag_id}/run_id={run_id}/task_id={tasks[name]}"
+                sentence = f"its worker died, or a person ended it, without a result; Airflow's logs are in {place}"
+                said[name] = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
+        prices = self.settings.prices
+        return {name: _reported(one, money(known.stages[name], one, prices)) for name, one in said.items() if one}
+
+
+def _states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:
+    """Task → state in a run; empty where Airflow does not tell."""
+    with suppress(AirflowRuntimeError):
+        found: Mapping[str, str] = ti.get_task_states(dag_id, run_ids=[run_id]).get(run_id) or {}
+        return found
+    return {}
+
+
+def _why_not(done: Mapping[str, Any], failed: str | None) -> str:
+    """Why nothing was deployed tonight."""
+    if not done:
+        return "the night was not published"
+    if not (done.get("said") or {}).get("released"):
+        return "no release tonight"
+    if done.get("refused"):
+        return f"the push was refused: {done['refused']}"
+    return f"{failed} failed" if failed else "no command deploys"
+
+
+def money(stage: Stage, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
+    """What a stage's time in its pool's slots costs; None for a pool without a price."""
+    price = prices.get(stage.pool)
+    return None if price is None else round(said["seconds"] / 3600 * stage.slots * price, 6)
+
+
+def _reported(said: Mapping[str, Any], cost: float | None) -> dict[str, Any]:
+    """What night.json says of a stage."""
+    kept = {key: said[key] for key in ("outcome", "seconds", "memory_bytes", "energy_joules", "attempts", "sentence")}
+    kept |= {"money": cost}
+    return kept | dict(said.get("report") or {}) | {"metrics": _metrics(said)}
+
+
+def _metrics(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the stage measured: its metrics files that are JSON objects."""
+    found: dict[str, Any] = {}
+    for path, content in (said.get("files") or {}).items():
+        if path.endswith(".json"):
+            found |= json.loads(content)
+    return found
+
+
+def _metric(stages: Mapping[str, Any], place: str) -> Any:
+    """The metric at 'stage.metric'; None where the stage did not get so far."""
+    stage, _, name = place.rpartition(".")
+    return ((stages.get(stage) or {}).get("metrics") or {}).get(name)

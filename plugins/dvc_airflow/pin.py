@@ -1,0 +1,101 @@
+"""The first task of a night: fix the commit, the entries to start from, the tags and the graph, and take the lease."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import socket
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowRuntimeError
+
+from dvc_airflow import check, lease, plan, project, publish, reading, selection, snapshot, workspace
+from dvc_airflow.operator import Task, refusal, run_name
+from dvc_airflow.outcome import Night
+from dvc_airflow.project import Project
+from dvc_airflow.workspace import GitError
+
+WAIT_FOR_SHAPE_S = 60.0
+
+
+class PinOperator(Task):
+    """Fix what this night runs: commit, entries, tags, graph; and take the lease."""
+
+    ui_color = "#e8f0fe"
+
+    def __init__(self, *, shape: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shape = shape
+
+    def execute(self, context: Any) -> dict[str, str]:
+        """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
+        run, root = run_name(context["run_id"]), Path(self.settings.root)
+        try:
+            self._lease(context)
+            repository, folder = workspace.top(root)
+            commit = self._commit(context, repository, folder)
+            tags, job = workspace.tags(repository), self.settings.clones / f"{run}-pin"
+            workspace.sweep(self.settings.clones)
+            clone = workspace.make(repository, commit, job, tags, workspace.cache_of(root), folder)
+            known = reading.read(clone, reading.kept(root))
+            check.refuse(clone, known)
+            workspace.remove(job)
+            known = selection.narrowed(known, self.settings.select, self.settings.exclude)
+            if lacks := plan.lacking(known, plan.Commit(repository, commit, folder)):
+                raise snapshot.Refused(lacks)
+            self._same_graph(context, known)
+            pinned = plan.Commit(repository, commit, folder)
+            entries, came = publish.newest(repository, self.settings.branch, self.settings.refs, pinned, known)
+            if never := plan.never(known, entries):
+                raise snapshot.Refused(never)
+        except (lease.Held, snapshot.Refused, project.ProjectError, GitError) as refused:
+            raise refusal(context, refused) from None
+        night = Night(str(repository), commit, tags, entries, came, run, folder)
+        return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
+
+    def _commit(self, context: Any, repository: Path, folder: str) -> str:
+        """The commit that this night runs: the work tree's, with what was chosen when it was triggered."""
+        commit, file = snapshot.take(repository), posixpath.join(folder, snapshot.PARAMS)
+        fields, conf = self.dag.params.dump(), dict(context["dag_run"].conf or {})
+        if self.settings.group:  # the DAG's other fields are its owner's
+            ours = snapshot.keys(repository, commit, file)
+            overrides = {key: value for key, value in (fields | conf).items() if key in ours}
+        else:
+            overrides = snapshot.chosen(conf, fields)
+        if name := overrides.pop("profile", None):
+            overrides = snapshot.overlay(repository, commit, name, file) | overrides
+        return snapshot.override(repository, commit, overrides, file)
+
+    def _lease(self, context: Any) -> None:
+        def ended(run: str) -> bool:
+            return has_ended(context["ti"], self.dag_id, run)
+
+        root, refs, run = Path(self.settings.root), self.settings.refs, context["run_id"]
+        lease.take(root, refs, run, socket.gethostname(), time.time(), ended)
+
+    def _same_graph(self, context: Any, known: Project) -> None:
+        """Wait until the scheduler follows the pinned commit's graph. Raises Refused when it does not."""
+        if known.shape == self.shape:
+            return
+        deadline = time.monotonic() + WAIT_FOR_SHAPE_S
+        while time.monotonic() < deadline:
+            if shape_tag(known) in context["ti"].get_dag(self.dag_id).tags:
+                return
+            time.sleep(1)
+        raise snapshot.Refused("the scheduler follows another graph than the pinned commit's; trigger again")
+
+
+def has_ended(ti: Any, dag_id: str, run_id: str) -> bool:
+    """Whether Airflow knows that a run has ended; a run that it cannot tell of has not."""
+    with suppress(AirflowRuntimeError):
+        return ti.get_dagrun_state(dag_id, run_id) in ("success", "failed")
+    return False
+
+
+def shape_tag(known: Project) -> str:
+    """The DAG tag that names a graph."""
+    return f"dvc-{known.shape}"

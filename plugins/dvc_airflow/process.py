@@ -1,0 +1,111 @@
+"""The process of one attempt: in a session of its own, on a leash, with what its recorder kept.
+
+The leash is a pipe whose write end only this process holds: when it dies, however it dies, the child ends the whole
+group (child.py). DVC itself says only that something failed, so exit code, signal and last words come from the shell
+that it starts commands with (recorder.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+GRACE_S = 4.0
+# a -c command, so that the package's own folder is not on the path (`operator.py` lies there)
+_START = "import sys; from dvc_airflow.child import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+
+
+class Process:
+    """The child that reproduces one stage.
+
+    Args:
+        folder: of the job: what the child is told, and what it, the recorder and the stage leave.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.killed = folder, False
+        self._child: subprocess.Popen[bytes] | None = None
+        self._leash = -1
+
+    def start(self, job: Mapping[str, Any], clone: Path) -> None:
+        """Start it; unless it is killed already."""
+        place, here = self.folder / "job.json", Path(__file__).resolve().parent
+        place.write_text(json.dumps(job), encoding="utf-8")
+        around = {
+            "SHELL": str(here / "recorder.py"),
+            "DVC_AIRFLOW_RECORD": str(self.folder / "record.jsonl"),
+            "PYTHONPATH": str(here.parent),
+            "DVC_NO_ANALYTICS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        reads, self._leash = os.pipe()
+        self._child = spawn(place, reads, clone, scrubbed() | around)
+        os.close(reads)
+        if self.killed:  # between the last look and here
+            self.kill()
+
+    def wait(self) -> int:
+        """Its exit code once it ended, and nothing of its group is left; below 0 for a signal."""
+        assert self._child is not None
+        with suppress(ChildProcessError, ProcessLookupError):
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its group is still its own
+            os.killpg(self._child.pid, signal.SIGKILL)  # what a killed recorder, or a stage, left running
+        code = self._child.wait()
+        os.close(self._leash)
+        return code
+
+    def kill(self) -> None:
+        """End the stage and all that it started: SIGTERM, at most four seconds, SIGKILL; for a signal handler."""
+        self.killed = True
+        if self._child is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_S
+            while time.monotonic() < deadline and _living(self._child.pid):
+                time.sleep(0.05)
+            os.killpg(self._child.pid, signal.SIGKILL)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What the recorder wrote, one of each command that ended; nothing where it was cut off while it wrote."""
+        with suppress(OSError, ValueError):
+            text = (self.folder / "record.jsonl").read_text(encoding="utf-8")
+            return [json.loads(line) for line in text.splitlines()]
+        return []
+
+    def said(self, name: str) -> dict[str, Any]:
+        """A JSON object that the child (result.json) or the stage (outcome.json) left; empty for none."""
+        with suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            return found
+        return {}
+
+
+def spawn(job: Path, leash: int, clone: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start child.py on a job, with the read end of its leash."""
+    command = [sys.executable, "-c", _START, str(job), str(leash)]
+    return subprocess.Popen(command, cwd=clone, env=env, start_new_session=True, pass_fds=[leash])
+
+
+def scrubbed() -> dict[str, str]:
+    """The environment without Airflow's settings and secrets, and with this interpreter's commands first."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def _living(group: int) -> bool:
+    """Whether a process of this group still runs; zombies do not count."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(pgrp) == group and state != "Z":
+                return True
+    return False

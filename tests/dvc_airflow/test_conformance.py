@@ -1,0 +1,124 @@
+"""Projects as people write them (projects/*.yaml), each run both ways: to the same tasks, edges and lock files.
+
+A document has `files`, `tasks` (name → what it rests on), and where it needs them `folder` (of the project in its
+repository), `add` and `import` (tracked and imported data) and `freeze` (stages that are frozen for a second night).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from dvc_airflow import lock, operator, process, reading, uncached, workspace
+from dvc_airflow.outcome import Result
+from tests.dvc_airflow.conftest import Forked, Toy, repository
+
+HERE = Path(__file__).parent / "projects"
+PROJECTS: dict[str, Mapping[str, Any]] = {
+    one["name"]: one for path in sorted(HERE.glob("*.yaml")) for one in YAML(typ="safe").load_all(path) if one
+}
+
+
+@pytest.fixture(params=PROJECTS)
+def said(request: pytest.FixtureRequest) -> Mapping[str, Any]:
+    return PROJECTS[request.param]
+
+
+@pytest.fixture
+def made(said: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Toy]:
+    """The project, committed."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    monkeypatch.setattr(process, "spawn", Forked)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "source").write_text("from outside")
+    files = {name: text.replace("OUTSIDE", str(outside)) for name, text in said["files"].items()}
+    root = repository(tmp_path / "repository", files, said.get("folder", ""))
+    monkeypatch.chdir(root)
+    with Repo(str(root)) as repo:
+        for path in said.get("add", []):
+            repo.add(path)
+        for path, url in said.get("import", {}).items():
+            repo.imp_url(url.replace("OUTSIDE", str(outside)), path)
+    toy = Toy(root)
+    toy.commit({})
+    yield toy
+
+
+def test_tasks_and_edges_are_those_that_dvc_has(said: Mapping[str, Any], made: Toy) -> None:
+    from dvc_airflow.render import DvcDag
+
+    with Repo(str(made.root)) as repo:
+        graph = repo.index.graph
+        stages = {one.addressing for one in graph}
+        edges = {(above.addressing, one.addressing) for one, above in graph.edges}
+    known = reading.read(made.root)
+    assert {one.name for one in known.every} == stages
+    assert {(above, one.name) for one in known.every for above in one.above} == edges
+    dag = DvcDag("made", made.root)
+    tasks = [task for task in dag.tasks if isinstance(task, operator.StageOperator)]
+    names = {task.task_id: task.stage for task in tasks}
+    assert {
+        task.stage: {names[one] for one in task.upstream_task_ids if one in names} for task in tasks
+    } == {name: set(above) for name, above in said["tasks"].items()}  # fmt: skip
+
+
+def test_both_ways_lead_to_the_same_lock_files(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
+    other = tmp_path / "by-dvc"
+    shutil.copytree(workspace.top(made.root)[0], other, symlinks=True)
+    other = other / said.get("folder", "")
+    first = made.run("HEAD")
+    assert {one.outcome for one in first.values()} == {"ran"}, [one.sentence for one in first.values()]
+    assert set(by_dvc(other)) == set(first)
+    assert _locks(made, first) == {name: (other / name).read_text() for name in _locks(made, first)}
+    for path, content in _uncached(made, first).items():
+        assert content == (other / path).read_bytes()
+
+    made.came = dict.fromkeys(first, made.commit({}))
+    if frozen := said.get("freeze"):
+        for root in (made.root, other):
+            text = (root / "dvc.yaml").read_text()
+            for name in frozen:
+                text = text.replace(f"{name}: {{", f"{name}: {{frozen: true, ")
+            (root / "dvc.yaml").write_text(text)
+            (root / "seed").write_text("8")
+    second = made.run(made.commit({}))
+    assert {one.outcome for one in second.values()} <= {"ran", "unchanged"}, [one.sentence for one in second.values()]
+    assert {name for name, one in second.items() if one.outcome == "ran"} == set(by_dvc(other))
+    assert _locks(made, second) == {name: (other / name).read_text() for name in _locks(made, second)}
+
+
+def by_dvc(root: Path) -> list[str]:
+    """The stages that `dvc repro` runs of a whole project."""
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        with Repo(str(root)) as repo:
+            return [stage.addressing for stage in repo.reproduce(all_pipelines=True) if stage.cmd]
+    finally:
+        os.chdir(before)
+
+
+def _locks(made: Toy, results: Mapping[str, Result]) -> dict[str, str]:
+    return lock.files(reading.read(made.root), {name: one.entry for name, one in results.items() if one.entry})
+
+
+def _uncached(made: Toy, results: Mapping[str, Result]) -> dict[str, bytes]:
+    known, found = reading.read(made.root), dict[str, bytes]()
+    for name, result in results.items():
+        md5 = lock.hashes(known.stages[name], result.entry or {}, "outs")
+        for out in known.stages[name].uncached:
+            held = uncached.files(out, md5[out], workspace.cache_of(made.root))
+            found |= {path: place.read_bytes() for path, place in held}
+    return found
+
+
+def test_there_are_forty() -> None:
+    assert len(PROJECTS) >= 40

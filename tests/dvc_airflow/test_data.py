@@ -1,0 +1,116 @@
+"""What travels besides DVC's own outs: imports that a night fetches anew, and outs that DVC keeps no object of."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from dvc_airflow import publish, reading, uncached, workspace
+from tests.dvc_airflow.conftest import Toy, repository
+
+Make = Callable[..., Toy]
+UNCACHED = """\
+stages:
+  one:
+    cmd: mkdir -p kept && cat seed.txt > kept/a && echo 2 > kept/b && echo 3 > table
+    deps: [seed.txt]
+    outs: [{kept: {cache: false}}, {table: {cache: false}}]
+  two: {cmd: cat kept/a kept/b table > x, deps: [kept, table], outs: [x]}
+"""
+READS = "stages:\n  read: {cmd: cp got x, deps: [got], outs: [x]}\n"
+
+
+def remote(made: Toy) -> Path:
+    folder = made.root.parent / "remote"
+    folder.mkdir()
+    config = made.root / ".dvc" / "config"
+    config.write_text(f"{config.read_text()}[core]\n    remote = r\n['remote \"r\"']\n    url = {folder}\n")
+    made.commit({})
+    return folder
+
+
+def test_outs_without_cache_reach_a_machine_with_another_disk_by_the_remote(toy: Make) -> None:
+    made = toy(UNCACHED)
+    folder = remote(made)
+    first = made.run("HEAD")
+    assert {one.outcome for one in first.values()} == {"ran"}, [one.sentence for one in first.values()]
+    assert any((folder / uncached.FOLDER).rglob("*.dir"))
+    made.came = dict.fromkeys(first, "HEAD")
+    shutil.rmtree(workspace.cache_of(made.root))
+    assert [one.outcome for one in made.run("HEAD").values()] == ["unchanged", "unchanged"]
+    shutil.rmtree(workspace.cache_of(made.root))
+    made.commit({"dvc.yaml": UNCACHED.replace("cat kept/a kept/b", "cat kept/b kept/a")})
+    again = made.run("HEAD")
+    assert {name: one.outcome for name, one in again.items()} == {"one": "unchanged", "two": "ran"}
+
+
+def test_outs_without_cache_have_a_limit(toy: Make) -> None:
+    made = toy(UNCACHED)
+    attempt = made.attempt("one", made.night("HEAD"), {})
+    attempt.limit_bytes = 4
+    result = attempt.run()
+    assert result.outcome == "refused"
+    assert "its outs with `cache: false` are 5 bytes, 4 at most are kept; let DVC cache them" in result.sentence
+
+
+def imported(made: Toy, source: Path) -> None:
+    """Import a file as `got`, to be fetched anew each night."""
+    with Repo(str(made.root)) as repo:
+        repo.imp_url(str(source), str(made.root / "got"))
+    text = (made.root / "got.dvc").read_text()
+    made.commit({"got.dvc": f"{text}meta:\n  airflow: {{update: true}}\n"})
+
+
+def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy(READS)
+    monkeypatch.chdir(made.root)
+    source = made.root.parent / "source"
+    source.write_text("first")
+    imported(made, source)
+    before = (made.root / "got.dvc").read_text()
+
+    def night() -> dict[str, str]:
+        commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
+        made.entries, made.came = publish.newest(
+            made.root, "nightly", "refs/x", publish.Commit(made.root, commit), known
+        )
+        results = made.run(commit)
+        clones = made.root / ".dvc/tmp/clones"
+        publish.publish(made.night(commit), known, results, "nightly", "refs/x", None, {}, clones)
+        return {name: one.outcome for name, one in results.items()}
+
+    assert night() == {"got.dvc": "unchanged", "read": "ran"}
+    assert night() == {"got.dvc": "unchanged", "read": "unchanged"}
+    source.write_text("second")
+    assert night() == {"got.dvc": "ran", "read": "ran"}
+    assert (made.root / "got.dvc").read_text() == before
+    assert made.git("show", "nightly:got.dvc") != before.rstrip("\n")
+    assert night() == {"got.dvc": "unchanged", "read": "unchanged"}
+    source.unlink()
+    commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
+    made.entries, made.came = publish.newest(made.root, "nightly", "refs/x", publish.Commit(made.root, commit), known)
+    gone = made.run(commit)["got.dvc"]
+    assert gone.outcome == "storage"
+    assert str(source) in gone.sentence
+
+
+def test_an_import_of_another_repository_follows_its_branch(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy(READS)
+    other = Toy(repository(made.root.parent / "other", {"lib": "one"}))
+    other.commit({})
+    monkeypatch.chdir(made.root)
+    with Repo(str(made.root)) as repo:
+        repo.imp(str(other.root), "lib", out="got")
+    text = (made.root / "got.dvc").read_text()
+    made.commit({"got.dvc": f"{text}meta:\n  airflow: {{update: true}}\n"})
+    made.entries, made.came = publish.newest(
+        made.root, "nightly", "refs/x", publish.Commit(made.root, "HEAD"), reading.read(made.root)
+    )
+    other.commit({"lib": "two"})
+    results = made.run("HEAD")
+    assert {name: one.outcome for name, one in results.items()} == {"got.dvc": "ran", "read": "ran"}
+    assert other.git("rev-parse", "HEAD") in str((results["got.dvc"].entry or {})["text"])
