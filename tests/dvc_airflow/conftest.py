@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow import reading, selection, workspace
+from dvc_airflow import process, reading, selection, workspace
 from dvc_airflow.attempt import Attempt
 from dvc_airflow.outcome import Night, Result
 from dvc_airflow.project import Project
@@ -42,7 +42,7 @@ stages:
 class Forked:
     """A child as `process.spawn` starts one, but forked: DVC is imported here already, which takes half a second.
 
-    It holds the write end of its own leash too, so only tests in which the task lives can have it.
+    It holds the write end of its own leash too: a test in which the task dies is marked `spawned`.
     """
 
     def __init__(self, job: Path, leash: int, clone: Path, env: Mapping[str, str]) -> None:
@@ -63,6 +63,13 @@ class Forked:
 
     def wait(self) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture(autouse=True)
+def forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children are forked, unless a test is marked `spawned`."""
+    if not request.node.get_closest_marker("spawned"):
+        monkeypatch.setattr(process, "spawn", Forked)
 
 
 def repository(folder: Path, files: Mapping[str, str], below: str = "") -> Path:

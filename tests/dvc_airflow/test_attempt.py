@@ -56,6 +56,7 @@ def test_a_failing_stage_says_what_happened(cmd: str, outcome: str, said: str, t
     assert result.entry is None
 
 
+@pytest.mark.spawned
 def test_a_night_runs_then_nothing_does(toy: Make) -> None:
     made = toy()
     commit = made.git("rev-parse", "HEAD")
@@ -117,6 +118,7 @@ def test_the_lock_is_the_one_that_dvc_writes(toy: Make, tmp_path: Path) -> None:
     assert ours == (other / "dvc.lock").read_text()
 
 
+@pytest.mark.spawned
 def test_killing_a_stage_that_ignores_sigterm_leaves_no_process(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     made = toy(FAILING.format(cmd=json.dumps(f"trap '' TERM; sleep 1000 & echo $! $$ > {mark}; wait; wait")))
@@ -131,12 +133,14 @@ def test_killing_a_stage_that_ignores_sigterm_leaves_no_process(toy: Make, tmp_p
     _gone([int(pid) for pid in mark.read_text().split()])
 
 
+@pytest.mark.spawned
 def test_a_task_that_is_killed_takes_its_stage_along(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     made = toy(FAILING.format(cmd=json.dumps(f"trap '' TERM; sleep 1000 & echo $! $$ > {mark}; wait; wait")))
     _killed_with_its_task(made, mark)
 
 
+@pytest.mark.spawned
 def test_a_helper_that_ignores_sigterm_goes_with_a_stage_that_does_not(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     helper = "(trap '' TERM; exec sleep 1000) >/dev/null 2>&1 &"
@@ -144,6 +148,7 @@ def test_a_helper_that_ignores_sigterm_goes_with_a_stage_that_does_not(toy: Make
     _killed_with_its_task(made, mark)
 
 
+@pytest.mark.spawned
 def test_a_recorder_that_is_killed_leaves_no_stage(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     made = toy(FAILING.format(cmd=json.dumps(f"echo $$ > {mark}; kill -9 $PPID; exec sleep 1000")))
@@ -192,6 +197,7 @@ def test_sweeping_leaves_the_clones_of_the_living(toy: Make, tmp_path: Path) -> 
     assert sorted(path.name for path in clones.iterdir()) == ["living-pin", "living-stage"]
 
 
+@pytest.mark.spawned
 def test_the_stage_sees_no_airflow_secret(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "key-x9")
     made = toy(FAILING.format(cmd="env > out.txt"))

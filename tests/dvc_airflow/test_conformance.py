@@ -16,9 +16,9 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from dvc_airflow import lock, operator, process, reading, uncached, workspace
+from dvc_airflow import lock, operator, reading, uncached, workspace
 from dvc_airflow.outcome import Result
-from tests.dvc_airflow.conftest import Forked, Toy, repository
+from tests.dvc_airflow.conftest import Toy, repository
 
 HERE = Path(__file__).parent / "projects"
 PROJECTS: dict[str, Mapping[str, Any]] = {
@@ -35,7 +35,6 @@ def said(request: pytest.FixtureRequest) -> Mapping[str, Any]:
 def made(said: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Toy]:
     """The project, committed."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    monkeypatch.setattr(process, "spawn", Forked)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "source").write_text("from outside")
