@@ -15,7 +15,7 @@ from airflow.timetables.assets import AssetOrTimeSchedule
 from airflow.timetables.trigger import CronTriggerTimetable
 from ruamel.yaml import YAML
 
-from dvc_airflow.render import DvcDag
+from dvc_airflow import DvcDag
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = {

@@ -20,3 +20,21 @@ outcome    what a night fixed, what a stage returns, and what its end means
 recorder   the shell that DVC starts commands with: exit code, last lines
 publish    what a night made as one commit on its branch, or kept until that is possible
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dvc_airflow.render import DvcDag, DvcTaskGroup
+
+__all__ = ["DvcDag", "DvcTaskGroup"]
+
+
+def __getattr__(name: str) -> Any:
+    """What a DAG's file imports; not before, since a stage's child must not import Airflow."""
+    if name not in __all__:
+        raise AttributeError(name)
+    from dvc_airflow import render
+
+    return getattr(render, name)
