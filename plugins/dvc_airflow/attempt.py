@@ -18,9 +18,10 @@ from dvc_airflow import lock, plan, uncached, workspace
 from dvc_airflow.lock import Entry
 from dvc_airflow.outcome import Night, Result, failure
 from dvc_airflow.process import Process
-from dvc_airflow.project import Project, Stage
+from dvc_airflow.project import LOCK, Project, Stage
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
+OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
 
 
@@ -128,9 +129,11 @@ class Attempt:
         entries = {name: result.entry for name, result in self.above.items() if result.entry is not None}
         if self.entry is not None:
             entries[self.stage.name] = self.entry
-        for path in {stage.lock for stage in self.project.stages.values() if not stage.imported}:
-            (clone / path).unlink(missing_ok=True)
-        for path, text in lock.files(self.project, entries).items():
+        locks = {stage.lock for stage in self.project.stages.values() if not stage.imported}
+        pinned = {path: (clone / path).read_bytes() for path in locks if (clone / path).is_file()}
+        for path in pinned:
+            (clone / path).unlink()
+        for path, text in lock.files(self.project, entries, pinned.get).items():
             (clone / path).write_text(text, encoding="utf-8")
         return clone
 
@@ -236,7 +239,7 @@ class Attempt:
         found = []
         for at in (line[3:].rstrip("/") for line in workspace.git(clone, *asked).split("\0") if line):
             path = posixpath.relpath(at, self.night.folder) if self.night.folder else at
-            own = path.startswith(".dvc/") or Path(path).name in (".gitignore", "dvc.lock") or "__pycache__" in path
+            own = Path(path).name in (".gitignore", LOCK) or not OF_TOOLS.isdisjoint(Path(path).parts)
             if not own and not any(_inside(path, out) or _inside(out, path) for out in self.project.makers):
                 found.append(path)
         return found[:MOST_UNDECLARED]

@@ -7,7 +7,7 @@ order, by whoever needs one. No two tasks share a dvc.lock, and nothing is merge
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
@@ -32,23 +32,38 @@ def read(stage: Stage, text: str) -> Entry | None:
     return {"outs": YAML(typ="safe").load(text)["outs"], "text": text}
 
 
-def files(project: Project, entries: Mapping[str, Entry]) -> dict[str, str]:
-    """Path → text of every dvc.lock, and `.dvc` file, that DVC would write had it run these stages."""
-    held: dict[str, dict[str, Entry]] = {}
+def files(
+    project: Project, entries: Mapping[str, Entry], pinned: Callable[[str], bytes | None] = lambda _: None
+) -> dict[str, str]:
+    """Path → text of every dvc.lock, and `.dvc` file, that DVC would write had it run these stages.
+
+    Args:
+        pinned: of a dvc.lock as it was before; its `datasets` stay.
+    """
+    held: dict[str, dict[str, Entry]] = {one.lock: {} for one in project.stages.values() if not one.imported}
     texts: dict[str, str] = {}
     for stage in (project.stages[name] for name in project.order if name in entries):
         if stage.imported:
             texts[stage.file] = str(entries[stage.name]["text"])
         else:
-            held.setdefault(stage.lock, {})[stage.key] = entries[stage.name]
-    return {path: _dump(stages) for path, stages in held.items()} | texts
+            held[stage.lock][stage.key] = entries[stage.name]
+    for path, stages in held.items():
+        before = _kept(pinned(path) or b"")
+        if stages or before:
+            texts[path] = _dump({"schema": "2.0"} | before | {"stages": stages})
+    return texts
 
 
-def _dump(stages: Mapping[str, Entry]) -> str:
+def _kept(pinned: bytes) -> dict[str, Any]:
+    """What a dvc.lock holds, where it names data sets; they stand before the stages, or behind them."""
+    return dict(YAML().load(pinned)) if b"datasets:" in pinned else {}
+
+
+def _dump(document: Mapping[str, Any]) -> str:
     out = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
-    yaml.dump({"schema": "2.0", "stages": stages}, out)
+    yaml.dump(document, out)
     return out.getvalue()
 
 

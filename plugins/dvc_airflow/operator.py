@@ -140,10 +140,9 @@ class StageOperator(Task):
         context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
         self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
         if result.undeclared:
-            paths = ", ".join(result.undeclared)
-            self.log.warning(
-                "%s wrote what it does not declare, and no other stage sees: %s; add it to outs", self.stage, paths
-            )
+            lines = "".join(f"\n- {path}" for path in result.undeclared)
+            what = "wrote what it does not declare, and no other stage sees; where one should, add to its outs:"
+            self.log.warning("%s %s%s", self.stage, what, lines)
         if result.well:
             return result.outcome
         sentence = f"{self.stage}: {result.outcome}: {result.sentence}"

@@ -154,8 +154,10 @@ def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], ca
         for out in stage.uncached:
             made |= {_at(night, path): held for path, held in uncached.files(out, md5[out], cache)}
     ignored = _ignored(Path(night.repository), made)
-    texts = {_at(night, path): text.encode() for path, text in lock.files(project, entries).items()}
-    return {path: held for path, held in made.items() if path not in ignored} | texts
+    pinned = plan.Commit(Path(night.repository), night.commit, night.folder)
+    texts = lock.files(project, entries, pinned.content)
+    locks = {_at(night, path): text.encode() for path, text in texts.items()}
+    return {path: held for path, held in made.items() if path not in ignored} | locks
 
 
 def _folders(night: Night, project: Project) -> list[str]:

@@ -1,14 +1,19 @@
 """Projects as people write them (projects/*.yaml), each run both ways: to the same tasks, edges and lock files.
 
 A document has `files`, `tasks` (name → what it rests on), and where it needs them `folder` (of the project in its
-repository), `add` and `import` (tracked and imported data) and `freeze` (stages that are frozen for a second night).
+repository), `add` and `import` (tracked and imported data), `other` (files of another repository, to import from),
+`datasets` (that dvc.lock names) and `freeze` (stages that are frozen for a second night).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from dvc_airflow import lock, operator, reading, uncached, workspace
+from dvc_airflow import lock, operator, plan, reading, uncached, workspace
 from dvc_airflow.outcome import Result
 from tests.dvc_airflow.conftest import Toy, repository
 
@@ -38,17 +43,37 @@ def made(said: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "source").write_text("from outside")
-    files = {name: text.replace("OUTSIDE", str(outside)) for name, text in said["files"].items()}
-    root = repository(tmp_path / "repository", files, said.get("folder", ""))
-    monkeypatch.chdir(root)
-    with Repo(str(root)) as repo:
-        for path in said.get("add", []):
-            repo.add(path)
-        for path, url in said.get("import", {}).items():
-            repo.imp_url(url.replace("OUTSIDE", str(outside)), path)
-    toy = Toy(root)
-    toy.commit({})
-    yield toy
+    if other := said.get("other"):
+        Toy(repository(outside / "other", other)).commit({})
+    with _served(outside) as url:
+        files = {
+            name: text.replace("OUTSIDE", str(outside)).replace("URL", url) for name, text in said["files"].items()
+        }
+        root = repository(tmp_path / "repository", files, said.get("folder", ""))
+        monkeypatch.chdir(root)
+        with Repo(str(root)) as repo:
+            for path in said.get("add", []):
+                repo.add(path)
+            for path, source in said.get("import", {}).items():
+                if other:
+                    repo.imp(str(outside / "other"), source, out=path)
+                else:
+                    repo.imp_url(source.replace("OUTSIDE", str(outside)), path)
+            for name in said.get("datasets", []):
+                repo.datasets.update(name)
+        toy = Toy(root)
+        toy.commit({})
+        yield toy
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """The address at which a folder is served."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_tasks_and_edges_are_those_that_dvc_has(said: Mapping[str, Any], made: Toy) -> None:
@@ -106,7 +131,9 @@ def by_dvc(root: Path) -> list[str]:
 
 
 def _locks(made: Toy, results: Mapping[str, Result]) -> dict[str, str]:
-    return lock.files(reading.read(made.root), {name: one.entry for name, one in results.items() if one.entry})
+    entries = {name: one.entry for name, one in results.items() if one.entry}
+    top, folder = workspace.top(made.root)
+    return lock.files(reading.read(made.root), entries, plan.Commit(top, "HEAD", folder).content)
 
 
 def _uncached(made: Toy, results: Mapping[str, Result]) -> dict[str, bytes]:
