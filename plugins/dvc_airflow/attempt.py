@@ -7,7 +7,6 @@ outside the clone is written but content-addressed objects, so that harms nothin
 from __future__ import annotations
 
 import posixpath
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -124,8 +123,8 @@ class Attempt:
     def _clone(self) -> Path:
         """A clone with the entries of what the stage reads and its own newest one, and no others."""
         night = self.night
-        repository, folder = Path(night.repository), self.job / "clone"
-        clone = workspace.make(repository, night.commit, folder, night.tags, self.cache, night.folder)
+        repository = Path(night.repository)
+        clone = workspace.make(repository, night.commit, self.job, night.tags, self.cache, night.folder)
         entries = {name: result.entry for name, result in self.above.items() if result.entry is not None}
         if self.entry is not None:
             entries[self.stage.name] = self.entry
@@ -230,7 +229,7 @@ class Attempt:
             outcome = "unchanged" if entry == self.entry else "ran"
         else:
             outcome = "ran" if record else "cached" if result["reproduced"] else "unchanged"
-        shutil.rmtree(self.job, ignore_errors=True)
+        workspace.remove(self.job)
         return Result(name, outcome, seconds, memory, entry, self._told(entry), "", report, undeclared, energy)
 
     def _undeclared(self, clone: Path) -> list[str]:

@@ -7,15 +7,23 @@ tags that the night was pinned with, so that what a stage reads of the registry 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from configobj import ConfigObj
 
-OWNER = "owner.pid"
+OWNER = "owner"  # a file that the job's process holds a lock on
+BEING_MADE_S = 60.0
+MOST_KEPT, MOST_KEPT_BYTES = 10, 5 << 30  # clones of failed attempts that stay to be looked at
+
+_owned: dict[Path, TextIO] = {}  # job's folder → its owner's file, held open
 
 
 class GitError(Exception):
@@ -60,30 +68,35 @@ def top(root: Path) -> tuple[Path, str]:
     return Path(held), below.rstrip("/")
 
 
-def make(repository: Path, commit: str, folder: Path, tags: Mapping[str, str], cache: Path, project: str = "") -> Path:
-    """Clone `commit` into `folder` with these tags (name → object) and the shared cache. Raises GitError.
+def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cache: Path, project: str = "") -> Path:
+    """Clone `commit` into `job`/clone, with these tags (name → object) and the shared cache. Raises GitError.
+
+    The folder is this process's, and its children's, until `remove` or their end.
 
     Returns:
         Where the project stands in the clone.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    words = ["clone", "--quiet", "--local", "--no-checkout", "--no-tags", str(repository), str(folder)]
-    git(repository, *words)
-    (folder / ".git" / OWNER).write_text(str(os.getpid()), encoding="utf-8")
-    git(folder, "checkout", "--quiet", "--detach", commit)
+    remove(job)
+    job.mkdir(parents=True)
+    _owned[job] = (job / OWNER).open("w")
+    fcntl.flock(_owned[job], fcntl.LOCK_EX)
+    clone = job / "clone"
+    git(repository, "clone", "--quiet", "--local", "--no-checkout", "--no-tags", str(repository), str(clone))
+    git(clone, "checkout", "--quiet", "--detach", commit)
     if tags:
-        git(folder, "update-ref", "--stdin", stdin="".join(f"create refs/tags/{n} {o}\n" for n, o in tags.items()))
+        git(clone, "update-ref", "--stdin", stdin="".join(f"create refs/tags/{n} {o}\n" for n, o in tags.items()))
     own = ConfigObj(str(repository / project / ".dvc" / "config.local"), list_values=False)  # a remote's credentials
-    own.filename = str(folder / project / ".dvc" / "config.local")
+    own.filename = str(clone / project / ".dvc" / "config.local")
     own["cache"] = {**own.get("cache", {}), "dir": str(cache), "type": '"reflink,hardlink,copy"'}
     own.write()
-    return folder / project
+    return clone / project
 
 
-def remove(folder: Path) -> None:
-    """Remove a clone that nobody needs any more."""
-    shutil.rmtree(folder, ignore_errors=True)
+def remove(job: Path) -> None:
+    """Remove a job's folder, which nobody needs any more."""
+    shutil.rmtree(job, ignore_errors=True)
+    if held := _owned.pop(job, None):
+        held.close()
 
 
 def tags(repository: Path) -> dict[str, str]:
@@ -92,22 +105,42 @@ def tags(repository: Path) -> dict[str, str]:
     return dict(line.rsplit(" ", 1) for line in listed.splitlines())
 
 
-def sweep(clones: Path) -> list[Path]:
-    """Remove clones whose owner no longer lives, with the job's folder that one may stand in; returns what went."""
-    gone = []
-    for folder in sorted(clones.iterdir()) if clones.is_dir() else []:
-        if not any(_owned(clone) for clone in (folder, folder / "clone")):
+def sweep(clones: Path, most: int = MOST_KEPT, most_bytes: int = MOST_KEPT_BYTES) -> list[Path]:
+    """Remove what failed attempts and lost workers left, the oldest first, down to so many and so much.
+
+    Returns:
+        What went. What a living process owns stays, on whatever side of a container's wall it is.
+    """
+    gone: list[Path] = []
+    dead = [folder for folder in clones.iterdir() if _dead(folder)] if clones.is_dir() else []
+    kept_bytes = 0
+    for number, folder in enumerate(sorted(dead, key=lambda one: one.stat().st_mtime, reverse=True)):
+        kept_bytes += _bytes(folder)
+        if number >= most or kept_bytes > most_bytes:
             shutil.rmtree(folder, ignore_errors=True)
             gone.append(folder)
     return gone
 
 
-def _owned(clone: Path) -> bool:
-    """Whether the process that made a clone still lives."""
+def _dead(job: Path) -> bool:
+    """Whether nobody holds a job's folder; one that is just being made is held."""
     try:
-        os.kill(int((clone / ".git" / OWNER).read_text(encoding="utf-8")), 0)
-    except PermissionError:  # it lives, as another user
-        return True
-    except (OSError, ValueError):  # it is gone, was never named, or its name not written to the end
+        with (job / OWNER).open() as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        with suppress(OSError):
+            return time.time() - job.stat().st_mtime > BEING_MADE_S
         return False
     return True
+
+
+def _bytes(folder: Path) -> int:
+    """What removing a folder would free: what is linked from the cache stays there."""
+    found = 0
+    for one in folder.rglob("*"):
+        with suppress(OSError):
+            said = one.lstat()
+            found += said.st_blocks * 512 if said.st_nlink == 1 or one.is_dir() else 0
+    return found

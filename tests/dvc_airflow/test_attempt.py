@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -183,18 +184,32 @@ def test_a_disk_that_fails_before_the_clone_is_said_too(toy: Make, monkeypatch: 
     assert (result.outcome, result.sentence) == ("storage", "cache: Input/output error")
 
 
-def test_sweeping_leaves_the_clones_of_the_living(toy: Make, tmp_path: Path) -> None:
+def test_of_what_failed_the_newest_stay_and_of_the_living_all(toy: Make, tmp_path: Path) -> None:
     made, clones = toy(), tmp_path / "clones"
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    for owner, pid in [("living", os.getpid()), ("dead", dead.pid)]:
-        for folder in (clones / f"{owner}-pin", clones / f"{owner}-stage" / "clone"):
-            workspace.make(made.root, "HEAD", folder, {}, made.root / ".dvc" / "cache")
-            (folder / ".git" / workspace.OWNER).write_text(str(pid))
-    cut = workspace.make(made.root, "HEAD", clones / "cut-pin", {}, made.root / ".dvc" / "cache")
-    (cut / ".git" / workspace.OWNER).write_text("")
-    assert [path.name for path in workspace.sweep(clones)] == ["cut-pin", "dead-pin", "dead-stage"]
-    assert sorted(path.name for path in clones.iterdir()) == ["living-pin", "living-stage"]
+    cache = workspace.cache_of(made.root)
+    for number, name in enumerate(["living", "eldest", "older", "newest"]):
+        clone = workspace.make(made.root, "HEAD", clones / name, {}, cache)
+        (clone / "left").write_bytes(b"x" * 100_000)
+        os.utime(clones / name, (number, number))
+        if name != "living":
+            workspace._owned.pop(clones / name).close()
+    (clones / "being-made").mkdir()
+    assert [path.name for path in workspace.sweep(clones, most=2)] == ["eldest"]
+    assert [path.name for path in workspace.sweep(clones, most_bytes=500_000)] == ["older"]
+    assert sorted(path.name for path in clones.iterdir()) == ["being-made", "living", "newest"]
+
+
+def test_a_clone_is_its_owners_on_the_other_side_of_a_containers_wall(toy: Make, tmp_path: Path) -> None:
+    made, clones = toy(), tmp_path / "clones"
+    workspace.make(made.root, "HEAD", clones / "held", {}, workspace.cache_of(made.root))
+    os.utime(clones / "held", (0, 0))
+    look = (
+        "import sys; from pathlib import Path; from dvc_airflow import workspace; "
+        "print(workspace.sweep(Path(sys.argv[1]), most=0))"
+    )
+    asked = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", look, str(clones)]
+    ended = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert (ended.stdout.strip(), (clones / "held").is_dir()) == ("[]", True)
 
 
 @pytest.mark.spawned
