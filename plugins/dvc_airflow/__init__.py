@@ -7,6 +7,7 @@ selection  which stages run
 render     a project as a DAG or a group in one: a task a stage, pin before and publish after
 operator   the tasks of a night, and what they share; pin and end, its first and its last
 snapshot   the commit that a night runs: HEAD, a changed work tree, overridden params
+repository where nights are published: the checkout's own, or a remote of it
 lease      one night at a time, by the compare-and-swap of a Git ref
 plan       what need not run, from lock entries alone
 lock       lock entries as data: read, merge, write

@@ -18,6 +18,7 @@ from dvc_airflow.lock import Entry
 from dvc_airflow.outcome import Night, Result, failure
 from dvc_airflow.process import Process
 from dvc_airflow.project import LOCK, Project, Stage
+from dvc_airflow.repository import Repository
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
 OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
@@ -36,6 +37,7 @@ class Attempt:
         env: variables for the stage alone; {clone} in a value becomes the path of the project in its clone.
         number: of this try, from 1.
         limit_bytes: of outs that DVC does not cache, all together.
+        record: where this checkout gets what it lacks of the night from; None where it lacks nothing.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class Attempt:
         env: Mapping[str, str],
         number: int = 1,
         limit_bytes: int = uncached.LIMIT,
+        record: Repository | None = None,
     ) -> None:
         self.night, self.project, self.env, self.limit_bytes = night, project, env, limit_bytes
-        self.results = results
+        self.results, self.record = results, record
         self.above: Mapping[str, Result] = {}  # what it rests on
         self.stage: Stage = project.stages[stage]
         self.entry: Entry | None = night.entries.get(stage)
@@ -64,6 +67,8 @@ class Attempt:
         """Do it. Never raises for what the stage does; the outcome tells."""
         began = time.monotonic()
         try:
+            if self.record is not None:
+                self.record.have(self.night.run, [self.night.commit, *self.night.tags.values()])
             if not (self.stage.frozen and self.entry):
                 self.above = self.results(self.project.upstream(self.stage.name))
             if (kept := self._kept()) is not None:

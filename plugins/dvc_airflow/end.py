@@ -27,7 +27,9 @@ class EndOperator(Task):
     def execute(self, context: Any) -> None:
         """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""
         ti, run = context["ti"], run_name(context["run_id"])
-        lease.release(Path(self.settings.root), self.settings.refs, context["run_id"])
+        record = self.settings.repository
+        lease.release(record, context["run_id"])
+        record.unpin(run)
         done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
         followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
         failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None

@@ -1,4 +1,4 @@
-"""One night at a time: a lease that is a Git ref, and the ref's compare-and-swap.
+"""One night at a time: a lease that is a ref of the repository of record, and the ref's compare-and-swap.
 
 The lease is a commit at `<refs>/running` whose message names the run (by Airflow's id) and its host, and when it was
 renewed. Whoever moves the ref from the value that it read holds it; the loser is told who does. Stages of one run renew
@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc_airflow.repository import Repository
 from dvc_airflow.workspace import GitError, git
 
 STALE_S = 600.0
 RENEW_S = 60.0
-NONE = "0" * 40
+RUNNING = "running"
 WHO = {
     f"GIT_{role}_{part}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -49,17 +50,16 @@ class Lease:
     commit: str
 
 
-def read(repository: Path, refs: str) -> Lease | None:
+def read(record: Repository) -> Lease | None:
     """The lease that is held, or None."""
-    try:
-        commit = git(repository, "rev-parse", "--verify", "--quiet", f"{refs}/running")
-    except GitError:
+    commit = record.read(RUNNING)
+    if commit is None:
         return None
-    return Lease(**json.loads(git(repository, "show", "-s", "--format=%B", commit)), commit=commit)
+    return Lease(**json.loads(git(record.path, "show", "-s", "--format=%B", commit)), commit=commit)
 
 
 def take(
-    repository: Path, refs: str, run: str, host: str, now: float, ended: Callable[[str], bool] = lambda run: False
+    record: Repository, run: str, host: str, now: float, ended: Callable[[str], bool] = lambda run: False
 ) -> Lease:
     """Take the lease for `run`, or renew it. Raises Held, and GitError when Git does not write it.
 
@@ -67,14 +67,14 @@ def take(
         now: seconds since the epoch.
         ended: whether a run is known to have ended.
     """
-    held = read(repository, refs)
+    held = read(record)
     if held and held.run != run and now - held.renewed < STALE_S and not ended(held.run):
         raise Held(held.run, held.host)
-    commit = _commit(repository, {"run": run, "host": host, "renewed": now})
+    commit = _commit(record.path, {"run": run, "host": host, "renewed": now})
     try:
-        git(repository, "update-ref", f"{refs}/running", commit, held.commit if held else NONE)
+        record.swap(RUNNING, commit, held.commit if held else None)
     except GitError:
-        other = read(repository, refs)
+        other = read(record)
         if other == held:  # nobody was faster: Git itself could not
             raise
         if other is None or other.run != run:
@@ -84,14 +84,14 @@ def take(
 
 
 @contextmanager
-def renewed(repository: Path, refs: str, run: str, host: str, every_s: float = RENEW_S) -> Iterator[None]:
+def renewed(record: Repository, run: str, host: str, every_s: float = RENEW_S) -> Iterator[None]:
     """Renew the lease of `run` while the block runs; a renewal that fails is logged, and the next is tried."""
     done = threading.Event()
 
     def renew() -> None:
         while not done.wait(every_s):
             try:
-                take(repository, refs, run, host, time.time())
+                take(record, run, host, time.time())
             except (Held, GitError, OSError) as error:
                 log.warning("the lease was not renewed: %s", error)
 
@@ -102,13 +102,13 @@ def renewed(repository: Path, refs: str, run: str, host: str, every_s: float = R
         done.set()
 
 
-def release(repository: Path, refs: str, run: str) -> bool:
+def release(record: Repository, run: str) -> bool:
     """Give the lease back; False when `run` does not hold it."""
-    held = read(repository, refs)
+    held = read(record)
     if held is None or held.run != run:
         return False
     try:
-        git(repository, "update-ref", "-d", f"{refs}/running", held.commit)
+        record.swap(RUNNING, None, held.commit)
     except GitError:
         return False
     return True

@@ -23,6 +23,7 @@ from dvc_airflow import lease, project, publish, uncached, workspace
 from dvc_airflow.attempt import Attempt
 from dvc_airflow.outcome import RETRIED, Night, Result
 from dvc_airflow.project import Project
+from dvc_airflow.repository import Repository
 from dvc_airflow.workspace import GitError
 
 PIN, PUBLISH, RELEASED, END = RESERVED = "pin", "publish", "released", "end"
@@ -43,6 +44,7 @@ class Settings:
         prices: of a slot of a pool for an hour, in any currency.
         select: selectors of the stages that run; none for all. `exclude`: of those that do not.
         limit_bytes: of one stage's outs that DVC does not cache.
+        remote: a remote of the checkout that is the repository of record; "" where the checkout's own is.
         group: prefix of the ids of the night's tasks: "" in a DAG of their own.
     """
 
@@ -57,7 +59,13 @@ class Settings:
     select: Sequence[str] = ()
     exclude: Sequence[str] = ()
     limit_bytes: int = uncached.LIMIT
+    remote: str = ""
     group: str = ""
+
+    @property
+    def repository(self) -> Repository:
+        """Where nights are published."""
+        return Repository(workspace.top(Path(self.root))[0], self.branch, self.refs, self.remote)
 
     @property
     def clones(self) -> Path:
@@ -116,7 +124,7 @@ class Task(BaseOperator):
 
     def leased(self, context: Any) -> AbstractContextManager[None]:
         """Renew the night's lease while the block runs."""
-        return lease.renewed(Path(self.settings.root), self.settings.refs, context["run_id"], socket.gethostname())
+        return lease.renewed(self.settings.repository, context["run_id"], socket.gethostname())
 
 
 class StageOperator(Task):
@@ -133,7 +141,7 @@ class StageOperator(Task):
         number, shared = context["ti"].try_number, self.settings
         results = partial(self.results, context, night, known)
         self._attempt = Attempt(
-            night, known, self.stage, results, shared.clones, shared.env, number, shared.limit_bytes
+            night, known, self.stage, results, shared.clones, shared.env, number, shared.limit_bytes, shared.repository
         )
         with self.leased(context):
             result = self._attempt.run()
@@ -164,10 +172,11 @@ class PublishOperator(Task):
         night, known = self.pinned(context)
         results, shared = self.results(context, night, known, list(known.stages)), self.settings
         try:
+            record = shared.repository
+            record.fetch()
+            record.have(night.run, [night.commit, *night.tags.values()])
             env = {**shared.env, "DVC_AIRFLOW_REPOSITORY": shared.root, "DVC_AIRFLOW_RUN": night.run}
-            done = publish.publish(
-                night, known, results, shared.branch, shared.refs, shared.publish, env, shared.clones
-            )
+            done = publish.publish(night, known, results, record, shared.publish, env, shared.clones)
         except (publish.PublishError, GitError) as error:
             raise refusal(context, error) from None
         return asdict(done)

@@ -36,6 +36,8 @@ class PinOperator(Task):
         run, root = run_name(context["run_id"]), Path(self.settings.root)
         try:
             self._lease(context)
+            record = self.settings.repository
+            record.fetch()
             repository, folder = workspace.top(root)
             commit = self._commit(context, repository, folder)
             tags, job = workspace.tags(repository), self.settings.clones / f"{run}-pin"
@@ -49,9 +51,10 @@ class PinOperator(Task):
                 raise snapshot.Refused(lacks)
             self._same_graph(context, known)
             pinned = plan.Commit(repository, commit, folder)
-            entries, came = publish.newest(repository, self.settings.branch, self.settings.refs, pinned, known)
+            entries, came = publish.newest(record, pinned, known)
             if never := plan.never(known, entries):
                 raise snapshot.Refused(never)
+            record.pin(run, commit)
         except (lease.Held, snapshot.Refused, project.ProjectError, GitError) as refused:
             raise refusal(context, refused) from None
         night = Night(str(repository), commit, tags, entries, came, run, folder)
@@ -59,6 +62,8 @@ class PinOperator(Task):
 
     def _commit(self, context: Any, repository: Path, folder: str) -> str:
         """The commit that this night runs: the work tree's, with what was chosen when it was triggered."""
+        if self.settings.remote:
+            snapshot.refuse_changes(repository, self.settings.remote)
         commit, file = snapshot.take(repository), posixpath.join(folder, snapshot.PARAMS)
         fields, conf = self.dag.params.dump(), dict(context["dag_run"].conf or {})
         if self.settings.group:  # the DAG's other fields are its owner's
@@ -74,8 +79,7 @@ class PinOperator(Task):
         def ended(run: str) -> bool:
             return has_ended(context["ti"], self.dag_id, run)
 
-        root, refs, run = Path(self.settings.root), self.settings.refs, context["run_id"]
-        lease.take(root, refs, run, socket.gethostname(), time.time(), ended)
+        lease.take(self.settings.repository, context["run_id"], socket.gethostname(), time.time(), ended)
 
     def _same_graph(self, context: Any, known: Project) -> None:
         """Wait until the scheduler follows the pinned commit's graph. Raises Refused when it does not."""

@@ -23,12 +23,13 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from dvc_airflow import lock, plan, snapshot, uncached, workspace
-from dvc_airflow.lease import NONE, WHO
+from dvc_airflow.lease import WHO
 from dvc_airflow.outcome import Night, Result
 from dvc_airflow.plan import Commit
 from dvc_airflow.process import scrubbed
 from dvc_airflow.project import Project, Stage
-from dvc_airflow.workspace import GitError, git
+from dvc_airflow.repository import Repository
+from dvc_airflow.workspace import git
 
 
 class PublishError(Exception):
@@ -49,8 +50,7 @@ def publish(
     night: Night,
     project: Project,
     results: Mapping[str, Result],
-    branch: str,
-    refs: str,
+    record: Repository,
     command: str | None,
     env: Mapping[str, str],
     clones: Path,
@@ -59,49 +59,35 @@ def publish(
 
     A night of some stages alone is a commit under the refs, where others find its entries: no command sees it.
     """
-    repository, cache = Path(night.repository), workspace.cache_of(night.root)
+    repository, cache = record.path, workspace.cache_of(night.root)
     missing = [one.name for one in project.selected if one.name not in results or not results[one.name].well]
     if missing:
         raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
     entries = {**night.entries, **{name: one.entry for name, one in results.items() if one.entry is not None}}
-    tip = head(repository, branch)
+    tip = record.tip
     files, gone = _files(night, project, entries, cache), _folders(night, project)
     tree = snapshot.with_files(repository, night.commit, files, gone)
     if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
         said = ask(command, night, tip, env, clones, cache) if command and project.whole else {}
         return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
-    parents = [parent for parent in (tip, night.commit) if parent]
-    draft = git(repository, "commit-tree", tree, *_parents(parents), "-m", f"Night {night.run}", env=WHO)
+    parents = [word for one in dict.fromkeys(filter(None, [tip, night.commit])) for word in ("-p", one)]
+
+    def commit(message: str) -> str:
+        return git(repository, "commit-tree", tree, *parents, "-m", message, env=WHO)
+
     if not project.whole:
-        message = f"Night {night.run} of {', '.join(one.name for one in project.selected)}"
-        commit = git(repository, "commit-tree", tree, *_parents(parents), "-m", message, env=WHO)
-        git(repository, "update-ref", f"{refs}/unpublished/{night.run}", commit)
-        return Published(commit, new=True)
-    said = ask(command, night, draft, env, clones, cache) if command else {}
-    message = str(said.get("message") or f"Night {night.run}")
-    commit = git(repository, "commit-tree", tree, *_parents(parents), "-m", message, env=WHO)
-    tags = {str(tag["name"]): _tag(repository, commit, tag) for tag in said.get("tags", [])}
-    listed = git(repository, "for-each-ref", "--format=delete %(refname) %(objectname)", f"{refs}/unpublished")
-    waiting = listed.splitlines()
-    refused = _push(repository, branch, tip or NONE, commit, tags)
-    if refused:
-        git(repository, "update-ref", f"{refs}/unpublished/{night.run}", commit)
-    elif waiting:
-        git(repository, "update-ref", "--stdin", stdin="".join(f"{line}\n" for line in waiting))
-    return Published(commit, new=not refused, refused=refused, said=said)
+        made = commit(f"Night {night.run} of {', '.join(one.name for one in project.selected)}")
+        record.keep(night.run, made)
+        return Published(made, new=True)
+    said = ask(command, night, commit(f"Night {night.run}"), env, clones, cache) if command else {}
+    made = commit(str(said.get("message") or f"Night {night.run}"))
+    tags = {str(tag["name"]): _tag(repository, made, tag) for tag in said.get("tags", [])}
+    if refused := record.publish(made, tip, tags):
+        record.keep(night.run, made)
+    return Published(made, new=not refused, refused=refused, said=said)
 
 
-def head(repository: Path, branch: str) -> str | None:
-    """The branch's tip, or None where there is no such branch."""
-    try:
-        return git(repository, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
-    except GitError:
-        return None
-
-
-def newest(
-    repository: Path, branch: str, refs: str, commit: Commit, project: Project
-) -> tuple[dict[str, lock.Entry], dict[str, str]]:
+def newest(record: Repository, commit: Commit, project: Project) -> tuple[dict[str, lock.Entry], dict[str, str]]:
     """The newest entry of every stage and its commit: of nights, published or not, then the pinned commit.
 
     What a `.dvc` file says counts as an entry where it names the same source as the pinned one.
@@ -111,8 +97,8 @@ def newest(
         held.setdefault(stage.lock, []).append(stage)
     entries: dict[str, lock.Entry] = {}
     came: dict[str, str] = {}
-    for one in [*_nights(repository, branch, refs), commit.commit]:
-        there = plan.Commit(repository, one, commit.folder)
+    for one in [*record.nights(), commit.commit]:
+        there = plan.Commit(record.path, one, commit.folder)
         for path, stages in held.items():
             text = (there.content(path) or b"").decode()
             for stage in stages:
@@ -121,12 +107,6 @@ def newest(
                 if (entry := lock.read(stage, text)) is not None:
                     entries[stage.name], came[stage.name] = entry, one
     return entries, came
-
-
-def _nights(repository: Path, branch: str, refs: str) -> list[str]:
-    """The branch's tip and the nights that are not on it, the newest first."""
-    asked = ["for-each-ref", "--sort=-committerdate", "--format=%(objectname)"]
-    return git(repository, *asked, f"refs/heads/{branch}", f"{refs}/unpublished").splitlines()
 
 
 def _same_source(one: str, other: bytes | None) -> bool:
@@ -177,10 +157,6 @@ def _ignored(repository: Path, paths: Iterable[str]) -> set[str]:
     return set(filter(None, said.stdout.split("\0")))
 
 
-def _parents(commits: list[str]) -> list[str]:
-    return [word for commit in dict.fromkeys(commits) for word in ("-p", commit)]
-
-
 def ask(command: str, night: Night, commit: str, env: Mapping[str, str], clones: Path, cache: Path) -> dict[str, Any]:
     """Run a command of the project in a clone of a commit; what its last line says, as JSON. Raises PublishError."""
     job = clones / f"{night.run}-publish"
@@ -208,14 +184,3 @@ def _tag(repository: Path, commit: str, tag: Mapping[str, Any]) -> str:
     stamp = git(repository, "var", "GIT_COMMITTER_IDENT", env=WHO)
     text = f"object {commit}\ntype commit\ntag {tag['name']}\ntagger {stamp}\n\n{tag.get('message', '')}\n"
     return git(repository, "mktag", stdin=text)
-
-
-def _push(repository: Path, branch: str, old: str, commit: str, tags: Mapping[str, str]) -> str:
-    """Move the branch and make the tags, all or nothing. Returns why it was refused, or ''."""
-    words = ["push", "--quiet", "--atomic", f"--force-with-lease=refs/heads/{branch}:{'' if old == NONE else old}"]
-    wanted = [f"{commit}:refs/heads/{branch}", *(f"{made}:refs/tags/{name}" for name, made in tags.items())]
-    try:
-        git(repository, *words, str(repository), *wanted)
-    except GitError as error:
-        return str(error)
-    return ""

@@ -92,6 +92,7 @@ def night(
     exclude: Sequence[str] = (),
     branch: str | None = None,
     refs: str | None = None,
+    remote: str = "",
     env: Mapping[str, str] | None = None,
     publish: str | None = None,
     after: Mapping[str, str] | None = None,
@@ -108,6 +109,7 @@ def night(
         exclude: which of these do not.
         branch: that nights are published on; "dvc-airflow", with the project's folder where that is not the top.
         refs: namespace for the lease and for what could not be published; "refs/dvc-airflow", as the branch.
+        remote: a Git remote of the checkout that nights are published at instead, and other workers' checkouts with it.
         env: variables for stages and commands; {clone} becomes the path of the project in its clone.
         publish: command run in a clone of the night's commit; its last line is JSON with message, tags, released.
         after: task → command to run, in this order, when `publish` said that something was released and the push was
@@ -133,6 +135,7 @@ def night(
         select=list(select),
         exclude=list(exclude),
         limit_bytes=limit_bytes,
+        remote=remote,
     )
     taken = {operator.task_id(name).partition(".")[0] for name in known.stages} | set(operator.RESERVED)
     if twice := [name for name in after or {} if name in taken]:

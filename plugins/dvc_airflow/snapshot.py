@@ -46,6 +46,13 @@ def take(repository: Path) -> str:
     return commit_tree(repository, tree, [head], "Uncommitted changes", like=head)
 
 
+def refuse_changes(repository: Path, remote: str) -> None:
+    """Raises Refused where the work tree is not its commit: what others are to find at a remote is committed."""
+    if changed := git(repository, "status", "--porcelain"):
+        what = f"{changed.split(maxsplit=1)[1].splitlines()[0]} is not committed, and nights are published at {remote}"
+        raise Refused(f"{what}; commit it, or stash it")
+
+
 def override(repository: Path, commit: str, values: Mapping[str, Any], file: str = PARAMS) -> str:
     """A commit like `commit` with these values at dotted keys of a params file; comments stay. Raises Refused."""
     if not values:

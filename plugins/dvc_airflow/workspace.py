@@ -27,7 +27,7 @@ _owned: dict[Path, TextIO] = {}  # job's folder → its owner's file, held open
 
 
 class GitError(Exception):
-    """A Git command that failed: the command and the last line that it said."""
+    """A Git command that failed: the command, and what it said of that."""
 
 
 def git(repository: Path, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
@@ -37,9 +37,16 @@ def git(repository: Path, *words: str, stdin: str | None = None, env: Mapping[st
         ["git", "-C", str(repository), *words], input=stdin, capture_output=True, text=True, env=merged, check=False
     )
     if ended.returncode != 0:
-        said = ended.stderr.strip().splitlines()
-        raise GitError(f"git {' '.join(words[:3])}: {said[-1] if said else f'ended with {ended.returncode}'}")
+        raise GitError(f"git {' '.join(words[:3])}: {_why(ended.stderr) or f'ended with {ended.returncode}'}")
     return ended.stdout.rstrip("\n")
+
+
+def _why(stderr: str) -> str:
+    """What Git, or a remote's hook, gave as the reason, on one line; what stands around it is advice."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    marked = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "! ["))]
+    found = [line for line in marked if not line.startswith("error: failed to push some refs")] or marked or lines[-1:]
+    return "; ".join(found[:2])
 
 
 def cache_of(root: Path) -> Path:

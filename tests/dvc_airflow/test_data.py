@@ -10,6 +10,7 @@ import pytest
 from dvc.repo import Repo
 
 from dvc_airflow import publish, reading, uncached, workspace
+from dvc_airflow.repository import Repository
 from tests.dvc_airflow.conftest import Toy, repository
 
 Make = Callable[..., Toy]
@@ -22,6 +23,10 @@ stages:
   two: {cmd: cat kept/a kept/b table > x, deps: [kept, table], outs: [x]}
 """
 READS = "stages:\n  read: {cmd: cp got x, deps: [got], outs: [x]}\n"
+
+
+def record(made: Toy) -> Repository:
+    return Repository(made.root, "nightly", "refs/x")
 
 
 def remote(made: Toy) -> Path:
@@ -75,12 +80,10 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
 
     def night() -> dict[str, str]:
         commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
-        made.entries, made.came = publish.newest(
-            made.root, "nightly", "refs/x", publish.Commit(made.root, commit), known
-        )
+        made.entries, made.came = publish.newest(record(made), publish.Commit(made.root, commit), known)
         results = made.run(commit)
         clones = made.root / ".dvc/tmp/clones"
-        publish.publish(made.night(commit), known, results, "nightly", "refs/x", None, {}, clones)
+        publish.publish(made.night(commit), known, results, record(made), None, {}, clones)
         return {name: one.outcome for name, one in results.items()}
 
     assert night() == {"got.dvc": "unchanged", "read": "ran"}
@@ -92,7 +95,7 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
     assert night() == {"got.dvc": "unchanged", "read": "unchanged"}
     source.unlink()
     commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
-    made.entries, made.came = publish.newest(made.root, "nightly", "refs/x", publish.Commit(made.root, commit), known)
+    made.entries, made.came = publish.newest(record(made), publish.Commit(made.root, commit), known)
     gone = made.run(commit)["got.dvc"]
     assert gone.outcome == "storage"
     assert str(source) in gone.sentence
@@ -107,9 +110,7 @@ def test_an_import_of_another_repository_follows_its_branch(toy: Make, monkeypat
         repo.imp(str(other.root), "lib", out="got")
     text = (made.root / "got.dvc").read_text()
     made.commit({"got.dvc": f"{text}meta:\n  airflow: {{update: true}}\n"})
-    made.entries, made.came = publish.newest(
-        made.root, "nightly", "refs/x", publish.Commit(made.root, "HEAD"), reading.read(made.root)
-    )
+    made.entries, made.came = publish.newest(record(made), publish.Commit(made.root, "HEAD"), reading.read(made.root))
     other.commit({"lib": "two"})
     results = made.run("HEAD")
     assert {name: one.outcome for name, one in results.items()} == {"got.dvc": "ran", "read": "ran"}

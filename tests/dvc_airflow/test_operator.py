@@ -13,6 +13,7 @@ import pytest
 
 from dvc_airflow import lease, operator, project, publish, reading
 from dvc_airflow.outcome import Result
+from dvc_airflow.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -207,7 +208,7 @@ def test_a_night_is_recorded_when_airflow_does_not_tell_states(dag: Any) -> None
 )
 def test_the_lease_of_a_run_that_has_ended_is_taken_over(state: str | None, taken: bool, dag: Any) -> None:
     made, of = dag
-    lease.take(made.root, REFS, "scheduled__2026-01-01T00:00:00+00:00", "elsewhere", time.time())
+    lease.take(Repository(made.root, "", REFS), "scheduled__2026-01-01T00:00:00+00:00", "elsewhere", time.time())
     ti = Task(runs={"scheduled__2026-01-01T00:00:00+00:00": state} if state else {})
     context = {"ti": ti, "run_id": RUN}
     if taken:
@@ -215,7 +216,7 @@ def test_the_lease_of_a_run_that_has_ended_is_taken_over(state: str | None, take
     else:
         with pytest.raises(lease.Held):
             of.get_task("pin")._lease(context)
-    held = lease.read(made.root, REFS)
+    held = lease.read(Repository(made.root, "", REFS))
     assert held is not None
     assert held.run == (RUN if taken else "scheduled__2026-01-01T00:00:00+00:00")
 
@@ -233,4 +234,4 @@ def test_another_graph_is_refused_with_a_sentence_for_the_record(dag: Any, monke
         of.get_task("pin").execute({"ti": ti, "run_id": RUN, "dag_run": type("Run", (), {"conf": {}})})
     night, _ = ended(made, of, ti)
     assert night["sentence"] == "the scheduler follows another graph than the pinned commit's; trigger again"
-    assert lease.read(made.root, REFS) is None
+    assert lease.read(Repository(made.root, "", REFS)) is None

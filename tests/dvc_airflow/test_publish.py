@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from dvc_airflow import lease, plan, reading, snapshot
 from dvc_airflow.outcome import Result
 from dvc_airflow.publish import Published, PublishError, newest, publish
+from dvc_airflow.repository import Repository
 from dvc_airflow.workspace import GitError
 from nightshift import signature
 from tests.dvc_airflow.conftest import Toy
@@ -28,10 +28,14 @@ print(json.dumps(said))
 """
 
 
+def record(made: Toy) -> Repository:
+    return Repository(made.root, "nightly", REFS)
+
+
 def publication(made: Toy, results: dict[str, Result], command: str | None = None) -> Published:
     known = reading.read(made.root)
     clones = made.root / ".dvc/tmp/clones"
-    return publish(made.night(made.git("rev-parse", "HEAD")), known, results, "nightly", REFS, command, {}, clones)
+    return publish(made.night(made.git("rev-parse", "HEAD")), known, results, record(made), command, {}, clones)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,7 @@ def test_a_night_is_one_commit_with_its_tags_and_an_equal_night_is_none(toy: Mak
     again = publication(made, results, "python says.py")
     assert again == Published(done.commit, new=False, said={"released": "toy"})  # it is asked, and makes nothing
     assert made.git("rev-parse", "nightly") == done.commit
-    entries, came = newest(made.root, "nightly", REFS, plan.Commit(made.root, "HEAD"), reading.read(made.root))
+    entries, came = newest(record(made), plan.Commit(made.root, "HEAD"), reading.read(made.root))
     assert set(entries) == set(results)
     assert set(came.values()) == {done.commit}
 
@@ -134,64 +138,62 @@ def test_what_a_push_refuses_is_kept_and_found_again(toy: Make) -> None:
     assert done.refused
     assert made.git("rev-parse", f"{REFS}/unpublished/night") == done.commit
     made.git("checkout", "-q", "main")
-    assert set(newest(made.root, "nightly", REFS, plan.Commit(made.root, "HEAD"), reading.read(made.root))[0]) == set(
-        results
-    )
+    assert set(newest(record(made), plan.Commit(made.root, "HEAD"), reading.read(made.root))[0]) == set(results)
     assert publication(made, results).new
     assert made.git("for-each-ref", REFS) == ""  # what waited is in the branch's entries
 
 
 def test_one_night_at_a_time(toy: Make) -> None:
     made = toy()
-    lease.take(made.root, REFS, "one", "here", now=1000.0)
+    lease.take(record(made), "one", "here", now=1000.0)
     with pytest.raises(lease.Held, match="the night one on here is under way"):
-        lease.take(made.root, REFS, "two", "here", now=1000.0 + lease.STALE_S - 1)
-    assert not lease.release(made.root, REFS, "two")
-    assert lease.take(made.root, REFS, "two", "there", now=1000.0 + lease.STALE_S).run == "two"
-    assert lease.take(made.root, REFS, "three", "there", now=1601.0, ended=lambda run: run == "two").run == "three"
-    assert lease.release(made.root, REFS, "three")
-    assert lease.read(made.root, REFS) is None
+        lease.take(record(made), "two", "here", now=1000.0 + lease.STALE_S - 1)
+    assert not lease.release(record(made), "two")
+    assert lease.take(record(made), "two", "there", now=1000.0 + lease.STALE_S).run == "two"
+    assert lease.take(record(made), "three", "there", now=1601.0, ended=lambda run: run == "two").run == "three"
+    assert lease.release(record(made), "three")
+    assert lease.read(record(made)) is None
 
 
 def test_of_two_that_take_the_lease_at_once_one_is_told(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = toy()
     real, fired = lease.read, []
 
-    def slow(repository: Path, refs: str) -> lease.Lease | None:
-        seen = real(repository, refs)
+    def slow(asked: Repository) -> lease.Lease | None:
+        seen = real(asked)
         if not fired:
             fired.append(True)
-            lease.take(made.root, REFS, "first", "here", now=1.0)
+            lease.take(record(made), "first", "here", now=1.0)
         return seen
 
     monkeypatch.setattr(lease, "read", slow)
     with pytest.raises(lease.Held, match="the night first"):
-        lease.take(made.root, REFS, "second", "here", now=1.0)
+        lease.take(record(made), "second", "here", now=1.0)
     assert fired
 
 
 def test_who_loses_to_a_renewal_of_its_own_run_has_it_renewed(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = toy()
-    lease.take(made.root, REFS, "one", "here", now=1.0)
+    lease.take(record(made), "one", "here", now=1.0)
     real, fired = lease.read, list[lease.Lease | None]()
 
-    def slow(repository: Path, refs: str) -> lease.Lease | None:
-        seen = real(repository, refs)
+    def slow(asked: Repository) -> lease.Lease | None:
+        seen = real(asked)
         if not fired:
             fired.append(None)
-            fired[0] = lease.take(made.root, REFS, "one", "here", now=2.0)
+            fired[0] = lease.take(record(made), "one", "here", now=2.0)
         return seen
 
     monkeypatch.setattr(lease, "read", slow)
-    assert lease.take(made.root, REFS, "one", "here", now=3.0) == fired[0] == real(made.root, REFS)
+    assert lease.take(record(made), "one", "here", now=3.0) == fired[0] == real(record(made))
 
 
 def test_a_lease_that_git_cannot_write_is_not_laid_to_anyone(toy: Make) -> None:
     made = toy()
-    lease.take(made.root, REFS, "one", "here", now=1.0)
+    lease.take(record(made), "one", "here", now=1.0)
     (made.root / ".git" / REFS / "running.lock").write_text("")
-    with pytest.raises(GitError, match="remove the file manually"):
-        lease.take(made.root, REFS, "one", "here", now=2.0)
+    with pytest.raises(GitError, match=r"running\.lock': File exists"):
+        lease.take(record(made), "one", "here", now=2.0)
 
 
 def test_renewing_goes_on_after_a_failure(
@@ -206,7 +208,7 @@ def test_renewing_goes_on_after_a_failure(
         over.set()
 
     monkeypatch.setattr(lease, "take", take)
-    with lease.renewed(made.root, REFS, "one", "here", every_s=0.01):
+    with lease.renewed(record(made), "one", "here", every_s=0.01):
         assert over.wait(10)
     assert [record.getMessage() for record in caplog.records if record.name == lease.__name__] == [
         "the lease was not renewed: the night two on there is under way; follow it, or wait until it ends",

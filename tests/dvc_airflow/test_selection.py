@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow import check, operator, plan, project, publish, reading, selection
+from dvc_airflow.repository import Repository
 from tests.dvc_airflow.conftest import Toy, repository
 
 Make = Callable[..., Toy]
@@ -88,21 +89,22 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     first = made.run("HEAD")
     made.came = dict.fromkeys(first, made.git("rev-parse", "HEAD"))
     refs, clones = "refs/dvc-airflow", made.root / ".dvc/tmp/clones"
-    whole = publish.publish(made.night("HEAD"), reading.read(made.root), first, "nightly", refs, None, {}, clones)
+    record = Repository(made.root, "nightly", refs)
+    whole = publish.publish(made.night("HEAD"), reading.read(made.root), first, record, None, {}, clones)
 
     made.select = ["each@a", "total"]
     commit = made.commit({"params.yaml": "total: {by: 2}\n", "seed.txt": "8"})
     known = selection.narrowed(reading.read(made.root), made.select, [])
     pinned = plan.Commit(made.root, commit)
-    made.entries, made.came = publish.newest(made.root, "nightly", refs, pinned, known)
+    made.entries, made.came = publish.newest(record, pinned, known)
     results = made.run(commit)
     assert {name: one.outcome for name, one in results.items()} == {"total": "ran", "each@a": "unchanged"}
-    done = publish.publish(made.night(commit), known, results, "nightly", refs, "false", {}, clones)
+    done = publish.publish(made.night(commit), known, results, record, "false", {}, clones)
     assert (done.new, done.said) == (True, {})
     assert made.git("rev-parse", "nightly") == whole.commit
     assert made.git("rev-parse", f"{refs}/unpublished/night") == done.commit
     assert made.git("show", "-s", "--format=%s", done.commit) == "Night night of total, each@a"
-    entries, _ = publish.newest(made.root, "nightly", refs, pinned, reading.read(made.root))
+    entries, _ = publish.newest(record, pinned, reading.read(made.root))
     assert entries["total"] == results["total"].entry != first["total"].entry
     assert entries["numbers"] == first["numbers"].entry
 

@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from dvc_airflow import lease
+from dvc_airflow.repository import Repository
 from nightshift import otlp, segments
 from nightshift.serve.keys import FORM
 from nightshift.spans import FOLDER, night_of
@@ -231,7 +232,7 @@ def test_a_night_that_died_before_its_deploy_is_deployed_by_the_next(project: Pr
     """Its lease is still held in its name, and Airflow says that it has ended: it is not waited for."""
     project.git("tag", "-d", "nightshift#prod#1")
     run = first[0].stdout.split()[1]
-    lease.take(project.folder, "refs/nightshift", run, "elsewhere", time.time())
+    lease.take(Repository(project.folder, "nightly", "refs/nightshift"), run, "elsewhere", time.time())
     ended = project.run("nightly", "--profile", "tiny")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     night = project.night()

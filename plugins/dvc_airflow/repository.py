@@ -1,0 +1,142 @@
+"""The repository of record: the branch of nights, the refs beside it, and where they are written.
+
+It is the checkout's own repository, or a remote of it. Then every worker may have a checkout of its own: what a night
+runs lies under `<refs>/pinned`, where they fetch it from. The branch and the lease are moved from the value that was
+read, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc_airflow.workspace import GitError, git
+
+NONE = "0" * 40
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where nights are published.
+
+    Args:
+        path: the checkout's repository, which clones are made of.
+        branch: of nights; nobody else writes it.
+        refs: namespace for the lease, for what could not be published, and for what runs.
+        remote: a remote's name or URL; "" where `path` itself is the repository of record.
+    """
+
+    path: Path
+    branch: str
+    refs: str
+    remote: str = ""
+
+    @property
+    def tip(self) -> str | None:
+        """The branch's tip, as it was fetched last; None where there is no such branch."""
+        return self._local(self._tip)
+
+    @property
+    def _tip(self) -> str:
+        return f"{self.refs}/tip" if self.remote else f"refs/heads/{self.branch}"
+
+    def nights(self) -> list[str]:
+        """The branch's tip and the nights that are not on it, the newest first."""
+        asked = ["for-each-ref", "--sort=-committerdate", "--format=%(objectname)"]
+        return git(self.path, *asked, self._tip, f"{self.refs}/unpublished").splitlines()
+
+    def unpublished(self) -> dict[str, str]:
+        """Ref → commit of the nights that are not on the branch."""
+        listed = git(self.path, "for-each-ref", "--format=%(refname) %(objectname)", f"{self.refs}/unpublished")
+        return dict(line.split(" ") for line in listed.splitlines())
+
+    def fetch(self) -> None:
+        """Bring branch, tags and what was not published from the remote. Raises GitError."""
+        if not self.remote:
+            return
+        there = git(self.path, "ls-remote", self.remote, f"refs/heads/{self.branch}")
+        if there:
+            branch = f"+refs/heads/{self.branch}:{self._tip}"
+            git(self.path, "fetch", "--quiet", "--tags", "--force", self.remote, branch, self._waiting)
+        else:
+            git(self.path, "fetch", "--quiet", "--tags", "--force", self.remote, self._waiting)
+
+    @property
+    def _waiting(self) -> str:
+        return f"+{self.refs}/unpublished/*:{self.refs}/unpublished/*"
+
+    def pin(self, run: str, commit: str) -> None:
+        """Let every worker fetch the commit that a run is of. Raises GitError."""
+        if self.remote:
+            git(self.path, "push", "--quiet", "--force", self.remote, f"{commit}:{self.refs}/pinned/{run}")
+
+    def unpin(self, run: str) -> None:
+        """Take that back; what is not there any more is no error."""
+        if self.remote and git(self.path, "ls-remote", self.remote, f"{self.refs}/pinned/{run}"):
+            git(self.path, "push", "--quiet", self.remote, f":{self.refs}/pinned/{run}")
+
+    def have(self, run: str, objects: Iterable[str]) -> None:
+        """Fetch what this checkout lacks of a run's commit and tags. Raises GitError."""
+        if not self.remote:
+            return
+        wanted = "".join(f"{one}\n" for one in objects)
+        if "missing" in git(self.path, "cat-file", "--batch-check", stdin=wanted):
+            self.fetch()
+            git(self.path, "fetch", "--quiet", self.remote, f"{self.refs}/pinned/{run}")
+
+    def read(self, name: str) -> str | None:
+        """The object that one of the refs is at, now. Raises GitError where a remote does not answer."""
+        ref = f"{self.refs}/{name}"
+        if not self.remote:
+            return self._local(ref)
+        there = git(self.path, "ls-remote", self.remote, ref).partition("\t")[0]
+        if there:
+            git(self.path, "fetch", "--quiet", self.remote, ref)
+        return there or None
+
+    def swap(self, name: str, new: str | None, old: str | None) -> None:
+        """Move one of the refs from `old` to `new`; None is no such ref. Raises GitError where it is not at `old`."""
+        ref = f"{self.refs}/{name}"
+        if self.remote:
+            lease = f"--force-with-lease={ref}:{old or ''}"
+            git(self.path, "push", "--quiet", lease, self.remote, f"{new or ''}:{ref}")
+        elif new:
+            git(self.path, "update-ref", ref, new, old or NONE)
+        else:
+            git(self.path, "update-ref", "-d", ref, old or NONE)
+
+    def publish(self, commit: str, old: str | None, tags: Mapping[str, str]) -> str:
+        """Move the branch from `old` and make the tags, all or nothing; what waited is in it then, and goes.
+
+        Returns:
+            Why it was refused, or "".
+        """
+        branch, waiting = f"refs/heads/{self.branch}", self.unpublished()
+        words = ["push", "--quiet", "--atomic", f"--force-with-lease={branch}:{old or ''}"]
+        wanted = [f"{commit}:{branch}", *(f"{made}:refs/tags/{name}" for name, made in tags.items())]
+        try:
+            there = git(self.path, "ls-remote", self.remote, f"{self.refs}/unpublished/*") if self.remote else ""
+            wanted += [f":{line.split()[1]}" for line in there.splitlines()]
+            git(self.path, *words, self.remote or str(self.path), *wanted)
+        except GitError as error:
+            return str(error)
+        moved = [f"update {self._tip} {commit}"] if self.remote else []
+        moved += [f"delete {ref} {held}" for ref, held in waiting.items()]
+        git(self.path, "update-ref", "--stdin", stdin="".join(f"{line}\n" for line in moved))
+        return ""
+
+    def keep(self, run: str, commit: str) -> None:
+        """Keep a night that is not on the branch: here, and where others find it if the remote takes it."""
+        ref = f"{self.refs}/unpublished/{run}"
+        git(self.path, "update-ref", ref, commit)
+        if self.remote:
+            with suppress(GitError):
+                git(self.path, "push", "--quiet", "--force", self.remote, f"{commit}:{ref}")
+
+    def _local(self, ref: str) -> str | None:
+        try:
+            return git(self.path, "rev-parse", "--verify", "--quiet", ref)
+        except GitError:
+            return None

@@ -1,0 +1,139 @@
+"""Nights published at a remote: bare, with the branch checked out, with a hook that says no, and away."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from dvc_airflow import lease, plan, publish, reading, snapshot, workspace
+from dvc_airflow.outcome import Result
+from dvc_airflow.publish import Published
+from dvc_airflow.repository import Repository
+from dvc_airflow.workspace import GitError, git
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+REFS = "refs/dvc-airflow"
+SAYS = """echo '{"message": "a night", "tags": [{"name": "toy@v1", "message": "first"}]}'"""
+
+
+@pytest.fixture
+def made(toy: Make) -> Toy:
+    """A project whose remote is bare."""
+    made = toy()
+    subprocess.run(["git", "init", "-q", "--bare", str(made.root.parent / "bare")], check=True)
+    made.git("remote", "add", "origin", str(made.root.parent / "bare"))
+    return made
+
+
+def at(made: Toy, remote: str = "origin") -> Repository:
+    return Repository(made.root, "nights", REFS, remote)
+
+
+def night(made: Toy, seed: str, run: str, remote: str = "origin", command: str | None = None) -> Published:
+    """A night with this seed, as the tasks of one do it."""
+    record, commit = at(made, remote), made.commit({"seed.txt": seed})
+    record.fetch()
+    known = reading.read(made.root)
+    made.entries, made.came = publish.newest(record, plan.Commit(made.root, commit), known)
+    results: dict[str, Result] = made.run(commit)
+    return publish.publish(
+        replace(made.night(commit), run=run), known, results, record, command, {}, made.root / ".dvc/tmp/clones"
+    )
+
+
+def test_a_bare_remote_gets_branch_and_tags_and_this_checkout_no_branch(made: Toy) -> None:
+    (made.root / "says.sh").write_text(SAYS)
+    first = night(made, "7", "one", command="sh says.sh")
+    bare = made.root.parent / "bare"
+    assert git(bare, "rev-parse", "nights") == first.commit == at(made).tip
+    assert made.git("branch", "--list", "nights") == ""
+    assert git(bare, "rev-parse", "toy@v1^{}") == first.commit
+    second = night(made, "8", "two")
+    assert git(bare, "log", "-2", "--first-parent", "--format=%H", "nights").split() == [second.commit, first.commit]
+    assert not night(made, "8", "three").new
+
+
+@pytest.mark.parametrize("how", ["hook", "checked out", "away"])
+def test_what_a_remote_refuses_is_published_by_the_next_night(how: str, made: Toy) -> None:
+    bare, remote = made.root.parent / "bare", "origin"
+    if how == "checked out":
+        other = made.root.parent / "other"
+        subprocess.run(["git", "init", "-q", "-b", "nights", str(other)], check=True)
+        for key, value in [("user.name", "o"), ("user.email", "o@example.org")]:
+            git(other, "config", key, value)
+        git(other, "commit", "-qm", "theirs", "--allow-empty")
+        bare, remote = other, str(other)
+    hook = bare / "hooks" / "update"
+    if how == "hook":
+        hook.write_text('#!/bin/sh\n[ "$1" != refs/heads/nights ] || { echo "no: frozen" >&2; exit 1; }\n')
+        hook.chmod(0o755)
+    record, commit = at(made, remote), made.commit({"seed.txt": "7"})
+    record.fetch()
+    results = made.run(commit)
+    if how == "away":
+        bare.rename(bare.with_name("gone"))
+    known, clones = reading.read(made.root), made.root / ".dvc/tmp/clones"
+    refused = publish.publish(made.night(commit), known, results, record, None, {}, clones)
+    assert not refused.new
+    wanted = {"hook": "remote: no: frozen;", "checked out": "refusing to update checked out branch"}
+    assert wanted.get(how, "Could not read from remote repository") in refused.refused
+    assert made.git("rev-parse", f"{REFS}/unpublished/night") == refused.commit
+
+    if how == "hook":
+        hook.unlink()
+    elif how == "checked out":
+        git(bare, "checkout", "-q", "-b", "else")
+    else:
+        bare.with_name("gone").rename(bare)
+    after = night(made, "8", "after", remote)
+    assert after.new
+    assert git(bare, "rev-parse", "nights") == after.commit
+    assert git(bare, "for-each-ref", f"{REFS}/unpublished") == made.git("for-each-ref", f"{REFS}/unpublished") == ""
+    assert "each@b" in git(bare, "show", "nights:dvc.lock")
+
+
+def test_another_checkout_fetches_what_a_night_is_of(made: Toy) -> None:
+    made.git("push", "-q", "origin", "main")
+    other = made.root.parent / "other"
+    subprocess.run(["git", "clone", "-q", str(made.root.parent / "bare"), str(other)], check=True)
+    made.git("tag", "-am", "one", "toy@v1")
+    made.git("push", "-q", "origin", "toy@v1")
+    commit = made.commit({"seed.txt": "9"})
+    at(made).pin("run", commit)
+    tags = workspace.tags(made.root)
+    theirs = Repository(other, "nights", REFS, "origin")
+    with pytest.raises(GitError):
+        git(other, "cat-file", "-e", commit)
+    theirs.have("run", [commit, *tags.values()])
+    assert git(other, "show", f"{commit}:seed.txt") == "9"
+    assert workspace.tags(other) == tags
+    theirs.unpin("run")
+    theirs.unpin("run")
+    assert git(made.root.parent / "bare", "for-each-ref", f"{REFS}/pinned") == ""
+
+
+def test_two_checkouts_have_one_lease(made: Toy) -> None:
+    made.git("push", "-q", "origin", "main")
+    other = made.root.parent / "other"
+    subprocess.run(["git", "clone", "-q", str(made.root.parent / "bare"), str(other)], check=True)
+    theirs = Repository(other, "nights", REFS, "origin")
+    held = lease.take(at(made), "one", "here", now=1000.0)
+    assert lease.read(theirs) == held
+    with pytest.raises(lease.Held, match="the night one on here is under way"):
+        lease.take(theirs, "two", "there", now=1001.0)
+    renewed = lease.take(theirs, "one", "there", now=1002.0)
+    assert lease.read(at(made)) == renewed
+    assert not lease.release(at(made), "two")
+    assert lease.release(at(made), "one")
+    assert lease.read(theirs) is None
+
+
+def test_a_night_of_a_remote_is_of_a_commit(made: Toy) -> None:
+    snapshot.refuse_changes(made.root, "origin")
+    (made.root / "seed.txt").write_text("8")
+    with pytest.raises(snapshot.Refused, match=r"seed\.txt is not committed, and nights are published at origin"):
+        snapshot.refuse_changes(made.root, "origin")
