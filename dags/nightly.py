@@ -49,4 +49,6 @@ nightly = DvcDag(
     headline={"verdict": "gate.verdict"},
     prices=when["prices"],
     record=Path(HOME["NIGHTSHIFT_STATE"]) / "runs",
+    keep_nights=when["keep_nights"],
+    keep_bytes=int(when["keep_gb"] * 1e9) if when["keep_gb"] else None,
 )

@@ -26,6 +26,8 @@ class Night(Section):
     timezone: str = Field(description="IANA time zone that the expression is read in")
     prices: dict[str, Price] = Field(description="Price of a slot of a pool for an hour, in any one currency")
     certify_tokens: int = Field(ge=0, description="Tokens to read, at most, to find a release's true window; 0: not")
+    keep_nights: int | None = Field(ge=1, description="Nights whose data stay, beside all releases; null keeps all")
+    keep_gb: float | None = Field(gt=0, description="GB that all which stays may take, before older nights go; or null")
 
     @field_validator("schedule")
     @classmethod

@@ -19,6 +19,7 @@ process    its process: a session of its own, on a leash
 child      what that does: check out and reproduce one stage
 outcome    what a night fixed, what a stage returns, and what its end means
 recorder   the shell that DVC starts commands with: exit code, last lines
+gc         what of the cache may go
 publish    what a night made as one commit on its branch, or kept until that is possible
 """
 

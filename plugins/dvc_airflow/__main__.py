@@ -1,39 +1,75 @@
-"""What a project is, without Airflow.
+"""What a project is, and what of its cache may go, without Airflow.
 
     python -m dvc_airflow graph DIR    # {"stages": [...], "edges": [[from, to], ...]}, by DVC's names
     python -m dvc_airflow check DIR    # nothing, where it can be run
+    python -m dvc_airflow gc DIR --nights 30 [--bytes N] [--dry-run]    # bytes by reason
 
-Ends with 2 and one sentence where it cannot be read (1 is a traceback's).
+Ends with 2 and one sentence where it cannot (1 is a traceback's).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
+import time
 from pathlib import Path
 
-from dvc_airflow import check, reading
+from dvc_airflow import check, gc, lease, reading, workspace
 from dvc_airflow.project import ProjectError
+from dvc_airflow.repository import of
+from dvc_airflow.workspace import GitError
 
 
 def main(words: list[str]) -> int:
     """Run one command; its exit code."""
-    asked = argparse.ArgumentParser("dvc_airflow", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    asked.add_argument("command", choices=["graph", "check"])
-    asked.add_argument("project", type=Path)
-    said = asked.parse_args(words)
+    said = _parser().parse_args(words)
     try:
+        if said.command == "gc":
+            return _gc(said)
         known = reading.read(said.project, reading.kept(said.project))
         if said.command == "check":
             check.refuse(said.project, known)
-    except ProjectError as error:
+    except (ProjectError, GitError, lease.Held) as error:
         print(error, file=sys.stderr)
         return 2
     if said.command == "graph":
         edges = [[above, one.name] for one in known.every for above in one.above]
         print(json.dumps({"stages": [one.name for one in known.every], "edges": edges}))
     return 0
+
+
+def _gc(said: argparse.Namespace) -> int:
+    """Under the lease, so that no night is under way, nor begins."""
+    record = of(said.project, said.branch, said.refs, said.remote)
+    lease.take(record, "gc", socket.gethostname(), time.time())
+    try:
+        record.fetch()
+        sweep = gc.look(said.project, record, said.nights, said.bytes)
+        if not said.dry_run:
+            sweep.remove()
+            workspace.sweep(said.project / ".dvc" / "tmp" / "clones")
+    finally:
+        lease.release(record, "gc")
+    print(sweep.text())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser("dvc_airflow", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = made.add_subparsers(dest="command", required=True)
+    for name in ("graph", "check"):
+        commands.add_parser(name).add_argument("project", type=Path)
+    swept = commands.add_parser("gc")
+    swept.add_argument("project", type=Path)
+    swept.add_argument("--nights", type=int, required=True, help="that are kept of the branch")
+    swept.add_argument("--bytes", type=int, help="that all which is kept may take; older nights go until it is so")
+    swept.add_argument("--dry-run", action="store_true", help="print, and remove nothing")
+    swept.add_argument("--branch", help="of nights, as the DAG has it")
+    swept.add_argument("--refs", help="as the DAG has them")
+    swept.add_argument("--remote", default="", help="as the DAG has it")
+    return made
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
-from dvc_airflow import lease
+from dvc_airflow import gc, lease
 from dvc_airflow.operator import PIN, PUBLISH, Task, released, run_name, task_id
 from dvc_airflow.outcome import Result
 from dvc_airflow.project import Project, Stage
+from dvc_airflow.workspace import GitError
 
 
 class EndOperator(Task):
@@ -27,9 +28,11 @@ class EndOperator(Task):
     def execute(self, context: Any) -> None:
         """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""
         ti, run = context["ti"], run_name(context["run_id"])
-        record = self.settings.repository
-        lease.release(record, context["run_id"])
-        record.unpin(run)
+        try:
+            self._sweep()
+        finally:
+            lease.release(self.settings.repository, context["run_id"])
+        self.settings.repository.unpin(run)
         done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
         followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
         failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
@@ -56,6 +59,20 @@ class EndOperator(Task):
             raise AirflowFailException(told["sentence"])
         if not done:
             raise AirflowFailException("the night was not published; the first failed task says why")
+
+    def _sweep(self) -> None:
+        """Remove what is not kept; the lease is still held, so that no other night begins."""
+        if self.settings.keep_nights is None:
+            return
+        record = self.settings.repository
+        try:
+            record.fetch()
+            sweep = gc.look(Path(self.settings.root), record, self.settings.keep_nights, self.settings.keep_bytes)
+            sweep.remove()
+        except (GitError, OSError) as error:  # a night is no failure for what it left
+            self.log.warning("nothing was removed from the cache: %s", error)
+        else:
+            self.log.info("of the cache:\n%s", sweep.text())
 
     def _sentence(self, ti: Any, failed: str | None) -> str | None:
         """What the task said that ended the night; never None where that is `failed`, a command behind publish."""

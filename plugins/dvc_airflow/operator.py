@@ -45,6 +45,7 @@ class Settings:
         select: selectors of the stages that run; none for all. `exclude`: of those that do not.
         limit_bytes: of one stage's outs that DVC does not cache.
         remote: a remote of the checkout that is the repository of record; "" where the checkout's own is.
+        keep_nights: whose objects stay in the cache after a night; `keep_bytes`: that all which stays may take.
         group: prefix of the ids of the night's tasks: "" in a DAG of their own.
     """
 
@@ -60,6 +61,8 @@ class Settings:
     exclude: Sequence[str] = ()
     limit_bytes: int = uncached.LIMIT
     remote: str = ""
+    keep_nights: int | None = None
+    keep_bytes: int | None = None
     group: str = ""
 
     @property

@@ -23,13 +23,12 @@ from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, BaseOperator, Param, TaskGroup, get_parsing_context
 from ruamel.yaml import YAML
 
-from dvc_airflow import check, operator, reading, selection, snapshot, uncached, workspace
+from dvc_airflow import check, operator, reading, repository, selection, snapshot, uncached
 from dvc_airflow.end import EndOperator
 from dvc_airflow.operator import END, PIN, PUBLISH, RELEASED, Settings
 from dvc_airflow.pin import PinOperator, shape_tag
 from dvc_airflow.project import Project, ProjectError, Stage
 
-BRANCH = "dvc-airflow"
 RETRIES = 2
 RETRY_DELAY = timedelta(seconds=5)
 
@@ -100,6 +99,8 @@ def night(
     prices: Mapping[str, float] | None = None,
     record: Path | None = None,
     limit_bytes: int = uncached.LIMIT,
+    keep_nights: int | None = None,
+    keep_bytes: int | None = None,
 ) -> tuple[Project, Settings, Mapping[str, str]]:
     """What a night is: the stages that run, what its tasks share, and the commands after it. Raises ProjectError.
 
@@ -118,15 +119,16 @@ def night(
         prices: pool → price of a slot for an hour; night.json then says what each stage cost.
         record: folder for `<run>/night.json`; default `.dvc/tmp/runs`.
         limit_bytes: that a stage's outs with `cache: false` may have together.
+        keep_nights: of the branch, whose objects stay in the cache when a night has ended (gc.py); None keeps all.
+        keep_bytes: that what stays may take together, before older nights go; None for no limit.
     """
     known = reading.read(project, reading.kept(project))
     check.refuse(project, known)
-    _, folder = workspace.top(project)
-    name = f"{BRANCH}/{folder}" if folder else BRANCH  # two projects of one repository have a branch each
+    where = repository.of(project, branch, refs, remote)
     settings = Settings(
         root=str(project),
-        branch=branch or name,
-        refs=refs or f"refs/{name}",
+        branch=where.branch,
+        refs=where.refs,
         env=dict(env or {}),
         publish=publish,
         record=str(record or project / ".dvc" / "tmp" / "runs"),
@@ -136,6 +138,8 @@ def night(
         exclude=list(exclude),
         limit_bytes=limit_bytes,
         remote=remote,
+        keep_nights=keep_nights,
+        keep_bytes=keep_bytes,
     )
     taken = {operator.task_id(name).partition(".")[0] for name in known.stages} | set(operator.RESERVED)
     if twice := [name for name in after or {} if name in taken]:

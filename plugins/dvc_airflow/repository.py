@@ -12,9 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc_airflow import workspace
 from dvc_airflow.workspace import GitError, git
 
 NONE = "0" * 40
+NAME = "dvc-airflow"
 
 
 @dataclass(frozen=True)
@@ -140,3 +142,10 @@ class Repository:
             return git(self.path, "rev-parse", "--verify", "--quiet", ref)
         except GitError:
             return None
+
+
+def of(project: Path, branch: str | None = None, refs: str | None = None, remote: str = "") -> Repository:
+    """The repository of record of a project; by default two projects of one repository have a branch and refs each."""
+    path, folder = workspace.top(project)
+    name = f"{NAME}/{folder}" if folder else NAME
+    return Repository(path, branch or name, refs or f"refs/{name}", remote)

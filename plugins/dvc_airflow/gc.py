@@ -1,0 +1,199 @@
+"""What may go: objects of the cache that no commit worth keeping names, counted by reason before anything is removed.
+
+Kept is what the work tree, any branch, any tag and any experiment names, what nights that are not published yet name,
+what is younger than two days (somebody may be making it), and the newest nights: so many, and while there is room. All
+of it under the lease, so that no night is under way. Objects of DVC before version 3 are not touched.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from dvc_airflow import objects, uncached, workspace
+from dvc_airflow.project import LOCK
+from dvc_airflow.repository import Repository
+from dvc_airflow.workspace import GitError, git
+
+YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
+TREE, HISTORY, TONIGHT, WAITING, NIGHTS, YOUNG = (
+    "the work tree",
+    "branches, tags and experiments",
+    "the newest night",
+    "nights that are not published",
+    "older nights",
+    "younger than two days",
+)
+OLD, NOBODY, RUNS = "nights before those that are kept", "named by no commit", "run cache of what is gone"
+
+
+@dataclass
+class Sweep:
+    """What would stay and what would go: reason → bytes, and the files that go."""
+
+    kept: dict[str, int] = field(default_factory=dict)
+    gone: dict[str, int] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    def goes(self, reason: str, path: Path, size: int) -> None:
+        """Count a file that goes."""
+        self.gone[reason] = self.gone.get(reason, 0) + size
+        self.files.append(path)
+
+    def remove(self) -> None:
+        """Do it. A folder's list goes before what it lists, so that what is cut off is not half there."""
+        for path in sorted(self.files, key=lambda one: not one.name.endswith(".dir")):
+            path.unlink(missing_ok=True)
+
+    def text(self) -> str:
+        """A line for each reason."""
+        lines = [f"kept  {size:>15,} bytes: {reason}" for reason, size in self.kept.items()]
+        return "\n".join([*lines, *(f"goes  {size:>15,} bytes: {reason}" for reason, size in self.gone.items())])
+
+
+def look(root: Path, record: Repository, nights: int, most_bytes: int | None = None, now: float | None = None) -> Sweep:
+    """What may go of a project's cache. Raises GitError.
+
+    Args:
+        nights: that are kept of the branch, the newest of them whatever it takes.
+        most_bytes: that all which is kept may take together; older nights go until it is so.
+        now: seconds since the epoch.
+    """
+    cache, said, young = workspace.cache_of(root), Sweep(), (time.time() if now is None else now) - YOUNG_S
+    held, named, sizes = list(_held(cache)), _Named(record.path, cache), Counter[str]()
+    for one in held:
+        sizes[one.md5] += one.size
+    kept: dict[str, str] = {}  # object → the first reason that it stays for
+    for reason, md5s in _protected(root, record, named):
+        for md5 in md5s:
+            kept.setdefault(md5, reason)
+    kept = {one.md5: YOUNG for one in held if one.written > young} | kept
+    old, total = set[str](), sum(sizes[md5] for md5 in kept)
+    for number, commit in enumerate(_history(record)):
+        more = named.by(commit) - kept.keys()
+        total += sum(sizes[md5] for md5 in more)
+        if number >= nights or (most_bytes is not None and total > most_bytes):
+            if not more & sizes.keys():
+                break  # it went before, and all before it
+            old |= more
+            total = sys.maxsize  # once one goes, all before it go
+        else:
+            kept |= dict.fromkeys(more, NIGHTS)
+    for one in held:
+        if one.md5 in kept:
+            said.kept[kept[one.md5]] = said.kept.get(kept[one.md5], 0) + one.size
+        else:
+            said.goes(OLD if one.md5 in old else NOBODY, one.path, one.size)
+    _runs(cache, kept.keys() & sizes.keys(), said)
+    return said
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object of the cache or of the engine's store; `written` in seconds since the epoch."""
+
+    path: Path
+    md5: str
+    size: int
+    written: float
+
+
+def _held(cache: Path) -> Iterator[_Object]:
+    for store in (cache, uncached.store(cache)):
+        for path in (store / "files" / "md5").glob("??/*"):
+            with suppress(OSError):
+                said = path.stat()
+                yield _Object(path, path.parent.name + path.name, said.st_size, said.st_mtime)
+
+
+def _protected(root: Path, record: Repository, named: _Named) -> Iterator[tuple[str, Iterable[str]]]:
+    """Reason → objects, in the order in which reasons are told."""
+    if record.tip:
+        yield TONIGHT, named.by(record.tip)
+    for commit in record.unpublished().values():
+        yield WAITING, named.by(commit)
+    yield TREE, named.in_tree(root)
+    for line in git(record.path, "for-each-ref", "--format=%(refname) %(objectname)").splitlines():
+        ref, made = line.split()
+        if not ref.startswith(f"{record.refs}/") and ref != f"refs/heads/{record.branch}":
+            yield HISTORY, named.by(made)
+
+
+def _history(record: Repository) -> list[str]:
+    """Nights on the branch, the newest first."""
+    if not record.tip:
+        return []
+    return git(record.path, "rev-list", "--first-parent", "--author=^dvc-airflow ", record.tip).splitlines()
+
+
+def _runs(cache: Path, left: Set[str], said: Sweep) -> None:
+    """Entries of DVC's run cache whose outs are not all left: they restore nothing."""
+    for path in (cache / "runs").glob("??/*/*"):
+        with suppress(OSError, YAMLError, AttributeError, TypeError):
+            outs = YAML(typ="safe").load(path.read_bytes()).get("outs") or []
+            if any(one.get("md5") and one["md5"] not in left for one in outs):
+                said.goes(RUNS, path, path.stat().st_size)
+
+
+class _Named:
+    """The objects that commits name, each lock file read once however many commits have it."""
+
+    def __init__(self, repository: Path, cache: Path) -> None:
+        self.repository, self.cache = repository, cache
+        self._blobs: dict[str, frozenset[str]] = {}
+        self._folders: dict[str, list[str]] = {}
+
+    def by(self, commit: str) -> set[str]:
+        """The md5 of every object that a commit's dvc.lock and `.dvc` files name, with what folders list."""
+        found: set[str] = set()
+        try:
+            listed = git(self.repository, "ls-tree", "-r", "-z", "--full-tree", commit)
+        except GitError:  # some ref is of a file
+            return found
+        for line in listed.split("\0"):
+            about, _, path = line.partition("\t")
+            if path.endswith((".dvc", f"/{LOCK}")) or path == LOCK:
+                blob = about.split()[2]
+                if blob not in self._blobs:
+                    self._blobs[blob] = self._read(git(self.repository, "cat-file", "blob", blob))
+                found |= self._blobs[blob]
+        return found
+
+    def in_tree(self, root: Path) -> set[str]:
+        """The same of the work tree."""
+        found: set[str] = set()
+        for path in [*root.rglob(LOCK), *root.rglob("*.dvc")]:
+            if ".dvc" not in path.relative_to(root).parts[:-1] and path.is_file():
+                found |= self._read(path.read_text(encoding="utf-8"))
+        return found
+
+    def _read(self, text: str) -> frozenset[str]:
+        """Every md5 of a document's outs; of one that cannot be read nothing is known."""
+        try:
+            document = YAML(typ="safe").load(text)
+        except YAMLError:
+            return frozenset()
+        stages: Iterable[Any] = [document] if isinstance(document, Mapping) else []
+        if isinstance(document, Mapping) and isinstance(document.get("stages"), Mapping):
+            stages = document["stages"].values()
+        outs = [out for one in stages if isinstance(one, Mapping) for out in one.get("outs") or []]
+        tops = [str(out["md5"]) for out in outs if isinstance(out, Mapping) and out.get("md5")]
+        return frozenset([*tops, *(md5 for top in tops if top.endswith(".dir") for md5 in self._listed(top))])
+
+    def _listed(self, top: str) -> list[str]:
+        if top not in self._folders:
+            self._folders[top] = []
+            for store in (self.cache, uncached.store(self.cache)):
+                with suppress(OSError, ValueError, KeyError):
+                    self._folders[top] = objects.listed(objects.place(store, top))
+                    break
+        return self._folders[top]

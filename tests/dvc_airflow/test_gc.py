@@ -1,0 +1,161 @@
+"""What of a cache may go: never what somebody has, or is making; the rest by reason, and under a limit for a year."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dvc_airflow import gc, lease, objects, plan, publish, reading, uncached, workspace
+from dvc_airflow.__main__ import main
+from dvc_airflow.lease import WHO
+from dvc_airflow.repository import Repository, of
+from dvc_airflow.workspace import git
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+DAY = 86_400.0
+
+
+def night(made: Toy, seed: str, params: int) -> publish.Published:
+    record, commit = of(made.root), made.commit({"seed.txt": seed, "params.yaml": f"total: {{by: {params}}}\n"})
+    known = reading.read(made.root)
+    made.entries, made.came = publish.newest(record, plan.Commit(made.root, commit), known)
+    results = made.run(commit)
+    assert all(one.well for one in results.values())
+    return publish.publish(made.night(commit), known, results, record, None, {}, made.root / ".dvc/tmp/clones")
+
+
+def age(made: Toy, days: float) -> None:
+    """Let all that the cache holds be as old."""
+    then = time.time() - days * DAY
+    for path in workspace.cache_of(made.root).rglob("*"):
+        os.utime(path, (then, then))
+
+
+STAGE = """\
+stages:
+  make: {cmd: mkdir d && cp seed.txt d/a && echo same > d/b, deps: [seed.txt], params: [total], outs: [d]}
+  note: {cmd: cp d/a n.json, deps: [d], metrics: [{n.json: {cache: false}}]}
+"""
+
+
+def test_what_goes_is_said_by_reason_and_removed_only_when_it_is_asked_for(
+    toy: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = toy(STAGE)
+    cache = workspace.cache_of(made.root)
+    for seed in ("1", "22", "333"):
+        night(made, seed, 1)
+    stray = objects.place(cache, "ab" * 16)
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_text("nobody's")
+    assert main(["gc", str(made.root), "--nights", "1", "--dry-run"]) == 0
+    assert "goes" not in capsys.readouterr().out  # all of it is young
+    age(made, 3)
+    before = {path for path in cache.rglob("*") if path.is_file()}
+    assert main(["gc", str(made.root), "--nights", "2", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert {path for path in cache.rglob("*") if path.is_file()} == before
+    assert {line.split(": ")[1] for line in said.splitlines()} == {
+        gc.TONIGHT, gc.NIGHTS, gc.NOBODY, gc.OLD, gc.RUNS,
+    }  # fmt: skip
+    assert main(["gc", str(made.root), "--nights", "2"]) == 0
+    assert capsys.readouterr().out == said
+    assert not stray.exists()
+    made.entries, made.came = publish.newest(of(made.root), plan.Commit(made.root, "HEAD"), reading.read(made.root))
+    assert {one.outcome for one in made.run("HEAD").values()} == {"unchanged"}
+    assert main(["gc", str(made.root), "--nights", "2"]) == 0
+    assert "goes" not in capsys.readouterr().out
+    assert lease.read(of(made.root)) is None
+
+
+def test_it_does_not_run_beside_a_night(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    made = toy(STAGE)
+    lease.take(of(made.root), "tonight", "here", time.time())
+    assert main(["gc", str(made.root), "--nights", "1"]) == 2
+    assert capsys.readouterr().err == "the night tonight on here is under way; follow it, or wait until it ends\n"
+
+
+def test_what_people_and_unpublished_nights_name_stays(toy: Make) -> None:
+    made = toy(STAGE)
+    record = of(made.root)
+    tagged = night(made, "1", 1).commit
+    made.git("tag", "-a", "-m", "one", "toy@v1", tagged)
+    branched = night(made, "22", 1).commit
+    made.git("branch", "theirs", branched)
+    waiting = night(made, "333", 1).commit
+    gone = night(made, "4444", 1).commit
+    held = night(made, "55555", 1).commit
+    (made.root / "dvc.lock").write_text(made.git("show", f"{held}:dvc.lock"))
+    last = night(made, "666666", 1).commit
+    made.git("update-ref", "refs/dvc-airflow/unpublished/x", waiting)
+    age(made, 3)
+    gc.look(made.root, record, nights=0, most_bytes=0).remove()
+    cache, known = workspace.cache_of(made.root), reading.read(made.root)
+
+    def whole(commit: str) -> bool:
+        entries, _ = publish.newest(Repository(made.root, "none", "refs/none"), plan.Commit(made.root, commit), known)
+        return all(
+            plan.unchanged(known.stages[name], entry, {}, plan.Commit(made.root, commit), cache) is not False
+            for name, entry in entries.items()
+            if name == "make"
+        )
+
+    assert {name: whole(commit) for name, commit in [
+        ("tagged", tagged), ("branched", branched), ("waiting", waiting), ("held", held), ("last", last), ("gone", gone)
+    ]} == {"tagged": True, "branched": True, "waiting": True, "held": True, "last": True, "gone": False}  # fmt: skip
+
+
+def put(store: Path, content: bytes, written: float) -> str:
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    place = objects.place(store, md5)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+    os.utime(place, (written, written))
+    return md5
+
+
+@pytest.mark.parametrize("nights", [60, pytest.param(365, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+def test_nights_stay_under_the_limit(nights: int, toy: Make) -> None:
+    """A folder of two files, a tenth of it shared with the night before; each tenth night is a release, with a tag."""
+    made = toy(STAGE)
+    root, cache, limit, now = made.root, workspace.cache_of(made.root), 400_000, time.time()
+    record, parent = of(root), made.git("rev-parse", "HEAD")
+    kept, waiting = set[str](), ""
+    for number in range(nights):
+        now += DAY
+        common = put(cache, b"c" * 1000 + str(number // 10).encode(), now)
+        own = put(cache, os.urandom(10_000), now)
+        listed = json.dumps([{"md5": common, "relpath": "b"}, {"md5": own, "relpath": "a"}]).encode()
+        top = put(cache, listed, now)
+        objects.place(cache, top).rename(objects.place(cache, f"{top}.dir"))
+        note = put(uncached.store(cache), str(number).encode(), now)
+        lock = (
+            "schema: '2.0'\nstages:\n  make:\n    cmd: x\n    outs:\n    - path: d\n      hash: md5\n"
+            f"      md5: {top}.dir\n  note:\n    cmd: y\n    outs:\n    - path: n.json\n      md5: {note}\n"
+        )
+        blob = git(root, "hash-object", "-w", "--stdin", stdin=lock)
+        tree = git(root, "mktree", stdin=f"100644 blob {blob}\tdvc.lock\n")
+        commit = git(root, "commit-tree", tree, "-p", parent, "-m", f"Night {number}", env=WHO)
+        if number == nights // 2:
+            made.git("update-ref", "refs/dvc-airflow/unpublished/x", commit)
+            waiting = own
+        else:
+            made.git("update-ref", "refs/heads/dvc-airflow", commit)
+            parent = commit
+        if number % 100 == 10:
+            made.git("tag", f"toy@v{number}", commit)
+            kept.add(own)
+        gc.look(root, record, nights=20, most_bytes=limit, now=now).remove()
+        held = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+        assert held <= limit + 25_000  # what is young stays whatever it takes
+        assert objects.place(cache, own).is_file()
+    for md5 in kept | {waiting}:
+        assert objects.place(cache, md5).is_file()
+    assert 15 <= len(list(cache.glob("files/md5/*/*.dir"))) <= 25
