@@ -5,8 +5,7 @@ so that everything that the stage starts can be ended together, and it hangs on 
 the task holds. When the task dies, however it dies, the pipe ends and this process ends the whole group, itself last:
 it waits for its own SIGKILL, since a stage that ends on SIGTERM may leave helpers that do not.
 
-What a stage reads from the cache is hashed where that is cheap (files, and the lists of folders), and where the stage
-failed the files of folders too.
+What a stage reads from the cache is hashed before, and fetched from the remote where it is missing or damaged.
 """
 
 from __future__ import annotations
@@ -99,21 +98,24 @@ def _reproduce(
         return {"error": "lock", "sentence": str(error)}
     except TooLarge as error:
         return {"error": "refused", "sentence": str(error)}
-    except (Lacking, DvcException, OSError) as error:
-        return _lacking(error, push, store, needed) or {"error": kind, "sentence": _sentence(error)}
+    except Lacking as error:  # with a remote another attempt may fetch it; without one only another night makes it
+        return {"error": "storage" if push else "refused", "sentence": str(error), "lacking": True}
+    except (DvcException, OSError) as error:
+        return {"error": kind, "sentence": _sentence(error)}
     return {"reproduced": bool(made)}
 
 
-def _bring(repo: Any, deps: list[str], push: bool, store: Path, needed: dict[str, str]) -> None:
-    """Check out what the stage reads. Raises Lacking, and what DVC raises."""
-    if not deps:
+def _bring(repo: Any, targets: list[str], push: bool, store: Path, needed: dict[str, str]) -> None:
+    """Check out what the stage reads, each byte hashed before. Raises Lacking, and what DVC raises."""
+    if not targets:
         return
-    if push:
-        with suppress(Lacking):
-            objects.require(store, needed, members=False)  # removed, a damaged one is fetched
-        repo.fetch(targets=deps)
-    objects.require(store, needed, members=False)
-    repo.checkout(targets=deps, force=True)
+    found = objects.problems(store, needed)
+    if found and push:
+        repo.fetch(targets=targets)
+        found = objects.problems(store, needed)  # what a remote sends is hashed too
+    if found:
+        raise Lacking(found[0])
+    repo.checkout(targets=targets, force=True)
 
 
 def _ignore(repo: Any, targets: list[str]) -> None:
@@ -133,20 +135,6 @@ def _bring_last(repo: Any, paths: list[str], push: bool) -> None:
             repo.fetch(targets=paths)
     with suppress(CheckoutError):
         repo.checkout(targets=paths, force=True, allow_missing=True)
-
-
-def _lacking(error: BaseException, push: bool, store: Path, needed: dict[str, str]) -> dict[str, Any] | None:
-    """The result of a stage that failed because the cache lacks something that it reads; None for other failures.
-
-    With a remote another attempt fetches it; without one only another night makes it.
-    """
-    try:
-        if isinstance(error, Lacking):
-            raise error
-        objects.require(store, needed, members=True)
-    except Lacking as lacking:
-        return {"error": "storage" if push else "refused", "sentence": str(lacking), "lacking": True}
-    return None
 
 
 def _sentence(error: BaseException) -> str:

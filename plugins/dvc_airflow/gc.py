@@ -33,7 +33,12 @@ TREE, HISTORY, TONIGHT, WAITING, NIGHTS, YOUNG = (
     "older nights",
     "younger than two days",
 )
-OLD, NOBODY, RUNS = "nights before those that are kept", "named by no commit", "run cache of what is gone"
+OLD, NOBODY, RUNS, DAMAGED = (
+    "nights before those that are kept",
+    "named by no commit",
+    "run cache of what is gone",
+    "damaged and put aside",
+)
 
 
 @dataclass
@@ -93,6 +98,9 @@ def look(root: Path, record: Repository, nights: int, most_bytes: int | None = N
             said.kept[kept[one.md5]] = said.kept.get(kept[one.md5], 0) + one.size
         else:
             said.goes(OLD if one.md5 in old else NOBODY, one.path, one.size)
+    for path in [*cache.glob(f"{objects.DAMAGED}/*"), *uncached.store(cache).glob(f"{objects.DAMAGED}/*")]:
+        if path.stat().st_ctime < young:
+            said.goes(DAMAGED, path, path.stat().st_size)
     _runs(cache, kept.keys() & sizes.keys(), said)
     return said
 

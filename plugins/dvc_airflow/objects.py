@@ -1,16 +1,20 @@
-"""Hash objects of DVC's cache, since DVC does not: it trusts one that is read-only, and hands out a flipped byte.
+"""Hash objects of DVC's cache before a stage reads them, since DVC does not: it trusts one that is read-only.
 
-A damaged object is removed. Its name is the hash of what it should hold, so that it is of no use to anybody; and as
-long as it lies there, DVC neither fetches nor writes the sound one. Its stage makes it anew in the next night, since
-an entry counts only while its objects are there.
+A damaged object is put aside. Its name is the hash of what it should hold, so that it is of no use to anybody; and as
+long as it lies there, DVC neither fetches nor writes the sound one. A remote may have it; else its stage makes it anew
+in the next night, since an entry counts only while its objects are there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+DAMAGED = "damaged"  # folder in a cache
+THREADS = 4  # hashing leaves Python's lock alone
 
 
 class Lacking(Exception):
@@ -27,20 +31,42 @@ def place(cache: Path, md5: str) -> Path:
     return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
-def require(cache: Path, outs: Mapping[str, str], members: bool) -> None:
-    """Raises Lacking for an object that is missing or not what its name says; the latter is removed.
+def require(cache: Path, outs: Mapping[str, str], members: bool = True) -> None:
+    """Raises Lacking for the first of `problems`."""
+    if found := problems(cache, outs, members):
+        raise Lacking(found[0])
+
+
+def problems(cache: Path, outs: Mapping[str, str], members: bool = True) -> list[str]:
+    """A sentence for each object that is missing, or not what its name says: that is put aside.
 
     Args:
         outs: path → md5.
-        members: hash the files of folders too, not only the folders' lists.
+        members: hash the files of folders too, and do not only look whether they are there.
     """
-    for out, md5 in outs.items():
-        for held, checked in _objects(cache, md5, members):
-            if not held.is_file():
-                raise Lacking(_sentence(out, held, "is missing from the cache"))
-            if checked and not sound(held):
-                held.unlink()
-                raise Lacking(_sentence(out, held, "was damaged, and is removed from the cache"))
+    found = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for out, md5 in outs.items():
+            top = place(cache, md5)
+            if wrong := _wrong(cache, top, hashed=True):
+                found.append(_sentence(out, top, wrong))
+            elif md5.endswith(".dir"):
+                held = [place(cache, one) for one in dict.fromkeys(listed(top))]
+                told = pool.map(lambda one: _wrong(cache, one, hashed=members), held)
+                found += [_sentence(out, one, wrong) for one, wrong in zip(held, told, strict=True) if wrong]
+    return found
+
+
+def _wrong(cache: Path, held: Path, hashed: bool) -> str:
+    """What is wrong with an object; "" for nothing."""
+    if not held.is_file():
+        return "is missing from the cache"
+    if not hashed or sound(held):
+        return ""
+    aside = cache / DAMAGED / (held.parent.name + held.name)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    held.replace(aside)
+    return f"was damaged, and is put aside as {aside}"
 
 
 def sound(held: Path) -> bool:
@@ -53,14 +79,6 @@ def sound(held: Path) -> bool:
 def listed(held: Path) -> list[str]:
     """The md5 of every file that a folder's object lists."""
     return [one["md5"] for one in json.loads(held.read_text(encoding="utf-8"))]
-
-
-def _objects(cache: Path, md5: str, members: bool) -> Iterator[tuple[Path, bool]]:
-    """Every object of an out, the folder's own first, and whether it is to be hashed."""
-    top = place(cache, md5)
-    yield top, True
-    if md5.endswith(".dir"):
-        yield from ((place(cache, one), members) for one in listed(top))
 
 
 def _sentence(out: str, held: Path, what: str) -> str:

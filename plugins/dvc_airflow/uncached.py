@@ -63,7 +63,7 @@ def fetch(repo: Any, wanted: Mapping[str, str], cache: Path) -> None:
 
 def restore(wanted: Mapping[str, str], cache: Path) -> None:
     """Write outs, by path and md5, into the clone that one stands in. Raises Lacking for one that the store lacks."""
-    objects.require(store(cache), wanted, members=False)
+    objects.require(store(cache), wanted)
     for path, md5 in wanted.items():
         for name, held in files(path, md5, cache):
             Path(name).parent.mkdir(parents=True, exist_ok=True)

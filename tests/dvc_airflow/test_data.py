@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow import publish, reading, uncached, workspace
+from dvc_airflow import objects, publish, reading, uncached, workspace
 from dvc_airflow.repository import Repository
 from tests.dvc_airflow.conftest import Toy, repository
 
@@ -115,3 +119,69 @@ def test_an_import_of_another_repository_follows_its_branch(toy: Make, monkeypat
     results = made.run("HEAD")
     assert {name: one.outcome for name, one in results.items()} == {"got.dvc": "ran", "read": "ran"}
     assert other.git("rev-parse", "HEAD") in str((results["got.dvc"].entry or {})["text"])
+
+
+class Bad(SimpleHTTPRequestHandler):
+    """A remote over HTTP that serves a folder, and objects as its `mode` has it."""
+
+    mode = ""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not self.mode or not path.is_file():
+            super().do_GET()
+            return
+        content = path.read_bytes()
+        if self.mode == "hangs":
+            time.sleep(3)
+        if self.mode == "503":
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write({"truncates": content[:-1], "flips": content[:-1] + b"?"}.get(self.mode, content))
+        self.close_connection = True
+
+    def do_PUT(self) -> None:
+        path = Path(self.translate_path(self.path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as out:
+            while size := int(self.rfile.readline(), 16):  # it is sent in chunks
+                out.write(self.rfile.read(size))
+                self.rfile.readline()
+        self.send_response(201)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("mode", ["503", "hangs", "truncates", "flips"])
+def test_of_a_bad_remote_nothing_reaches_the_cache_nor_a_stage(
+    mode: str, toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = toy()
+    folder = made.root.parent / "remote"
+    folder.mkdir()
+    monkeypatch.setattr(Bad, "mode", "")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Bad, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        config = made.root / ".dvc" / "config"
+        config.write_text(
+            f"{config.read_text()}[core]\n    remote = r\n['remote \"r\"']\n"
+            f"    url = http://127.0.0.1:{server.server_port}\n    method = PUT\n    read_timeout = 1\n"
+        )
+        night = made.night(made.commit({}))
+        results = {"numbers": made.attempt("numbers", night, {}).run()}
+        assert results["numbers"].outcome == "ran", results["numbers"].sentence
+        assert len([path for path in folder.rglob("*") if path.is_file()]) == 1
+        cache = workspace.cache_of(made.root)
+        shutil.rmtree(cache)
+        monkeypatch.setattr(Bad, "mode", mode)
+        bad = made.attempt("total", night, results).run()
+        assert bad.outcome == "storage", bad
+        assert all(objects.sound(path) for path in cache.glob("files/md5/??/*"))
+        monkeypatch.setattr(Bad, "mode", "")
+        assert made.attempt("total", night, results, number=2).run().outcome == "ran"
+        server.shutdown()

@@ -51,9 +51,9 @@ def held(made: Toy, result: Result, what: str) -> Path:
 @pytest.mark.parametrize(
     ("what", "harm", "said"),
     [
-        ("d/a", flip, "d: its object {} was damaged, and is removed from the cache"),
-        ("d", flip, "d: its object {} was damaged, and is removed from the cache"),
-        ("file.txt", flip, "file.txt: its object {} was damaged, and is removed from the cache"),
+        ("d/a", flip, "d: its object {} was damaged, and is put aside as {}"),
+        ("d", flip, "d: its object {} was damaged, and is put aside as {}"),
+        ("file.txt", flip, "file.txt: its object {} was damaged, and is put aside as {}"),
         ("d/b", Path.unlink, "d: its object {} is missing from the cache"),
     ],
 )
@@ -69,7 +69,9 @@ def test_a_stage_is_refused_by_name_and_the_next_night_mends_it(
     harm(place)
     refused = made.attempt("read", night, results).run()
     assert refused.outcome == "refused"
-    assert refused.sentence.startswith(f"{said.format(place)}; run the night again, which makes it anew")
+    aside = made.root / ".dvc/cache" / objects.DAMAGED / (place.parent.name + place.name)
+    assert refused.sentence.startswith(f"{said.format(place, aside)}; run the night again, which makes it anew")
+    assert aside.is_file() == (harm is flip)
     assert "\n" not in refused.sentence
     assert not place.exists()
     made.entries, made.came = {"make": results["make"].entry}, {"make": commit}
@@ -77,7 +79,7 @@ def test_a_stage_is_refused_by_name_and_the_next_night_mends_it(
     assert place.read_bytes() == whole
 
 
-def test_with_a_remote_another_attempt_mends_it(toy: Make, tmp_path: Path) -> None:
+def test_with_a_remote_it_is_fetched_anew(toy: Make, tmp_path: Path) -> None:
     made = toy(DVC_YAML)
     (tmp_path / "store").mkdir()
     config = (made.root / ".dvc" / "config").read_text()
@@ -87,9 +89,21 @@ def test_with_a_remote_another_attempt_mends_it(toy: Make, tmp_path: Path) -> No
     night = made.night(made.commit({}))
     results = {"make": made.attempt("make", night, {}).run()}
     flip(held(made, results["make"], "d/a"))
-    first = made.attempt("read", night, results).run()
-    assert (first.outcome, "was damaged" in first.sentence) == ("storage", True)
-    assert made.attempt("read", night, results, number=2).run().outcome == "ran"
+    assert made.attempt("read", night, results).run().outcome == "ran"
+
+
+SPOILS = "read:\n    cmd: cat d/a d/b > out.txt"
+
+
+def test_a_flipped_byte_is_found_before_a_stage_that_would_not_mind_reads_it(toy: Make) -> None:
+    made = toy(
+        DVC_YAML.replace("read:\n    cmd: grep -q one d/a && grep -q seed file.txt && cat d/a d/b > out.txt", SPOILS)
+    )
+    night = made.night("HEAD")
+    results = {"make": made.attempt("make", night, {}).run()}
+    flip(held(made, results["make"], "d/b"))
+    refused = made.attempt("read", night, results).run()
+    assert (refused.outcome, "was damaged" in refused.sentence) == ("refused", True)
 
 
 def test_a_stage_that_fails_by_itself_is_not_laid_to_the_cache(toy: Make) -> None:
