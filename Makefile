@@ -1,5 +1,5 @@
 # What each target calls is on its line; `environment` does nothing when .venv already holds the lock.
-.PHONY: environment system nightly up down lint test test-long bench load drill lock clean
+.PHONY: environment system nightly up down lint test test-long test-faults bench load drill lock clean
 bin := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE  # torch and transformers import in 4 s with their bytecode kept, in 12 s without
 include deploy/telemetry.env
@@ -31,6 +31,9 @@ test: lint system      ## everything that needs no GPU
 
 test-long: environment ## what takes minutes
 	$(bin)/pytest -q -m long
+
+test-faults: environment ## one seed of what may go wrong in a night of the engine: make test-faults SEED=7
+	@PYTHONPATH=include:plugins:. $(bin)/python -m tests.faults.night --seed $(SEED)
 
 bench: environment     ## three nights, timed by stage: bench/night.json
 	$(bin)/python bench/night.py

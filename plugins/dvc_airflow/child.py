@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -91,6 +92,7 @@ def _reproduce(
                 kind = "failed"
                 made = repo.reproduce(targets=[stage], single_item=True, run_env=env)
             kind = "storage"
+            _require_saved(made, store)
             uncached.keep(repo, keep, store, limit_bytes, push)
             if push and made:
                 repo.push(targets=[stage])
@@ -116,6 +118,19 @@ def _bring(repo: Any, targets: list[str], push: bool, store: Path, needed: dict[
     if found:
         raise Lacking(found[0])
     repo.checkout(targets=targets, force=True)
+
+
+def _require_saved(made: list[Any], store: Path) -> None:
+    """Raises OSError where DVC did not save all that a stage made: on a full disk it says so, and goes on."""
+    outs = {
+        str(out): str(out.hash_info.value)
+        for stage in made
+        for out in stage.outs
+        if out.use_cache and out.hash_info.name == "md5" and out.hash_info.value
+    }
+    if found := objects.problems(store, outs, members=False):
+        free = shutil.disk_usage(store).free
+        raise OSError(f"DVC did not save all that it made ({free} bytes are free at {store}): {found[0]}")
 
 
 def _ignore(repo: Any, targets: list[str]) -> None:

@@ -1,0 +1,93 @@
+"""A task of a night without Airflow, in a process of its own: what it returns is a file, where Airflow has XCom.
+
+It ends with 0, or with 75 where another attempt may mend it, or with 1. SIGTERM is what clearing a running task is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+from dvc_airflow import lease, plan, process, project, publish, reading, repository, snapshot, workspace
+from dvc_airflow.attempt import Attempt
+from dvc_airflow.outcome import RETRIED, Night, Result
+
+AGAIN = 75
+RUN = "tonight"
+
+
+def spawn(job: Path, leash: int, clone: Path, env: Any) -> Popen[bytes]:
+    """The engine's child, its points watched too."""
+    kept = {name: os.environ[name] for name in ("FAULT", "FAULTS")}
+    around = {**env, **kept, "PYTHONPATH": os.environ["PYTHONPATH"]}
+    command = [sys.executable, "-m", "tests.faults.struck", "child", str(job), str(leash)]
+    return Popen(command, cwd=clone, env=around, start_new_session=True, pass_fds=[leash])
+
+
+def main(words: list[str]) -> int:
+    """Pin, run a stage, publish, or end."""
+    process.spawn = spawn
+    root, state, what, *rest = words
+    record = repository.of(Path(root))
+    if what == "pin":
+        return _pin(Path(root), record, Path(state))
+    if what == "end":
+        lease.release(record, RUN)
+        return 0
+    night, known = _pinned(Path(state))
+    if what == "publish":
+        results = _results(Path(state), list(known.stages))
+        clones = night.root / ".dvc" / "tmp" / "clones"
+        done = publish.publish(night, known, results, record, None, {}, clones)
+        _write(Path(state) / "published.json", asdict(done))
+        return 0
+    return _stage(night, known, Path(state), what, int(rest[0]))
+
+
+def _pin(root: Path, record: repository.Repository, state: Path) -> int:
+    lease.take(record, RUN, socket.gethostname(), time.time())
+    commit, tags, job = snapshot.take(root), workspace.tags(root), root / ".dvc" / "tmp" / "clones" / f"{RUN}-pin"
+    workspace.sweep(job.parent)
+    clone = workspace.make(record.path, commit, job, tags, workspace.cache_of(root))
+    known = reading.read(clone, reading.kept(root))
+    workspace.remove(job)
+    entries, came = publish.newest(record, plan.Commit(record.path, commit), known)
+    night = Night(str(record.path), commit, tags, entries, came, RUN)
+    _write(state / "pin.json", {"night": asdict(night), "project": project.dumps(known)})
+    return 0
+
+
+def _stage(night: Night, known: project.Project, state: Path, name: str, number: int) -> int:
+    clones, env = night.root / ".dvc" / "tmp" / "clones", {"FAULT": os.environ["FAULT"], "FAULTS": os.environ["FAULTS"]}
+    attempt = Attempt(night, known, name, lambda names: _results(state, names), clones, env, number)
+    signal.signal(signal.SIGTERM, lambda *_: attempt.kill())  # as Airflow's on_kill
+    result = attempt.run()
+    if result.well:
+        _write(state / f"{name.replace('/', '.')}.result.json", result.as_json())
+        return 0
+    print(f"{name}: {result.outcome}: {result.sentence}", file=sys.stderr)
+    return AGAIN if result.outcome in {*RETRIED, "cancelled"} else 1
+
+
+def _pinned(state: Path) -> tuple[Night, project.Project]:
+    said = json.loads((state / "pin.json").read_text())
+    return Night(**said["night"]), project.loads(said["project"])
+
+
+def _results(state: Path, names: list[str]) -> dict[str, Result]:
+    places = {name: state / f"{name.replace('/', '.')}.result.json" for name in names}
+    return {name: Result.of(json.loads(place.read_text())) for name, place in places.items() if place.is_file()}
+
+
+def _write(place: Path, said: Any) -> None:
+    draft = place.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(said, default=str))
+    draft.replace(place)
