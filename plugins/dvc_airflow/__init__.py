@@ -2,6 +2,7 @@
 
 project    a project as plain data: stages, and which rests on which
 reading    any DVC project read into that, as DVC reads it
+meta       what a stage asks for in `meta.airflow`
 check      what DVC takes and a night cannot run
 selection  which stages run
 render     a project as a DAG or a group in one: a task a stage, pin before and publish after
@@ -16,6 +17,7 @@ workspace  a private clone for one task, one shared cache
 uncached   outs that DVC keeps no object of, kept for other clones
 attempt    one attempt at one stage, without Airflow: decide, clone, reproduce, report
 process    its process: a session of its own, on a leash
+venvs      environments of stages that have requirements of their own
 child      what that does: check out and reproduce one stage
 outcome    what a night fixed, what a stage returns, and what its end means
 recorder   the shell that DVC starts commands with: exit code, last lines

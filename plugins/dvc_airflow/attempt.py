@@ -6,6 +6,7 @@ outside the clone is written but content-addressed objects, so that harms nothin
 
 from __future__ import annotations
 
+import os
 import posixpath
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,12 +14,13 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dvc_airflow import lock, plan, uncached, workspace
+from dvc_airflow import lock, plan, uncached, venvs, workspace
 from dvc_airflow.lock import Entry
 from dvc_airflow.outcome import Night, Result, failure
-from dvc_airflow.process import Process
+from dvc_airflow.process import Process, scrubbed
 from dvc_airflow.project import LOCK, Project, Stage
 from dvc_airflow.repository import Repository
+from dvc_airflow.venvs import VenvError
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
 OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
@@ -78,6 +80,8 @@ class Attempt:
                 return self._cancelled(began)
             self.process.start(self._job(clone), clone)
             return self._wait(clone, began)
+        except VenvError as error:  # a package's server may answer another time
+            return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))
         except (workspace.GitError, OSError) as error:
             said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=said)
@@ -152,7 +156,7 @@ class Attempt:
         below = [path for path in sorted(made) if any(path.startswith(f"{dep}/") for dep in self.stage.deps)]
         env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
         env |= {"DVC_AIRFLOW_OUTCOME": str(self.job / "outcome.json"), "DVC_AIRFLOW_RUN": self.night.run}
-        env |= {"PYTHONUNBUFFERED": "1"}
+        env |= {"PYTHONUNBUFFERED": "1"} | self._isolated(clone)
         return {
             "clone": str(clone),
             "stage": self.stage.name,
@@ -170,6 +174,20 @@ class Attempt:
             "keep": self.stage.uncached,
             "limit_bytes": self.limit_bytes,
         }
+
+    def _isolated(self, clone: Path) -> dict[str, str]:
+        """Variables for what the stage's `meta.airflow` gives it: an environment, memory, nodes. Raises VenvError."""
+        said, found = self.stage.airflow, dict[str, str]()
+        if said.venv:
+            made = venvs.make(clone / self.stage.at(said.venv), self.night.root / ".dvc" / "tmp" / "venvs")
+            path = f"{made / 'bin'}{os.pathsep}{self.env.get('PATH') or scrubbed()['PATH']}"
+            found |= {"VIRTUAL_ENV": str(made), "PATH": path}
+        if said.memory:
+            found["DVC_AIRFLOW_MEMORY"] = str(said.memory)
+        if said.hostfile:
+            (self.job / "hostfile").write_text(said.hostfile, encoding="utf-8")
+            found["DVC_AIRFLOW_HOSTFILE"] = str(self.job / "hostfile")
+        return found
 
     def _targets(self, paths: Iterable[str]) -> list[str]:
         """Paths as DVC takes them for targets; one with a letter that it reads otherwise is named by its stage."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from dvc_airflow import workspace
+from dvc_airflow.meta import Wrong
 from dvc_airflow.project import PIPELINE, Project, ProjectError, Stage, outside
-
-AIRFLOW = ("pool", "slots", "retries")  # keys of `meta.airflow`
-IMPORTED = (*AIRFLOW, "update")  # and in a `.dvc` file
 
 
 def refuse(root: Path, project: Project) -> None:
@@ -26,7 +23,7 @@ def refuse(root: Path, project: Project) -> None:
     for stage in project.every:
         if not stage.imported:
             _refuse_beside(root, stage, folder)
-        _refuse_unknown(root, stage)
+        _refuse_meta(root, stage)
 
 
 def _refuse_folders(root: Path, project: Project) -> None:
@@ -53,13 +50,12 @@ def _refuse_beside(root: Path, stage: Stage, folder: str) -> None:
                 raise ProjectError(f"{_place(root, stage, part)}: stage {stage.name}: {what}")
 
 
-def _refuse_unknown(root: Path, stage: Stage) -> None:
-    """A key of `meta.airflow` that nothing obeys would be a setting that its writer believes in."""
-    said, known = stage.meta.get("airflow") or {}, IMPORTED if stage.imported else AIRFLOW
-    unknown = [str(key) for key in said if key not in known] if isinstance(said, Mapping) else [str(said)]
-    if unknown:
-        what = f"meta.airflow has an unknown key {unknown[0]}; name one of {', '.join(known)}"
-        raise ProjectError(f"{_place(root, stage, 'meta', 'airflow', unknown[0])}: stage {stage.name}: {what}")
+def _refuse_meta(root: Path, stage: Stage) -> None:
+    try:
+        _ = stage.airflow
+    except Wrong as error:
+        place = _place(root, stage, "meta", "airflow", *error.keys)
+        raise ProjectError(f"{place}: stage {stage.name}: meta.airflow: {error}") from None
 
 
 def _place(root: Path, stage: Stage, *keys: str) -> str:

@@ -21,9 +21,9 @@ from dvc_airflow.workspace import GitError
 class EndOperator(Task):
     """Write night.json and give the lease back, however the night ended."""
 
-    def __init__(self, *, after: list[str], **kwargs: Any) -> None:
+    def __init__(self, *, after: list[str], asked: list[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.after = after
+        self.after, self.asked = after, asked
 
     def execute(self, context: Any) -> None:
         """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""
@@ -76,8 +76,8 @@ class EndOperator(Task):
 
     def _sentence(self, ti: Any, failed: str | None) -> str | None:
         """What the task said that ended the night; never None where that is `failed`, a command behind publish."""
-        tasks = (PIN, PUBLISH, failed) if failed else (PIN, PUBLISH)
-        said = next(filter(None, (ti.xcom_pull(task_ids=self.beside(one), key="sentence") for one in tasks)), None)
+        tasks = [*map(self.beside, [PIN, PUBLISH, failed] if failed else [PIN, PUBLISH]), *self.asked]
+        said = next(filter(None, (ti.xcom_pull(task_ids=one, key="sentence") for one in tasks)), None)
         return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
 
     def _stages(self, context: Any, known: Project) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def _why_not(done: Mapping[str, Any], failed: str | None) -> str:
 
 def money(stage: Stage, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
     """What a stage's time in its pool's slots costs; None for a pool without a price."""
-    price = prices.get(stage.pool)
-    return None if price is None else round(said["seconds"] / 3600 * stage.slots * price, 6)
+    price = prices.get(stage.airflow.pool)
+    return None if price is None else round(said["seconds"] / 3600 * stage.airflow.slots * price, 6)
 
 
 def _reported(said: Mapping[str, Any], cost: float | None) -> dict[str, Any]:

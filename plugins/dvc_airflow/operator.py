@@ -16,8 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.providers.standard.exceptions import HITLRejectException
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import BaseOperator, Connection, Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.log import mask_secret
 
 from dvc_airflow import lease, project, publish, uncached, workspace
 from dvc_airflow.attempt import Attempt
@@ -143,8 +146,9 @@ class StageOperator(Task):
         night, known = self.pinned(context)
         number, shared = context["ti"].try_number, self.settings
         results = partial(self.results, context, night, known)
+        env = {**shared.env, **{key: secret(value) for key, value in known.stages[self.stage].airflow.env.items()}}
         self._attempt = Attempt(
-            night, known, self.stage, results, shared.clones, shared.env, number, shared.limit_bytes, shared.repository
+            night, known, self.stage, results, shared.clones, env, number, shared.limit_bytes, shared.repository
         )
         with self.leased(context):
             result = self._attempt.run()
@@ -163,6 +167,21 @@ class StageOperator(Task):
         """End the stage and everything that it started."""
         if self._attempt is not None:
             self._attempt.kill()
+
+
+class ApproveOperator(ApprovalOperator):
+    """A person decides whether what a stage made is read and published; who does not let it ends the night."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(fail_on_reject=True, **kwargs)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Take the answer. Fails for good where it is no."""
+        try:
+            return super().execute_complete(context=context, event=event)
+        except HITLRejectException:
+            who = (event.get("responded_by_user") or {}).get("name") or "somebody"
+            raise refusal(context, Exception(f"{self.task_display_name} was answered with no by {who}")) from None
 
 
 class PublishOperator(Task):
@@ -203,6 +222,19 @@ class CommandOperator(Task):
             return publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
         except (publish.PublishError, GitError) as error:
             raise refusal(context, error, AirflowException) from None
+
+
+def secret(value: str) -> str:
+    """A stage's variable: 'airflow://variables/NAME' and 'airflow://connections/ID' from Airflow's secrets backend.
+
+    What comes from there is masked wherever Airflow logs it.
+    """
+    kind, _, name = value.removeprefix("airflow://").partition("/")
+    if not value.startswith("airflow://") or kind not in ("variables", "connections"):
+        return value
+    found = str(Variable.get(name) if kind == "variables" else Connection.get(name).get_uri())
+    mask_secret(found)
+    return found
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

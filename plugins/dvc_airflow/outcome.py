@@ -92,6 +92,9 @@ def failure(
         return str(result["error"]), str(result["sentence"])
     if report.get("outcome"):
         return str(report["outcome"]), str(report.get("sentence", ""))
+    if record.get("exceeded_bytes"):
+        took, had = record["exceeded_bytes"] / 1e9, record["allowed_bytes"] / 1e9
+        return "failed", f"its command took {took:.2f} GB of memory, and meta.airflow.memory lets it have {had:.2f}"
     if code < 0 or record.get("signal") in OUTSIDE:
         number = -code if code < 0 else record["signal"]
         return "lost", f"it was ended by {signal.Signals(number).name} (out of memory, or a worker that died)"

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
+from dvc_airflow.meta import Meta, told
+
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 
 
@@ -98,20 +100,15 @@ class Stage:
         return path if outside(path) else posixpath.normpath(posixpath.join(self.wdir, path))
 
     @property
-    def airflow(self) -> Mapping[str, Any]:
-        """`meta.airflow`, those keys that it names: pool, slots, retries; of an import `update`."""
+    def updates(self) -> bool:
+        """Whether it is an import that each night fetches anew."""
         said = self.meta.get("airflow")
-        return said if isinstance(said, Mapping) else {}
+        return self.imported and isinstance(said, Mapping) and said.get("update") is True
 
-    @property
-    def pool(self) -> str:
-        """The pool that its task takes slots of: Airflow's own where it names none."""
-        return str(self.airflow.get("pool", "default_pool"))
-
-    @property
-    def slots(self) -> int:
-        """How many it takes."""
-        return int(self.airflow.get("slots", 1))
+    @cached_property
+    def airflow(self) -> Meta:
+        """Its `meta.airflow`. Raises meta.Wrong."""
+        return told(self.meta.get("airflow") or {}, self.imported)
 
 
 @dataclass(frozen=True)
@@ -206,7 +203,7 @@ def of(every: Iterable[Stage]) -> Project:
     """The project of these stages and data."""
     stages, data = dict[str, Stage](), dict[str, Stage]()
     for one in every:
-        (data if one.imported and not one.airflow.get("update") else stages)[one.name] = one
+        (data if one.imported and not one.updates else stages)[one.name] = one
     return Project(stages, data)
 
 

@@ -15,8 +15,10 @@ import os
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 LINES = 20
@@ -31,6 +33,7 @@ def main() -> int:
     tail: deque[str] = deque(maxlen=LINES)
     with subprocess.Popen(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, errors="replace") as child:
         assert child.stderr is not None
+        watch = Watch(child.pid, int(os.environ.get("DVC_AIRFLOW_MEMORY", "0")))
         for line in child.stderr:
             sys.stderr.write(line)
             sys.stderr.flush()
@@ -43,11 +46,67 @@ def main() -> int:
         "memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "seconds": round(time.monotonic() - began, 3),
         "energy_joules": joules(counted, counters()),
+        "exceeded_bytes": watch.exceeded,
+        "allowed_bytes": watch.allowed,
     }
     if place := os.environ.get("DVC_AIRFLOW_RECORD"):
         with open(place, "a", encoding="utf-8") as out:  # noqa: PTH123  a list of commands has a line each
             out.write(json.dumps(record) + "\n")
     return code
+
+
+class Watch(threading.Thread):
+    """End a command that takes more memory than it may, before the kernel ends whatever it likes.
+
+    Args:
+        pid: of the command's shell.
+        allowed: bytes for it and all that it started; 0 for any number.
+    """
+
+    def __init__(self, pid: int, allowed: int) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.allowed, self.exceeded = pid, allowed, 0
+        if allowed:
+            self.start()
+
+    def run(self) -> None:
+        """Look ten times a second; shared pages count once, where it matters."""
+        while not self.exceeded:
+            time.sleep(0.1)
+            family = descendants(self.pid)
+            if sum(map(resident, family)) > self.allowed and (taken := sum(map(proportional, family))) > self.allowed:
+                self.exceeded = taken
+                for pid in family:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all below it."""
+    below: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            below.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    found = [pid]
+    for one in found:
+        found += below.get(one, [])
+    return found
+
+
+def resident(pid: int) -> int:
+    """Bytes that a process has in memory, those that it shares included."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
+
+
+def proportional(pid: int) -> int:
+    """Bytes that a process has in memory, of those that it shares its part; all of them where that is not told."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return resident(pid)
 
 
 def counters(folder: Path = COUNTERS) -> dict[str, tuple[int, int]]:

@@ -36,9 +36,8 @@ RETRY_DELAY = timedelta(seconds=5)
 def DvcDag(dag_id: str, project: Path, **options: Any) -> DAG:  # noqa: N802  a DAG's class by its users' eyes
     """The DAG of a DVC project.
 
-    A stage's `meta.airflow` may name `pool`, `slots` (of the pool; 1) and `retries` (2), and that of an import in a
-    `.dvc` file `update: true`, which fetches it anew; other keys are refused. Only what another attempt may mend is
-    tried again (a lock, a store, a lost worker): `failed` and `refused` never are.
+    What a stage's `meta.airflow` may say is in meta.py. Only what another attempt may mend is tried again (a lock, a
+    store, a lost worker): `failed` and `refused` never are.
 
     Args:
         dag_id: its name in Airflow.
@@ -158,13 +157,15 @@ def _tasks(known: Project, settings: Settings, after: Mapping[str, str]) -> None
     pin = PinOperator(task_id=PIN, settings=settings, shape=known.shape)
     tasks = _stages(known, settings)
     last = operator.PublishOperator(task_id=PUBLISH, settings=settings)
+    asked = _approvals(known, tasks)
     for name, task in tasks.items():
-        above = [tasks[one] for one in known.upstream(name) if one in tasks]
+        above = [asked.get(one, tasks[one]) for one in known.upstream(name) if one in tasks]
         task.set_upstream(above or [pin])
     read = {above for name in tasks for above in known.upstream(name)}
-    last.set_upstream([task for name, task in tasks.items() if name not in read])
+    last.set_upstream([asked.get(name, task) for name, task in tasks.items() if name not in read])
     ends = _after(after, last, settings)
-    end = EndOperator(task_id=END, settings=settings, after=list(after), trigger_rule="all_done")
+    people = [one.task_id for one in asked.values()]
+    end = EndOperator(task_id=END, settings=settings, after=list(after), asked=people, trigger_rule="all_done")
     end.set_upstream([*ends, *tasks.values()])
 
 
@@ -218,10 +219,32 @@ def _stages(known: Project, settings: Settings) -> dict[str, BaseOperator]:
     return tasks
 
 
+def _approvals(known: Project, tasks: Mapping[str, BaseOperator]) -> dict[str, BaseOperator]:
+    """Stage → the task in which a person decides whether what it made is read and published."""
+    return {
+        name: _approval(known.stages[name], task) for name, task in tasks.items() if known.stages[name].airflow.approve
+    }
+
+
+def _approval(stage: Stage, task: BaseOperator) -> BaseOperator:
+    made = operator.ApproveOperator(
+        task_id=f"{operator.task_id(stage.name).rpartition('.')[2]}-approve",
+        task_group=task.task_group,
+        task_display_name=f"{stage.name}: approve",
+        subject=str(stage.airflow.approve),
+        body=_about(stage),
+    )
+    made.set_upstream(task)
+    return made
+
+
 def _airflow(stage: Stage) -> dict[str, Any]:
-    """Pool, slots and retries of a stage, from `meta.airflow`."""
-    again = {"retries": int(stage.airflow.get("retries", RETRIES)), "retry_delay": RETRY_DELAY}
-    return {"pool": stage.pool, "pool_slots": stage.slots, **again}
+    """What Airflow is told of a stage's task, from `meta.airflow`."""
+    said = stage.airflow
+    told = {"queue": said.queue, "executor": said.executor, "owner": said.owner}
+    again = {"retries": said.retries, "retry_delay": RETRY_DELAY, "execution_timeout": said.execution_timeout}
+    again |= {"pool": said.pool, "pool_slots": said.slots}
+    return {name: value for name, value in told.items() if value} | again
 
 
 def _about(stage: Stage) -> str:

@@ -48,11 +48,11 @@ def test_a_broken_dvc_yaml_is_refused_in_a_line_with_its_line(dvc_yaml: str, sai
 
 @pytest.mark.parametrize(
     ("said", "key"),
-    [("{retry: 3}", "retry"), ("{pool: cpu, slot: 2}", "slot"), ("cpu", "cpu")],
+    [("{retry: 3}", "retry"), ("{pool: cpu, slot: 2}", "slot"), ("{update: true}", "update")],
 )
 def test_an_unknown_key_of_meta_airflow_is_refused(said: str, key: str, toy: Make) -> None:
     made = toy(f"stages:\n  one: {{cmd: a, outs: [x], meta: {{airflow: {said}}}}}\n")
-    wanted = f"stage one: meta.airflow has an unknown key {key}; name one of pool, slots, retries"
+    wanted = f"stage one: meta.airflow: unknown key {key}; name one of pool, slots, queue, "
     with pytest.raises(project.ProjectError, match=wanted):
         check.refuse(made.root, reading.read(made.root))
 

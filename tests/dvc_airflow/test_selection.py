@@ -179,7 +179,7 @@ def test_a_stage_may_be_called_as_a_task_of_the_engine(
         ),
         ("  one:\n    cmd: a\n    deps:\n    - ../x\n", r"^dvc\.yaml:4: stage one: \.\./x lies beside the repository"),
         ("  one:\n    foreach: [a]\n    do:\n      cmd: a\n      outs: [../x]\n", r"^dvc\.yaml:6: stage one@a: \.\./x"),
-        ("  one:\n    cmd: a\n    meta:\n      airflow: {pol: x}\n", r"^dvc\.yaml:5: stage one: meta\.airflow has"),
+        ("  one:\n    cmd: a\n    meta:\n      airflow: {pol: x}\n", r"^dvc\.yaml:5: stage one: meta\.airflow: unk"),
     ],
 )
 def test_what_cannot_be_run_is_said_with_its_line(stages: str, said: str, toy: Make) -> None:

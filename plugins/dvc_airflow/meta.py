@@ -1,0 +1,108 @@
+"""`meta.airflow` of a stage, or of an import: what Airflow and the engine need to know of it, and DVC passes over.
+
+Each key that is not known, and each value of another kind, is refused where the DAG is read: a setting that nothing
+obeys would be one that its writer believes in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+UNITS |= {f"{unit}i": 1 << shift for unit, shift in [("K", 10), ("M", 20), ("G", 30), ("T", 40)]}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?|[KMGT]i)B?")
+
+
+class Wrong(ValueError):
+    """What is wrong: at which keys, and in which words."""
+
+    def __init__(self, keys: tuple[str, ...], said: str) -> None:
+        self.keys = keys
+        super().__init__(said)
+
+
+def _bytes(said: Any) -> Any:
+    """'4 GB', '512MiB' or a number, in bytes."""
+    if isinstance(said, str):
+        if (found := SIZE.fullmatch(said.strip())) is None:
+            raise ValueError(f"{said!r} is no size, like 4GB or 512MiB")
+        return int(float(found[1]) * UNITS[found[2]])
+    return said
+
+
+class Meta(BaseModel):
+    """Of a stage in dvc.yaml.
+
+    Attributes:
+        pool: that its task takes slots of; `slots`, how many.
+        queue: of Celery's workers; `executor`, one of those that Airflow is configured with.
+        execution_timeout: seconds, or as in '1:30:00'; it is ended then, and tried again.
+        retries: of what another attempt may mend.
+        owner: in Airflow's UI.
+        env: variables of its command; 'airflow://variables/NAME' and 'airflow://connections/ID' come from Airflow's
+            secrets backend, and are masked in its logs.
+        venv: a requirements file; its command runs in an environment that has exactly these.
+        memory: bytes, or as in '4GB', that its command and all that this starts may take together.
+        approve: a question for a person, who decides whether what it made is read and published.
+        nodes: hosts as lines of a hostfile ('host slots=2'), or a number of local ranks: $DVC_AIRFLOW_HOSTFILE.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pool: str = Field("default_pool", min_length=1)
+    slots: int = Field(1, ge=1)
+    queue: str | None = None
+    executor: str | None = None
+    execution_timeout: timedelta | None = Field(None, gt=timedelta(0))
+    retries: int = Field(2, ge=0)
+    owner: str | None = None
+    env: dict[str, str] = {}
+    venv: str | None = None
+    memory: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, gt=0)
+    approve: str | None = Field(None, min_length=1)
+    nodes: int | list[str] | None = None
+
+    @property
+    def hostfile(self) -> str:
+        """Of its nodes, as DeepSpeed's launcher reads one; "" for none."""
+        if isinstance(self.nodes, int):
+            return f"localhost slots={self.nodes}\n"
+        return "".join(f"{line}\n" for line in self.nodes or [])
+
+
+class Import(BaseModel):
+    """Of a `.dvc` file: those keys of `Meta` that have a meaning there, and `update`, to fetch it anew each night."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pool: str = Field("default_pool", min_length=1)
+    slots: int = Field(1, ge=1)
+    queue: str | None = None
+    executor: str | None = None
+    execution_timeout: timedelta | None = Field(None, gt=timedelta(0))
+    retries: int = Field(2, ge=0)
+    owner: str | None = None
+    update: bool = False
+
+
+def told(said: Any, imported: bool) -> Meta:
+    """What `meta.airflow` says. Raises Wrong."""
+    kind = Import if imported else Meta
+    if not isinstance(said, Mapping):
+        raise Wrong((), f"it is {said!r}, and no mapping of {', '.join(kind.model_fields)}")
+    try:
+        made = kind.model_validate(dict(said))
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = tuple(str(one) for one in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise Wrong(keys[:1], f"unknown key {keys[0]}; name one of {', '.join(kind.model_fields)}") from None
+        what = first["msg"].removeprefix("Value error, ")
+        value = said[keys[0]] if len(keys) == 1 else first["input"]
+        raise Wrong(keys[:1], f"{'.'.join(keys)} is {value!r}: {what[0].lower()}{what[1:]}") from None
+    return made if isinstance(made, Meta) else Meta(**made.model_dump(exclude={"update"}))

@@ -1,0 +1,64 @@
+"""Environments of stages: one for each content of a requirements file, made once and kept by its hash."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+MOST_KEPT = 10
+MADE = "complete"  # a file in one that was made to its end
+
+
+class VenvError(Exception):
+    """An environment that could not be made: of which file, and what the installer said."""
+
+
+def make(requirements: Path, folder: Path) -> Path:
+    """The environment with what a file names, made if there is none; the least used over ten go. Raises VenvError."""
+    if not requirements.is_file():
+        raise VenvError(f"{requirements.name}: no such file at this commit; commit it, or name another in venv")
+    content = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{content}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        made = folder / content
+        if not (made / MADE).is_file():
+            shutil.rmtree(made, ignore_errors=True)
+            _install(requirements, made)
+            (made / MADE).touch()
+        os.utime(made)
+    _sweep(folder)
+    return made
+
+
+def _install(requirements: Path, made: Path) -> None:
+    """By uv where there is one, else by venv and pip."""
+    python = str(made / "bin" / "python")
+    if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"):
+        commands = [[uv, "venv", "--quiet", "--python", sys.executable, str(made)]]
+        commands += [[uv, "pip", "install", "--quiet", "--python", python, "-r", requirements.name]]
+    else:
+        commands = [[sys.executable, "-m", "venv", str(made)]]
+        commands += [[python, "-m", "pip", "install", "--quiet", "-r", requirements.name]]
+    for command in commands:
+        ended = subprocess.run(command, cwd=requirements.parent, capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            said = " ".join(ended.stderr.split())[-600:]
+            raise VenvError(f"{requirements.name}: its environment could not be made: {said}")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the least used; one that is being made or looked at is locked, and stays."""
+    made = sorted((one for one in folder.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime)
+    for old in made[:-MOST_KEPT]:
+        with (folder / f"{old.name}.lock").open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,184 @@
+"""What a stage's `meta.airflow` asks for, its task and its command get; what it gets wrong is said with its line."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dvc_airflow import check, lock, objects, project, reading, venvs, workspace
+from dvc_airflow.outcome import Result
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+GROW = """\
+import subprocess, sys, time
+
+if len(sys.argv) > 1:
+    held = bytearray(200_000_000)
+    time.sleep(20)
+subprocess.run([sys.executable, __file__, "below"])
+"""
+
+
+def stage(cmd: str, airflow: str) -> str:
+    return f"stages:\n  one:\n    cmd: {cmd}\n    outs: [x]\n    meta:\n      airflow: {airflow}\n"
+
+
+def made_by(made: Toy, result: Result) -> str:
+    """The content of `x`."""
+    assert result.outcome == "ran", result.sentence
+    md5 = lock.hashes(reading.read(made.root).stages["one"], result.entry or {}, "outs")["x"]
+    return objects.place(workspace.cache_of(made.root), md5).read_text()
+
+
+@pytest.mark.parametrize(
+    ("airflow", "said"),
+    [
+        ("{slots: 0}", r"slots is 0: input should be greater than or equal to 1"),
+        ("{slots: many}", r"slots is 'many': input should be a valid integer"),
+        ("{execution_timeout: -5}", r"execution_timeout is -5: input should be greater than 0 seconds"),
+        ("{memory: lots}", r"memory is 'lots': 'lots' is no size, like 4GB or 512MiB"),
+        ("{env: {A: [1]}}", r"env\.A is \[1\]: input should be a valid string"),
+        ("{nodes: {a: 1}}", r"nodes\.int is .*: input should be a valid integer"),
+        ("cpu", r"it is 'cpu', and no mapping of pool, slots, queue,"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_with_its_line(airflow: str, said: str, toy: Make) -> None:
+    made = toy(stage("a", airflow))
+    with pytest.raises(project.ProjectError, match=rf"^dvc\.yaml:6: stage one: meta\.airflow: {said}"):
+        check.refuse(made.root, reading.read(made.root))
+
+
+@pytest.mark.parametrize(
+    ("said", "size"), [("4096", 4096), ("'1.5 kB'", 1500), ("2GiB", 2 << 30), ("3M", 3_000_000), ("512 MiB", 512 << 20)]
+)
+def test_a_size_is_in_bytes(said: str, size: int, toy: Make) -> None:
+    made = toy(stage("a", f"{{memory: {said}}}"))
+    assert reading.read(made.root).stages["one"].airflow.memory == size
+
+
+def test_its_task_has_what_it_asks_for(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    from dvc_airflow import DvcDag
+
+    asked = "{pool: gpu, slots: 2, queue: large, execution_timeout: '1:30:00', retries: 5, owner: ml}"
+    dag = DvcDag("toy", toy(stage("a", asked)).root)
+    task = dag.get_task("one")
+    assert (task.pool, task.pool_slots, task.queue, task.retries, task.owner) == ("gpu", 2, "large", 5, "ml")
+    assert task.execution_timeout == timedelta(hours=1.5)
+    assert dag.get_task("publish").queue == "default"
+
+
+def test_a_command_that_takes_more_memory_than_it_may_is_told_so(toy: Make) -> None:
+    made = toy(stage("python grow.py", "{memory: 120MB}"), **{"grow.py": GROW})
+    result = made.attempt("one", made.night("HEAD"), {}).run()
+    assert result.outcome == "failed"
+    assert "GB of memory, and meta.airflow.memory lets it have 0.12" in result.sentence
+    assert result.seconds < 15
+
+
+def test_a_command_within_its_memory_is_left_alone(toy: Make) -> None:
+    made = toy(stage("sleep 0.5 && echo well > x", "{memory: 120MB}"))
+    assert made_by(made, made.attempt("one", made.night("HEAD"), {}).run()) == "well\n"
+
+
+def wheel(folder: Path) -> None:
+    """A package of one module, built by hand."""
+    info = "tiny-1.0.dist-info"
+    with zipfile.ZipFile(folder / "tiny-1.0-py3-none-any.whl", "w") as held:
+        held.writestr("tiny.py", "ANSWER = 42\n")
+        held.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        held.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        held.writestr(f"{info}/RECORD", f"tiny.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+
+
+def test_a_stage_with_requirements_of_its_own_has_an_environment_of_its_own(toy: Make) -> None:
+    asks = """'python -c "import sys, tiny; print(tiny.ANSWER, sys.prefix)" > x'"""
+    made = toy(stage(asks, "{venv: needs.txt}"), **{"needs.txt": "./tiny-1.0-py3-none-any.whl\n"})
+    wheel(made.root)
+    made.commit({})
+    answer, prefix = made_by(made, made.attempt("one", made.night("HEAD"), {}).run()).split()
+    kept = made.root / ".dvc" / "tmp" / "venvs"
+    assert (answer, Path(prefix).parent) == ("42", kept)
+    before = Path(prefix).stat().st_ino
+    again = made.run(made.commit({"dvc.yaml": (made.root / "dvc.yaml").read_text().replace("print(", "print(1, ")}))
+    assert made_by(made, again["one"]).split() == ["1", "42", prefix]
+    assert Path(prefix).stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    ("needs", "outcome", "said"),
+    [
+        (None, "storage", "needs.txt: no such file at this commit; commit it, or name another in venv"),
+        ("./gone-1.0-py3-none-any.whl\n", "storage", "needs.txt: its environment could not be made: "),
+    ],
+)
+def test_an_environment_that_cannot_be_made_is_said(needs: str | None, outcome: str, said: str, toy: Make) -> None:
+    made = toy(stage("a", "{venv: needs.txt}"), **({"needs.txt": needs} if needs else {}))
+    result = made.attempt("one", made.night("HEAD"), {}).run()
+    assert (result.outcome, result.sentence[: len(said)]) == (outcome, said)
+
+
+def test_of_environments_the_least_used_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(venvs, "_install", lambda _, made: made.mkdir())
+    monkeypatch.setattr(venvs, "MOST_KEPT", 2)
+    needs = tmp_path / "needs.txt"
+    made = []
+    for name in ("a", "b", "a", "c"):
+        needs.write_text(name)
+        made.append(venvs.make(needs, tmp_path / "venvs"))
+    assert made[0] == made[2]
+    assert [one.is_dir() for one in made] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "hosts"),
+    [("2", "localhost slots=2\n"), ("[gpu-a slots=8, gpu-b slots=4]", "gpu-a slots=8\ngpu-b slots=4\n")],
+)
+def test_nodes_are_a_hostfile_for_a_launcher(nodes: str, hosts: str, toy: Make) -> None:
+    made = toy(stage("cp $DVC_AIRFLOW_HOSTFILE x", f"{{nodes: {nodes}}}"))
+    assert made_by(made, made.attempt("one", made.night("HEAD"), {}).run()) == hosts
+
+
+def test_a_person_decides_whether_what_a_stage_made_is_read(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.timezone import utcnow
+
+    from dvc_airflow import DvcDag
+
+    stages = (
+        "stages:\n  one: {cmd: a, outs: [x], meta: {airflow: {approve: Is it good}}}\n"
+        "  two: {cmd: b, deps: [x], outs: [y]}\n"
+        "  each:\n    foreach: [a]\n    do: {cmd: c, outs: [z], meta: {airflow: {approve: And this}}}\n"
+    )
+    dag = DvcDag("toy", toy(stages).root)
+    asks: Any = dag.get_task("one-approve")
+    assert (asks.subject, asks.upstream_task_ids, asks.downstream_task_ids) == ("Is it good", {"one"}, {"two"})
+    assert dag.get_task("each.a-approve").downstream_task_ids == {"publish"}
+    said = {"chosen_options": ["Reject"], "params_input": {}, "responded_at": utcnow()}
+    pushed: dict[str, str] = {}
+    ti = type("Ti", (), {"xcom_push": lambda self, key, value: pushed.update({key: value})})()
+    with pytest.raises(AirflowFailException, match="one: approve was answered with no by Ada"):
+        asks.execute_complete({"ti": ti}, said | {"responded_by_user": {"id": "1", "name": "Ada"}})
+    assert pushed == {"sentence": "one: approve was answered with no by Ada"}
+
+
+def test_what_airflow_keeps_secret_is_a_stages_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_TOKEN", "t-1")
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", "s3://key:word@host")
+    from dvc_airflow import operator
+
+    assert operator.secret("airflow://variables/token") == "t-1"
+    assert operator.secret("airflow://connections/store") == "s3://key:word@host"
+    assert operator.secret("airflow://else/x") == "airflow://else/x"
+    assert operator.secret("plain") == "plain"
