@@ -19,6 +19,7 @@ attempt    one attempt at one stage, without Airflow: decide, clone, reproduce, 
 process    its process: a session of its own, on a leash
 venvs      environments of stages that have requirements of their own
 child      what that does: check out and reproduce one stage
+account    what a night took
 outcome    what a night fixed, what a stage returns, and what its end means
 recorder   the shell that DVC starts commands with: exit code, last lines
 gc         what of the cache may go

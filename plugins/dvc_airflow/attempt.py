@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -67,6 +69,10 @@ class Attempt:
 
     def run(self) -> Result:
         """Do it. Never raises for what the stage does; the outcome tells."""
+        began = time.time()
+        return replace(self._run(), began=began)
+
+    def _run(self) -> Result:
         began = time.monotonic()
         try:
             if self.record is not None:
@@ -153,7 +159,8 @@ class Attempt:
         going_on = self._kept_last(out.path for out in self.stage.outs if out.persist)
         deps += [out.path for out in self.stage.outs if out.cached and out.path in going_on]
         last = self._kept_last(out.path for out in self.stage.outs) if self.asks_dvc else going_on
-        below = [path for path in sorted(made) if any(path.startswith(f"{dep}/") for dep in self.stage.deps)]
+        below = {path for path in made if any(path.startswith(f"{dep}/") for dep in self.stage.deps)}
+        inside = [path for path in self.project.makers if path in below]  # in the order in which DVC ignores them
         env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
         env |= {"DVC_AIRFLOW_OUTCOME": str(self.job / "outcome.json"), "DVC_AIRFLOW_RUN": self.night.run}
         env |= {"PYTHONUNBUFFERED": "1"} | self._isolated(clone)
@@ -162,7 +169,7 @@ class Attempt:
             "stage": self.stage.name,
             "imported": self.stage.imported,
             "deps": self._targets(deps),
-            "below": self._targets(below),
+            "below": self._targets(inside),
             "env": env,
             "push": self.remote,
             "cache": str(self.cache),
@@ -237,6 +244,7 @@ class Attempt:
         report, result = self.process.said("outcome.json"), self.process.said("result.json")
         memory = max((int(one["memory_bytes"]) for one in records), default=0)
         energy = sum(one["energy_joules"] or 0.0 for one in records) or None
+        cpu = sum(one["cpu_seconds"] for one in records)
         name = self.stage.name
         if self.process.killed:
             return self._cancelled(began, memory, report)
@@ -253,7 +261,7 @@ class Attempt:
         else:
             outcome = "ran" if record else "cached" if result["reproduced"] else "unchanged"
         workspace.remove(self.job)
-        return Result(name, outcome, seconds, memory, entry, self._told(entry), "", report, undeclared, energy)
+        return Result(name, outcome, seconds, memory, entry, self._told(entry), "", report, undeclared, energy, cpu)
 
     def _undeclared(self, clone: Path) -> list[str]:
         """What the stage wrote and dvc.yaml does not name: no other clone has it."""
@@ -267,11 +275,15 @@ class Attempt:
         return found[:MOST_UNDECLARED]
 
     def _written_by(self, sentence: str) -> str:
-        """Which stage wrote a file that this one names in its last words, and did not declare it; "" for none."""
+        """Which stage wrote a file that this one names in its last words and may not have; "" for none."""
         for name, result in self.results(list(self.project.stages)).items():
             if path := next((one for one in result.undeclared if one in sentence), None):
                 what = f"{path} was written by stage {name}, which does not declare it"
                 return f"\n{what}: add it to its outs, and to these deps"
+        read = set(self.project.upstream(self.stage.name)) | {self.stage.name}
+        for path, name in self.project.makers.items():
+            if name not in read and re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w-])", sentence):
+                return f"\n{path} is made by {name}, and is not among these deps: add it"
         return ""
 
     def _cancelled(self, began: float, memory: int = 0, report: Mapping[str, Any] | None = None) -> Result:

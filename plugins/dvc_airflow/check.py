@@ -17,28 +17,13 @@ from dvc_airflow.project import PIPELINE, Project, ProjectError, Stage, outside
 def refuse(root: Path, project: Project) -> None:
     """Raises ProjectError for the first thing that a night cannot run."""
     if not project.stages:
-        raise ProjectError(f"{PIPELINE}: it has no stages; write one there")
+        data = f"{len(project.data)} .dvc files and " if project.data else ""
+        raise ProjectError(f"{root}: it has {data}no stages; write one in {PIPELINE} (`dvc stage add`)")
     _, folder = workspace.top(root)
-    _refuse_folders(root, project)
     for stage in project.every:
         if not stage.imported:
             _refuse_beside(root, stage, folder)
         _refuse_meta(root, stage)
-
-
-def _refuse_folders(root: Path, project: Project) -> None:
-    """A dep above several outs cannot be checked out alone, and its hash would count DVC's own .gitignore."""
-    above: dict[str, list[str]] = {}
-    for path in sorted(one for one in project.makers if not outside(one)):
-        folder = posixpath.dirname(path)
-        while folder:
-            above.setdefault(folder, []).append(path)
-            folder = posixpath.dirname(folder)
-    for stage in project.stages.values():
-        for dep in stage.deps:
-            if len(outs := above.get(dep, [])) > 1:
-                what = f"depends on {dep}, the folder above {', '.join(outs)}; name those outs instead"
-                raise ProjectError(f"{_place(root, stage, 'deps')}: stage {stage.name} {what}")
 
 
 def _refuse_beside(root: Path, stage: Stage, folder: str) -> None:

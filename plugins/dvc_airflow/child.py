@@ -135,8 +135,9 @@ def _require_saved(made: list[Any], store: Path) -> None:
 
 def _ignore(repo: Any, targets: list[str]) -> None:
     """Name outs in .gitignore, as DVC does where they are made: it counts that to a dep above one."""
-    for out in repo.index.targets_view(targets).outs if targets else []:
-        out.ignore()
+    for target in targets:
+        for out in repo.index.targets_view([target]).outs:
+            out.ignore()
 
 
 def _bring_last(repo: Any, paths: list[str], push: bool) -> None:

@@ -6,14 +6,15 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
-from dvc_airflow import gc, lease
+from dvc_airflow import account, gc, lease
 from dvc_airflow.operator import PIN, PUBLISH, Task, released, run_name, task_id
-from dvc_airflow.outcome import Result
+from dvc_airflow.outcome import Result, numbers
 from dvc_airflow.project import Project, Stage
 from dvc_airflow.workspace import GitError
 
@@ -43,7 +44,11 @@ class EndOperator(Task):
             night, known = self.pinned(context)
             if not known.whole:
                 told["selected"] = [one.name for one in known.selected]
-            told |= {"commit": night.commit, "stages": self._stages(context, known)}
+            stages = self._stages(context, known)
+            told |= {"commit": night.commit, "stages": stages}
+            if found := account.account(stages, {name: known.upstream(name) for name in known.stages}):
+                told["account"] = asdict(found)
+                self.log.info("%s\n%s", found.line(), account.table(stages))
         told |= {key: _metric(told["stages"], place) for key, place in self.settings.headline.items()}
         told |= {"released": None, "deployed": None, **dict(done.get("said", {}))}
         for said in followed.values():
@@ -122,18 +127,9 @@ def money(stage: Stage, said: Mapping[str, Any], prices: Mapping[str, float]) ->
 
 def _reported(said: Mapping[str, Any], cost: float | None) -> dict[str, Any]:
     """What night.json says of a stage."""
-    kept = {key: said[key] for key in ("outcome", "seconds", "memory_bytes", "energy_joules", "attempts", "sentence")}
-    kept |= {"money": cost}
-    return kept | dict(said.get("report") or {}) | {"metrics": _metrics(said)}
-
-
-def _metrics(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the stage measured: its metrics files that are JSON objects."""
-    found: dict[str, Any] = {}
-    for path, content in (said.get("files") or {}).items():
-        if path.endswith(".json"):
-            found |= json.loads(content)
-    return found
+    measured = ("began", "seconds", "cpu_seconds", "memory_bytes", "energy_joules")
+    kept = {key: said[key] for key in ("outcome", *measured, "attempts", "sentence")} | {"money": cost}
+    return kept | dict(said.get("report") or {}) | {"metrics": numbers(said.get("files") or {})}
 
 
 def _metric(stages: Mapping[str, Any], place: str) -> Any:

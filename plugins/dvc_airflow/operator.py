@@ -24,8 +24,8 @@ from airflow.sdk.log import mask_secret
 
 from dvc_airflow import lease, project, publish, uncached, workspace
 from dvc_airflow.attempt import Attempt
-from dvc_airflow.outcome import RETRIED, Night, Result
-from dvc_airflow.project import Project
+from dvc_airflow.outcome import RETRIED, Night, Result, numbers
+from dvc_airflow.project import Project, Stage
 from dvc_airflow.repository import Repository
 from dvc_airflow.workspace import GitError
 
@@ -159,9 +159,22 @@ class StageOperator(Task):
             what = "wrote what it does not declare, and no other stage sees; where one should, add to its outs:"
             self.log.warning("%s %s%s", self.stage, what, lines)
         if result.well:
+            self._tell_assets(context, night.commit, known.stages[self.stage], result)
             return result.outcome
         sentence = f"{self.stage}: {result.outcome}: {result.sentence}"
         raise AirflowException(sentence) if result.outcome in RETRIED else AirflowFailException(sentence)
+
+    def _tell_assets(self, context: Any, commit: str, stage: Stage, result: Result) -> None:
+        """Say of each out what it is now; of a stage that is unchanged nobody is told, and no other DAG is started."""
+        if result.outcome == "unchanged":
+            self.outlets: list[Any] = []
+        made = {stage.at(out["path"]): out for out in (result.entry or {}).get("outs") or []}
+        for asset in self.outlets:
+            path = asset.extra["path"]
+            about = {key: value for key, value in made.get(path, {}).items() if key in ("md5", "size", "nfiles")}
+            metrics = numbers({path: result.files[path]} if path in result.files else {})
+            told = about | {"commit": commit, "outcome": result.outcome}
+            context["outlet_events"][asset].extra = told | ({"metrics": metrics} if metrics else {})
 
     def on_kill(self) -> None:
         """End the stage and everything that it started."""

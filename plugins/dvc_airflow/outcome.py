@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Result:
     `cache: false` outs that are short texts, by path. `undeclared` is what it wrote and dvc.yaml does not name.
     `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is what the processors' packages
     took while its commands ran, all that ran beside them included; None where the machine does not tell.
+    `cpu_seconds` is of its commands; it `began` so many seconds after the epoch.
     """
 
     stage: str
@@ -67,6 +69,8 @@ class Result:
     report: Mapping[str, Any] = field(default_factory=dict)
     undeclared: Sequence[str] = ()
     energy_joules: float | None = None
+    cpu_seconds: float = 0.0
+    began: float = 0.0
 
     @property
     def well(self) -> bool:
@@ -81,6 +85,17 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """The result as data for XCom and night.json."""
         return json.loads(json.dumps(asdict(self), default=str))
+
+
+def numbers(files: Mapping[str, str]) -> dict[str, Any]:
+    """What a stage measured: its metrics files that are JSON objects, by path → text."""
+    found: dict[str, Any] = {}
+    for path, content in files.items():
+        if path.endswith(".json"):
+            with suppress(ValueError):
+                said = json.loads(content)
+                found |= said if isinstance(said, dict) else {}
+    return found
 
 
 def failure(

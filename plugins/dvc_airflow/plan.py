@@ -49,20 +49,35 @@ class Commit:
 
 def lacking(project: Project, commit: Commit) -> str | None:
     """A sentence about the first dep that neither Git nor DVC has at this commit, and no stage makes; None for none."""
-    asked = ["git", "-C", str(commit.repository), "ls-tree", "-r", "-z", "--name-only", "--full-tree", commit.commit]
-    names = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split("\0")
-    here = [posixpath.relpath(name, commit.folder) for name in names if name] if commit.folder else names
-    held = _with_folders([*here, *project.makers])
+    asked = ["git", "-C", str(commit.repository), "ls-tree", "-r", "-z", "--full-tree", commit.commit]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split("\0")
+    paths = {_here(line.partition("\t")[2], commit.folder): line.startswith("160000") for line in listed if line}
+    held, modules = _with_folders([*paths, *project.makers]), {path for path, is_module in paths.items() if is_module}
     for stage in (one for one in project.stages.values() if not one.frozen and not one.imported):
         for dep in (one for one in stage.deps if not outside(one) and one not in held):
-            if any(str(one) in project.makers for one in PurePosixPath(dep).parents):
+            above = {str(one) for one in PurePosixPath(dep).parents}
+            if above & project.makers.keys() or above & modules:
                 continue
-            there = (commit.repository / commit.folder / dep).exists()
-            what = (
-                f"it is in neither Git nor DVC; `dvc add {dep}`" if there else "it is not there, and no stage makes it"
-            )
-            return f"{stage.file}: stage {stage.name} depends on {dep}: {what}"
+            return f"{stage.file}: stage {stage.name} depends on {dep}: {_why_lacking(dep, held, commit)}"
     return None
+
+
+def _here(path: str, folder: str) -> str:
+    """A path in the repository, from the project's folder."""
+    return posixpath.relpath(path, folder) if folder else path
+
+
+def _why_lacking(dep: str, held: set[str], commit: Commit) -> str:
+    """Why nobody has a dep, and what to do."""
+    root = commit.repository / commit.folder
+    if f"{dep}.dvc" in held:
+        return f"it is data of another DVC project of this repository ({dep}.dvc); `dvc import` it into this one"
+    if (root / f"{dep}.dvc").exists():
+        return f"Git ignores {dep}.dvc, which tracks it; take that out of .gitignore, and commit it"
+    if (root / dep).exists():
+        return f"it is in neither Git nor DVC; `dvc add {dep}`"
+    slashes = "; its backslashes are letters of a file's name here, write slashes" if "\\" in dep else ""
+    return f"it is not there, and no stage makes it{slashes}"
 
 
 def never(project: Project, entries: Mapping[str, Entry]) -> str | None:

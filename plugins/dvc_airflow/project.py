@@ -130,8 +130,9 @@ class Project:
 
     @cached_property
     def makers(self) -> Mapping[str, str]:
-        """Out path → the stage that makes it."""
-        return {out.path: stage.name for stage in self.every for out in stage.outs}
+        """Out path → the stage that makes it; data first, then stages in the order in which DVC runs them."""
+        every = [*self.data.values(), *(self.stages[name] for name in self.order)]
+        return {out.path: stage.name for stage in every for out in stage.outs}
 
     @property
     def selected(self) -> list[Stage]:
@@ -150,7 +151,7 @@ class Project:
     def tracked(self, name: str) -> Mapping[str, str]:
         """Path → md5 of tracked data that `name` reads."""
         read = [self.data[one] for one in self.stages[name].above if one in self.data]
-        return {out.path: out.md5 for one in read for out in one.outs if out.md5}
+        return {out.path: out.md5 for one in read for out in one.outs if out.md5 and out.cached}
 
     def ancestors(self, name: str) -> list[str]:
         """Every stage that `name` rests on, each after what it rests on itself."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -20,9 +21,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dvc_airflow.project import PIPELINE, Out, Project, ProjectError, Stage, dumps, loads, of
+from dvc_airflow.project import LOCK, PIPELINE, Out, Project, ProjectError, Stage, dumps, loads, of
 
-VERSION = 4  # of the kept form
+VERSION = 5  # of the kept form
 PARAMS = "params.yaml"
 
 
@@ -32,8 +33,8 @@ def read(root: Path, cache: Path | None = None) -> Project:
     kept = cache / f"{_hash(root, files)}.json" if cache else None
     if kept and (known := _known(root, kept)):
         return known
-    read_too = _read_too(root, files)
-    project = of(_stages(root))
+    project = of(_stages(root, files))
+    read_too = _read_too(root, files, project)
     _refuse_cycles(project)
     if kept:
         _keep(root, kept, project, read_too)
@@ -70,20 +71,28 @@ def _hash(root: Path, files: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:24]
 
 
-def _read_too(root: Path, files: Iterable[str]) -> list[str]:
+def _read_too(root: Path, files: Iterable[str], project: Project) -> list[str]:
     """Files that templates of these may take values from, whether they are there or not."""
+    folders: dict[tuple[str, str], set[str]] = {}  # file and stage as written → where it turned out to run
+    for stage in project.stages.values():
+        folders.setdefault((stage.file, stage.key.partition("@")[0]), set()).add(stage.wdir)
     found: dict[str, None] = {}
     for name in (one for one in files if PurePosixPath(one).name == PIPELINE):
-        document = _document(root / name)
-        stages = document.get("stages")
-        bodies = [document, *(stages.values() if isinstance(stages, Mapping) else [])]
-        for body in (one.get("do", one) for one in bodies if isinstance(one, Mapping)):
-            if not isinstance(body, Mapping):
-                continue
-            here = PurePosixPath(name).parent / str(body.get("wdir") or ".")
-            named = [one.partition(":")[0] for one in body.get("vars") or [] if isinstance(one, str)]
-            found |= {os.path.normpath(here / one): None for one in [PARAMS, *named]}
+        with suppress(ProjectError):  # one that DVC does not look at
+            document = _document(root / name)
+            found |= _named(document, str(PurePosixPath(name).parent))
+            stages = document.get("stages")
+            for key, body in stages.items() if isinstance(stages, Mapping) else []:
+                for folder in folders.get((name, str(key)), ()):
+                    found |= _named(body, folder)
     return list(found)
+
+
+def _named(body: Any, folder: str) -> dict[str, None]:
+    """The files that a pipeline's, or a stage's, `vars` name, and the one that is read without being named."""
+    body = body.get("do", body) if isinstance(body, Mapping) else {}
+    named = [one.partition(":")[0] for one in body.get("vars") or [] if isinstance(one, str)]
+    return {os.path.normpath(PurePosixPath(folder) / one): None for one in [PARAMS, *named]}
 
 
 def _document(path: Path) -> Mapping[str, Any]:
@@ -118,26 +127,45 @@ def _keep(root: Path, kept: Path, project: Project, read_too: list[str]) -> None
         draft.replace(kept)
 
 
-def _stages(root: Path) -> list[Stage]:
+def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
     """Every stage, in DVC's own order. Raises ProjectError for what DVC refuses, in a sentence."""
+    from dvc.config import ConfigError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from dvc.utils.strictyaml import YAMLValidationError
+    from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 
     try:
         with Repo(str(root)) as repo:
             if repo.config["core"].get("no_scm"):
                 what = "core.no_scm is set, and a night is of a commit"
                 raise ProjectError(f"{root}/.dvc/config: {what}; `dvc config core.no_scm false` and commit to Git")
-            return [_stage(root, one, above) for one, above in _edges(repo.index).items()]
+            real = root.resolve()
+            return [_stage(real, one, above) for one, above in _edges(repo.index).items()]
     except ProjectError:
         raise
     except YAMLValidationError as error:
         raise ProjectError(_against_schema(error)) from error
+    except YAMLSyntaxError as error:
+        for name in files:
+            _document(root / name)  # says where, in fewer words
+        raise ProjectError(f"{root}: {_one_line(error)}; mend it there") from error
+    except ConfigError as error:
+        raise ProjectError(f"{root}/.dvc/config: {_one_line(error)}; {_missing(error) or 'mend it there'}") from error
     except DvcException as error:
         raise ProjectError(f"{root}: {_one_line(error)}; mend it there") from error
     except Exception as error:  # of a malformed file DVC's own code raises whatever its readers happen to
-        raise ProjectError(f"{root}: DVC cannot read it ({type(error).__name__}: {_one_line(error)})") from error
+        what = f"DVC cannot read it ({type(error).__name__}: {_one_line(error)})"
+        raise ProjectError(f"{root}: {what}; {_missing(error) or 'mend it there'}") from error
+
+
+def _missing(error: Exception) -> str:
+    """What to do where DVC lacks a package for a kind of URL; "" for other errors."""
+    said = str(error)
+    if found := re.search(r"requires '(dvc-\w+)' to be installed", said):
+        return f"install {found[1]} where Airflow runs"
+    if found := re.search(r"Unsupported URL type (\w+://)", said):
+        return f"install what gives DVC {found[1]} where Airflow runs, or take it out"
+    return ""
 
 
 def _edges(index: Any) -> dict[Any, list[Any]]:
@@ -172,7 +200,7 @@ def _stage(root: Path, stage: Any, above: Iterable[Any]) -> Stage:
         name=_name(root, stage),
         cmd=stage.cmd,
         deps=tuple(place(dep) for dep in deps),
-        outs=tuple(sorted(outs, key=lambda out: out.path)),
+        outs=tuple(outs),  # in the order in which DVC ignores them
         params={place(dep): list(dep.params) for dep in stage.deps if isinstance(dep, ParamsDependency)},
         always_changed=bool(stage.always_changed),
         desc=str(stage.desc or ""),
@@ -188,9 +216,9 @@ def _placer(root: Path) -> Callable[[Any], str]:
     """Where an out or a dep lies: relative to the project, else as dvc.yaml names it."""
 
     def place(one: Any) -> str:
-        if one.protocol != "local":
+        if one.fs is None or one.protocol != "local":  # a data base has no file system
             return str(one)
-        inside = Path(one.fs_path).is_relative_to(root.resolve())
+        inside = Path(one.fs_path).is_relative_to(root)
         elsewhere = "://" in one.def_path or Path(one.def_path).is_absolute()
         return str(one.def_path) if elsewhere and not inside else _relative(root, one.fs_path)
 
@@ -217,7 +245,7 @@ def _name(root: Path, stage: Any) -> str:
 
 
 def _relative(root: Path, path: str) -> str:
-    return PurePosixPath(os.path.relpath(path, root.resolve())).as_posix()
+    return PurePosixPath(os.path.relpath(path, root)).as_posix()
 
 
 def _refuse_cycles(project: Project) -> None:
@@ -229,13 +257,20 @@ def _refuse_cycles(project: Project) -> None:
 
 
 def _against_schema(error: Any) -> str:
-    """What DVC's schema refuses, with the line."""
+    """What DVC's schema refuses, with the line; of files of its first versions what to do about them."""
     from dvc.utils.strictyaml import determine_linecol
 
     file, wrong = Path(error.path).resolve(), error.exc.errors[0]  # DVC names it from where one stands
     line, *_ = determine_linecol(YAML().load(error.text or file.read_text(encoding="utf-8")), wrong.path)
     place = ".".join(map(str, wrong.path)) or "the file"
-    return f"{file}:{line or 1}: {place}: {wrong.error_message}; mend it there"
+    mend = "mend it there"
+    if file.name == LOCK:
+        mend = "a lock file of DVC before 2 is removed (`git rm`), and written anew by a run"
+    elif file.suffix == ".dvc" and place == "cmd":
+        mend = "a stage of DVC before 1.0 is written in dvc.yaml now (`dvc stage add`), and this file removed"
+    elif file.suffix == ".dvc" and place.endswith(".metric"):
+        mend = "DVC 1.0 has no such key; take it out"
+    return f"{file}:{line or 1}: {place}: {wrong.error_message}; {mend}"
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,8 +2,8 @@
 """The shell that DVC starts a stage's command with: it keeps what DVC hides.
 
 DVC ends with 255 whatever the command did. This runs `/bin/sh -c COMMAND`, passes its output on, and writes exit
-code, signal, last lines of stderr, peak memory, seconds and energy to $DVC_AIRFLOW_RECORD. It is started as a file, so
-its own folder (with `lock.py` and `operator.py` in it) is taken off the path first.
+code, signal, last lines of stderr, peak memory, seconds, processor time and energy to $DVC_AIRFLOW_RECORD. It is
+started as a file, so its own folder (with `lock.py` and `operator.py` in it) is taken off the path first.
 """
 
 import sys
@@ -43,6 +43,7 @@ def main() -> int:
         "code": code,
         "signal": code - 128 if code > 128 else None,
         "tail": list(tail),
+        "cpu_seconds": round(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]), 3),
         "memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "seconds": round(time.monotonic() - began, 3),
         "energy_joules": joules(counted, counters()),

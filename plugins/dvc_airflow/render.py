@@ -18,16 +18,17 @@ from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from airflow.providers.standard.operators.python import ShortCircuitOperator
-from airflow.sdk import DAG, BaseOperator, Param, TaskGroup, get_parsing_context
+from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup, get_parsing_context
 from ruamel.yaml import YAML
 
 from dvc_airflow import check, operator, reading, repository, selection, snapshot, uncached
 from dvc_airflow.end import EndOperator
 from dvc_airflow.operator import END, PIN, PUBLISH, RELEASED, Settings
 from dvc_airflow.pin import PinOperator, shape_tag
-from dvc_airflow.project import Project, ProjectError, Stage
+from dvc_airflow.project import Project, ProjectError, Stage, outside
 
 RETRIES = 2
 RETRY_DELAY = timedelta(seconds=5)
@@ -52,7 +53,7 @@ def DvcDag(dag_id: str, project: Path, **options: Any) -> DAG:  # noqa: N802  a 
     fields = dag.pop("params", None)
     dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*dag.get("tags", []), shape_tag(known)]}
     with DAG(dag_id, **dag) as made:
-        _tasks(known, settings, after)
+        _tasks(known, settings, after, dag_id)
     # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
     # spend a tenth of a second on checking them
     if get_parsing_context().task_id in (None, PIN):
@@ -78,7 +79,7 @@ def DvcTaskGroup(group_id: str, project: Path, **options: Any) -> TaskGroup:  # 
     ours, group = _split(options)
     known, settings, after = night(project, **ours)
     with TaskGroup(group_id, **group) as made:
-        _tasks(known, replace(settings, group=made.child_id("")), after)
+        _tasks(known, replace(settings, group=made.child_id("")), after, f"{made.dag.dag_id}/{made.group_id}")
     made.dag.tags.add(shape_tag(known))
     return made
 
@@ -152,10 +153,10 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: options[name] for name in ours}, {name: options[name] for name in options if name not in ours}
 
 
-def _tasks(known: Project, settings: Settings, after: Mapping[str, str]) -> None:
+def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: str) -> None:
     """The tasks of a night, in the DAG or the group that is being made."""
     pin = PinOperator(task_id=PIN, settings=settings, shape=known.shape)
-    tasks = _stages(known, settings)
+    tasks = _stages(known, settings, where)
     last = operator.PublishOperator(task_id=PUBLISH, settings=settings)
     asked = _approvals(known, tasks)
     for name, task in tasks.items():
@@ -200,7 +201,8 @@ def _schema(value: Any) -> dict[str, Any]:
     return {"type": _JSON[type(value)]} | ({"items": {"type": "object"}} if nested else {})
 
 
-def _stages(known: Project, settings: Settings) -> dict[str, BaseOperator]:
+def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOperator]:
+    """Stage → its task; `where` names the DAG or the group."""
     groups: dict[str, TaskGroup] = {}
     tasks: dict[str, BaseOperator] = {}
     for stage in known.selected:
@@ -213,10 +215,17 @@ def _stages(known: Project, settings: Settings) -> dict[str, BaseOperator]:
             stage=stage.name,
             settings=settings,
             doc_md=_about(stage),
+            outlets=[_asset(where, out.path) for out in stage.outs],
             **({"task_group": groups[group]} if item else {}),
             **_airflow(stage),
         )
     return tasks
+
+
+def _asset(where: str, path: str) -> Asset:
+    """An out as an asset: what it is now stands in the events of its stage's task."""
+    uri = path if outside(path) and "://" in path else f"dvc://{quote(where)}/{quote(path)}"
+    return Asset(name=uri, uri=uri, extra={"path": path})
 
 
 def _approvals(known: Project, tasks: Mapping[str, BaseOperator]) -> dict[str, BaseOperator]:

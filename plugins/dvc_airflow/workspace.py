@@ -90,6 +90,7 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
     clone = job / "clone"
     git(repository, "clone", "--quiet", "--local", "--no-checkout", "--no-tags", str(repository), str(clone))
     git(clone, "checkout", "--quiet", "--detach", commit)
+    _submodules(repository, clone)
     if tags:
         git(clone, "update-ref", "--stdin", stdin="".join(f"create refs/tags/{n} {o}\n" for n, o in tags.items()))
     own = ConfigObj(str(repository / project / ".dvc" / "config.local"), list_values=False)  # a remote's credentials
@@ -97,6 +98,16 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
     own["cache"] = {**own.get("cache", {}), "dir": str(cache), "type": '"reflink,hardlink,copy"'}
     own.write()
     return clone / project
+
+
+def _submodules(repository: Path, clone: Path) -> None:
+    """Check out those submodules that the checkout has, from its own copies."""
+    if not (clone / ".gitmodules").is_file():
+        return
+    for line in git(repository, "submodule", "--quiet", "foreach", "echo $name:$sm_path").splitlines():
+        name, _, path = line.partition(":")
+        git(clone, "config", f"submodule.{name}.url", str(repository / path))
+        git(clone, "-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init", "--", path)
 
 
 def remove(job: Path) -> None:

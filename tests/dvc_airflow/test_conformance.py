@@ -2,7 +2,8 @@
 
 A document has `files`, `tasks` (name → what it rests on), and where it needs them `folder` (of the project in its
 repository), `add` and `import` (tracked and imported data), `other` (files of another repository, to import from),
-`datasets` (that dvc.lock names) and `freeze` (stages that are frozen for a second night).
+`submodule` (where that lies then), `datasets` (that dvc.lock names) and `freeze` (stages that are frozen for a second
+night).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ruamel.yaml import YAML
 
 from dvc_airflow import lock, operator, plan, reading, uncached, workspace
 from dvc_airflow.outcome import Result
+from dvc_airflow.workspace import git
 from tests.dvc_airflow.conftest import Toy, repository
 
 HERE = Path(__file__).parent / "projects"
@@ -59,6 +61,8 @@ def made(said: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                     repo.imp(str(outside / "other"), source, out=path)
                 else:
                     repo.imp_url(source.replace("OUTSIDE", str(outside)), path)
+            if module := said.get("submodule"):
+                git(root, "-c", "protocol.file.allow=always", "submodule", "add", str(outside / "other"), module)
             for name in said.get("datasets", []):
                 repo.datasets.update(name)
         toy = Toy(root)

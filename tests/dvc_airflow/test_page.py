@@ -63,6 +63,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for path, block in re.findall(r"```python (dags/\S+)\n(.*?)```", page, flags=re.S):
         (home / "airflow" / path).write_text(block)
     (home / "airflow" / "dags" / "below.py").write_text(DAG_BELOW)
+    (home / "airflow" / "dags" / "reader.py").write_text(f"import json\n{ASKS}")
     log, script = home / "blocks.log", "\n".join(re.findall(r"```sh run\n(.*?)```", page, flags=re.S))
     with log.open("w") as out:
         shell = subprocess.Popen(
@@ -96,6 +97,22 @@ def environment(home: Path) -> Mapping[str, str]:
     return kept | ours
 
 
+ASKS = """\
+from pathlib import Path
+
+from airflow.sdk import DAG, Asset, task
+
+with DAG("reader", schedule=Asset("dvc://mine/total.txt")):
+
+    @task
+    def read(triggering_asset_events=None):
+        (event,) = [one for events in triggering_asset_events.values() for one in events]
+        Path.home().joinpath("event.json").write_text(json.dumps(event.extra))
+
+    read()
+"""
+
+
 def night(project: Path, within_s: float = 120) -> dict[str, Any]:
     """night.json of the only night of a project, once it is there."""
     deadline = time.monotonic() + within_s
@@ -117,6 +134,19 @@ def test_the_pages_night_is_a_commit_on_its_branch(home: Path) -> None:
     assert re.findall(r"(?m)^  (\S+):$", held) == ["numbers", "total", "each@a", "each@b"]
     assert workspace.git(project, "show", "dvc-airflow:total.json") == '{"total": 6}'
     assert workspace.git(project, "status", "--porcelain") == ""
+
+
+def test_an_out_that_changed_is_an_asset_event_that_starts_another_dag(home: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not (home / "event.json").is_file():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    said = json.loads((home / "event.json").read_text())
+    held = workspace.git(home / "project", "show", "dvc-airflow:dvc.lock")
+    md5 = re.search(r"path: total.txt\n      hash: md5\n      md5: (\w+)", held)
+    assert md5 is not None
+    assert (said["md5"], said["size"], said["outcome"]) == (md5[1], 1, "ran")
+    assert said["commit"] == workspace.git(home / "project", "rev-parse", "main")
 
 
 def test_a_group_ran_a_part_of_a_project_with_the_dags_params(home: Path) -> None:

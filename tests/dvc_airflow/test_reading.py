@@ -23,8 +23,13 @@ LIBRARY = f"path: lib.csv\n  repo:\n    url: https://example.org/other.git\n    
 # what can be read and not run here; what can be run is in projects/
 PROJECTS: dict[str, Files] = {
     "nothing": {"README.md": "no pipeline here\n"},
-    "a folder above several outs": {
-        "dvc.yaml": "stages:\n  one: {cmd: a, outs: [d/x, d/y]}\n  two: {cmd: b, deps: [d], outs: [z]}\n"
+    "data of a data base": {
+        "got.csv.dvc": f"frozen: true\ndeps:\n- db: {{connection: c, query: q}}\nouts:\n- md5: {MD5}\n  size: 3\n"
+        "  hash: md5\n  path: got.csv\n",
+        "dvc.yaml": "stages:\n  one: {cmd: a, deps: [got.csv], outs: [x]}\n",
+    },
+    "a broken file that DVC does not look at": {
+        ".dvcignore": "old\n", "old/dvc.yaml": "stages: {one: [\n", "dvc.yaml": "stages:\n  one: {cmd: a}\n",
     },
     "data that is imported": {
         "got.csv.dvc": IMPORTED.format("path: https://example.org/got.csv", "got.csv"),
@@ -48,10 +53,20 @@ REFUSED: dict[str, tuple[Files, str]] = {
         r"stages rest on each other in a ring: (one → two → one|two → one → two); take one dep out",
     ),
     "a stage in a file of its own, as before DVC 1": (
-        {"old.dvc": "cmd: python old.py\ndeps:\n- path: old.py\nouts:\n- path: old.bin\n"}, r"old\.dvc:1: cmd: extra",
+        {"old.dvc": "cmd: python old.py\ndeps:\n- path: old.py\nouts:\n- path: old.bin\n"},
+        r"old\.dvc:1: cmd: extra.*; a stage of DVC before 1\.0 is written in dvc\.yaml now",
     ),
     "a value that is not there": ({"dvc.yaml": "stages:\n  one: {cmd: 'a ${b.c}'}\n"}, r"Could not find 'b\.c'"),
     "a broken file below": ({"s/dvc.yaml": "stages:\n  one:\n    cmd: a\n    out: [x]\n"}, r"s/dvc\.yaml:4: stages\."),
+    "a lock of DVC 1": (
+        {"dvc.yaml": "stages:\n  one: {cmd: a}\n", "dvc.lock": "one:\n  cmd: a\n"},
+        r"dvc\.lock:2: one: extra.*; a lock file of DVC before 2 is removed",
+    ),
+    "a remote of another kind": (
+        {".dvc/config": "[core]\n    remote = r\n['remote \"r\"']\n    url = ck://x\n"},
+        r"\.dvc/config: .*Unsupported URL type ck://.*; install what gives DVC ck://",
+    ),
+    "a broken file in a folder": ({"s/dvc.yaml": "stages:\n  one: {cmd: a\n"}, r"s/dvc\.yaml:3: not YAML"),
     "data that is none": ({"x.dvc": "outs: 5\n"}, r"x\.dvc:\d+: outs: "),
 }  # fmt: skip
 
@@ -112,6 +127,24 @@ def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     with pytest.raises(project.ProjectError, match=r"core\.no_scm is set"):
         reading.read(tmp_path)
+
+
+TEMPLATED = {
+    "params.yaml": "sub: deep\n", "deep/own.yaml": "name: first\n",
+    "dvc.yaml": "stages:\n  one: {wdir: '${sub}', vars: [own.yaml], cmd: a, outs: ['${name}']}\n"
+    "  each:\n    foreach: [deep]\n    do: {wdir: '${item}', vars: [own.yaml], cmd: b, outs: ['${name}-2']}\n",
+}  # fmt: skip
+
+
+def test_a_value_beside_a_folder_that_is_a_value_itself_counts_too(tmp_path: Path) -> None:
+    root = repository(tmp_path, TEMPLATED)
+
+    def outs() -> list[str]:
+        return [out.path for one in reading.read(root, reading.kept(root)).stages.values() for out in one.outs]
+
+    assert outs() == ["deep/first", "deep/first-2"]
+    (root / "deep" / "own.yaml").write_text("name: second\n")
+    assert outs() == ["deep/second", "deep/second-2"]
 
 
 VARS = {
@@ -209,11 +242,19 @@ def test_pipelines_in_folders_and_tracked_data_run_to_the_lock_files_that_dvc_wr
         ("/etc/hostname", None),
         ("loose.csv", "stage two depends on loose.csv: it is in neither Git nor DVC; `dvc add loose.csv`"),
         ("gone.csv", "stage two depends on gone.csv: it is not there, and no stage makes it"),
+        ("a\\b.csv", "depends on a\\b.csv: it is not there, and no stage makes it; its backslashes are letters"),
+        (
+            "hidden.csv",
+            "on hidden.csv: Git ignores hidden.csv.dvc, which tracks it; take that out of .gitignore",
+        ),
+        ("theirs.csv", "it is data of another DVC project of this repository (theirs.csv.dvc); `dvc import` it"),
     ],
 )
 def test_a_dep_that_nobody_has_is_named_before_anything_runs(dep: str, said: str | None, toy: Make) -> None:
     stages = f"stages:\n  one: {{cmd: a, outs: [made.txt]}}\n  two: {{cmd: b, deps: ['{dep}'], outs: [x]}}\n"
-    made = toy(stages, **{".gitignore": "loose.csv\n", "loose.csv": "1"})
+    hidden = {"hidden.csv": "1", "hidden.csv.dvc": "outs: []\n", "theirs.csv.dvc": "outs: []\n"}
+    ignored = "loose.csv\nhidden*\n"
+    made = toy(stages, **{".gitignore": ignored, ".dvcignore": "theirs*\n", "loose.csv": "1", **hidden})
     (made.root / "folder" / "deep").mkdir(parents=True)
     (made.root / "folder" / "deep" / "x").write_text("x")
     commit = made.commit({})
