@@ -121,7 +121,7 @@ def put(store: Path, content: bytes, written: float) -> str:
     return md5
 
 
-@pytest.mark.parametrize("nights", [60, pytest.param(365, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("nights", [40, pytest.param(365, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_nights_stay_under_the_limit(nights: int, toy: Make) -> None:
     """A folder of two files, a tenth of it shared with the night before; each tenth night is a release, with a tag."""
     made = toy(STAGE)

@@ -63,6 +63,7 @@ def test_twelve_stages_at_once_lose_nothing(tmp_path: Path) -> None:
     assert night.wrong(made, night.by_dvc(made, tmp_path / "dvc"), str(tmp_path / "faults")) == []
 
 
+@pytest.mark.long
 def test_two_attempts_in_two_containers_end_in_one_publication(tmp_path: Path) -> None:
     """As when a worker is taken for dead and is not: neither sees the other's processes, and both have its pid."""
     made = night.prepare(tmp_path)
@@ -124,6 +125,7 @@ def test_a_disk_that_is_full_keeps_no_half_of_anything(small: Toy) -> None:
     assert small.attempt("read", small.night("HEAD"), results).run().outcome == "ran"
 
 
+@pytest.mark.long
 def test_the_command_says_that_its_fault_fired(tmp_path: Path) -> None:
     asked = [sys.executable, "-m", "tests.faults.night", "--seed", "3"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(["include", "plugins", "."])}
