@@ -282,7 +282,7 @@ class Attempt:
                 return f"\n{what}: add it to its outs, and to these deps"
         read = set(self.project.upstream(self.stage.name)) | {self.stage.name}
         for path, name in self.project.makers.items():
-            if name not in read and re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w-])", sentence):
+            if name not in read and len(path) > 3 and re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w-])", sentence):
                 return f"\n{path} is made by {name}, and is not among these deps: add it"
         return ""
 

@@ -146,7 +146,7 @@ def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
     except YAMLValidationError as error:
         raise ProjectError(_against_schema(error)) from error
     except YAMLSyntaxError as error:
-        for name in files:
+        for name in (one for one in files if one.endswith((PIPELINE, ".dvc"))):
             _document(root / name)  # says where, in fewer words
         raise ProjectError(f"{root}: {_one_line(error)}; mend it there") from error
     except ConfigError as error:

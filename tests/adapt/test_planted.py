@@ -1,7 +1,7 @@
 """Each adaptation does what it is for, on facts that nothing but the planting can have taught.
 
-The same promises hold in two lanes: with a tiny model that the test trains, and (long) with SmolLM2 for three seeds of
-corpus and training, within 20,000 training tokens.
+The same promises hold with a tiny model that the test trains, and with SmolLM2 for three seeds of corpus and training,
+within 20,000 training tokens.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module", params=["tiny", *SMOLLM2])
+@pytest.fixture(scope="module", params=[pytest.param("tiny", marks=pytest.mark.long), *SMOLLM2])
 def lane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
     """A base and what was planted in it; the systems of a lane go with it."""
     folder = tmp_path_factory.mktemp(request.param)

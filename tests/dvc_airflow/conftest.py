@@ -106,7 +106,7 @@ class Toy:
         return self.git("rev-parse", "HEAD")
 
     def known(self) -> Project:
-        return selection.narrowed(reading.read(self.root), self.select, [])
+        return selection.narrowed(reading.read(self.root, reading.kept(self.root)), self.select, [])
 
     def night(self, commit: str) -> Night:
         top, folder = workspace.top(self.root)

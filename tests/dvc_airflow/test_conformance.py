@@ -22,7 +22,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from dvc_airflow import lock, operator, plan, reading, uncached, workspace
+from dvc_airflow import lock, operator, plan, uncached, workspace
 from dvc_airflow.outcome import Result
 from dvc_airflow.workspace import git
 from tests.dvc_airflow.conftest import Toy, repository
@@ -80,14 +80,20 @@ def _served(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_tasks_and_edges_are_those_that_dvc_has(said: Mapping[str, Any], made: Toy) -> None:
-    from dvc_airflow.render import DvcDag
+def test_both_ways_lead_to_the_same(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
+    """Tasks and edges, lock files and outs, and what a second night runs."""
+    _tasks_and_edges(said, made)
+    _nights(said, made, tmp_path)
+
+
+def _tasks_and_edges(said: Mapping[str, Any], made: Toy) -> None:
+    from dvc_airflow import DvcDag
 
     with Repo(str(made.root)) as repo:
         graph = repo.index.graph
         stages = {one.addressing for one in graph}
         edges = {(above.addressing, one.addressing) for one, above in graph.edges}
-    known = reading.read(made.root)
+    known = made.known()
     assert {one.name for one in known.every} == stages
     assert {(above, one.name) for one in known.every for above in one.above} == edges
     dag = DvcDag("made", made.root)
@@ -98,7 +104,7 @@ def test_tasks_and_edges_are_those_that_dvc_has(said: Mapping[str, Any], made: T
     } == {name: set(above) for name, above in said["tasks"].items()}  # fmt: skip
 
 
-def test_both_ways_lead_to_the_same_lock_files(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
+def _nights(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
     other = tmp_path / "by-dvc"
     shutil.copytree(workspace.top(made.root)[0], other, symlinks=True)
     other = other / said.get("folder", "")
@@ -137,11 +143,11 @@ def by_dvc(root: Path) -> list[str]:
 def _locks(made: Toy, results: Mapping[str, Result]) -> dict[str, str]:
     entries = {name: one.entry for name, one in results.items() if one.entry}
     top, folder = workspace.top(made.root)
-    return lock.files(reading.read(made.root), entries, plan.Commit(top, "HEAD", folder).content)
+    return lock.files(made.known(), entries, plan.Commit(top, "HEAD", folder).content)
 
 
 def _uncached(made: Toy, results: Mapping[str, Result]) -> dict[str, bytes]:
-    known, found = reading.read(made.root), dict[str, bytes]()
+    known, found = made.known(), dict[str, bytes]()
     for name, result in results.items():
         md5 = lock.hashes(known.stages[name], result.entry or {}, "outs")
         for out in known.stages[name].uncached:

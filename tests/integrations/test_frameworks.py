@@ -48,7 +48,9 @@ FIELDS: dict[str, dict[str, set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize(
+    "name", ["langchain", *(pytest.param(name, marks=pytest.mark.long) for name in FIELDS if name != "langchain")]
+)
 def test_it_works_with_the_endpoint_and_finds_what_the_index_finds(name: str, running: Running) -> None:
     folder, told = running.checkout.root, running.checkout.root / "told-found.json"
     told.unlink(missing_ok=True)

@@ -103,7 +103,8 @@ def test_a_night_in_which_nothing_changed_does_nothing(second: Any) -> None:
     assert night["verdict"]
 
 
-@pytest.mark.parametrize("until", [["pretrain", "index"], pytest.param([], marks=pytest.mark.long)], ids=str)
+@pytest.mark.long
+@pytest.mark.parametrize("until", [["pretrain", "index"], []], ids=str)
 def test_the_same_night_by_dvc_repro_makes_the_same_bytes(
     until: list[str], project: Project, first: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

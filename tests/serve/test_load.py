@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from bench import load
 
 
+@pytest.mark.long
 def test_no_bound_is_broken() -> None:
     said = load.run(seconds=2, minutes=0, quiet=True)
     assert said["broken"] == []
