@@ -45,11 +45,12 @@ def _gc(said: argparse.Namespace) -> int:
     record = of(said.project, said.branch, said.refs, said.remote)
     lease.take(record, "gc", socket.gethostname(), time.time())
     try:
-        record.fetch()
-        sweep = gc.look(said.project, record, said.nights, said.bytes)
-        if not said.dry_run:
-            sweep.remove()
-            workspace.sweep(said.project / ".dvc" / "tmp" / "clones")
+        with lease.renewed(record, "gc", socket.gethostname()):
+            record.fetch()
+            sweep = gc.look(said.project, record, said.nights, said.bytes)
+            if not said.dry_run:
+                sweep.remove()
+                workspace.sweep(said.project / ".dvc" / "tmp" / "clones")
     finally:
         lease.release(record, "gc")
     print(sweep.text())

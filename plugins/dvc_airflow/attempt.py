@@ -211,7 +211,7 @@ class Attempt:
         held = dict(self.project.tracked(self.stage.name))
         for name, result in self.above.items():
             held |= lock.objects(self.project.stages[name], result.entry or {})
-        return {path: md5 for path, md5 in held.items() if path in made and _touches(path, self.stage.deps)}
+        return {path: md5 for path, md5 in held.items() if md5 and path in made and _touches(path, self.stage.deps)}
 
     def _read(self) -> dict[str, str]:
         """Path → md5 of what it reads, as a dep or for params, of the outs of others that DVC does not cache."""

@@ -44,6 +44,8 @@ def main(job: str, leash: int) -> int:
     hanging.start()
     try:
         asked = json.loads(Path(job).read_text(encoding="utf-8"))
+        Path(job).unlink()  # a stage's secrets stand in it
+        os.environ.pop("PYTHONPATH", None)  # the engine's, and nothing that a stage is to import from
         result = _reproduce(**asked)
         Path(job).with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
     finally:

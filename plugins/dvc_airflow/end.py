@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 from dvc_airflow import account, gc, lease
 from dvc_airflow.operator import PIN, PUBLISH, Task, released, run_name, task_id
 from dvc_airflow.outcome import Result, numbers
-from dvc_airflow.project import Project, Stage
+from dvc_airflow.project import Project, ProjectError, Stage
 from dvc_airflow.workspace import GitError
 
 
@@ -29,11 +29,7 @@ class EndOperator(Task):
     def execute(self, context: Any) -> None:
         """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""
         ti, run = context["ti"], run_name(context["run_id"])
-        try:
-            self._sweep()
-        finally:
-            lease.release(self.settings.repository, context["run_id"])
-        self.settings.repository.unpin(run)
+        self._leave(context, run)
         done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
         followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
         failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
@@ -65,6 +61,19 @@ class EndOperator(Task):
         if not done:
             raise AirflowFailException("the night was not published; the first failed task says why")
 
+    def _leave(self, context: Any, run: str) -> None:
+        """Remove what is not kept and give the lease back; what fails of that is no failure of the night."""
+        record, owner = self.settings.repository, self.holder(context)
+        try:
+            held = lease.read(record)
+            if held and (held.run, held.owner) == (context["run_id"], owner):
+                with self.leased(context):
+                    self._sweep()
+                lease.release(record, context["run_id"], owner)
+            record.unpin(run)
+        except (GitError, OSError) as error:
+            self.log.warning("the lease was not given back, and goes stale: %s", error)
+
     def _sweep(self) -> None:
         """Remove what is not kept; the lease is still held, so that no other night begins."""
         if self.settings.keep_nights is None:
@@ -74,7 +83,7 @@ class EndOperator(Task):
             record.fetch()
             sweep = gc.look(Path(self.settings.root), record, self.settings.keep_nights, self.settings.keep_bytes)
             sweep.remove()
-        except (GitError, OSError) as error:  # a night is no failure for what it left
+        except (GitError, OSError, ProjectError, ValueError) as error:  # a night is no failure for what it left
             self.log.warning("nothing was removed from the cache: %s", error)
         else:
             self.log.info("of the cache:\n%s", sweep.text())

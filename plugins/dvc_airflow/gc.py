@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dvc_airflow import objects, uncached, workspace
-from dvc_airflow.project import LOCK
+from dvc_airflow.project import LOCK, ProjectError
 from dvc_airflow.repository import Repository
 from dvc_airflow.workspace import GitError, git
 
@@ -66,13 +66,16 @@ class Sweep:
 
 
 def look(root: Path, record: Repository, nights: int, most_bytes: int | None = None, now: float | None = None) -> Sweep:
-    """What may go of a project's cache. Raises GitError.
+    """What may go of a project's cache. Raises ProjectError where that cannot be told, and GitError.
 
     Args:
         nights: that are kept of the branch, the newest of them whatever it takes.
         most_bytes: that all which is kept may take together; older nights go until it is so.
         now: seconds since the epoch.
     """
+    if not workspace.cache_of(root).is_relative_to((root / ".dvc").resolve()):
+        what = f"the cache {workspace.cache_of(root)} is not this project's alone, and others may need what it holds"
+        raise ProjectError(f"{root}: {what}; use `dvc gc --projects`")
     cache, said, young = workspace.cache_of(root), Sweep(), (time.time() if now is None else now) - YOUNG_S
     held, named, sizes = list(_held(cache)), _Named(record.path, cache), Counter[str]()
     for one in held:
@@ -130,9 +133,10 @@ def _protected(root: Path, record: Repository, named: _Named) -> Iterator[tuple[
     for commit in record.unpublished().values():
         yield WAITING, named.by(commit)
     yield TREE, named.in_tree(root)
+    ours = {f"{record.refs}/tip", f"{record.refs}/running"} | {record.nights_ref}
     for line in git(record.path, "for-each-ref", "--format=%(refname) %(objectname)").splitlines():
         ref, made = line.split()
-        if not ref.startswith(f"{record.refs}/") and ref != f"refs/heads/{record.branch}":
+        if ref not in ours and not ref.startswith((f"{record.refs}/unpublished/", f"{record.refs}/pinned/")):
             yield HISTORY, named.by(made)
 
 
@@ -181,19 +185,21 @@ class _Named:
         found: set[str] = set()
         for path in [*root.rglob(LOCK), *root.rglob("*.dvc")]:
             if ".dvc" not in path.relative_to(root).parts[:-1] and path.is_file():
-                found |= self._read(path.read_text(encoding="utf-8"))
+                found |= self._read(path.read_text(encoding="utf-8", errors="replace"))
         return found
 
     def _read(self, text: str) -> frozenset[str]:
-        """Every md5 of a document's outs; of one that cannot be read nothing is known."""
+        """Every md5 of a document's outs. Raises ProjectError for one that cannot be read, and may name anything."""
         try:
             document = YAML(typ="safe").load(text)
-        except YAMLError:
-            return frozenset()
+        except YAMLError as error:
+            said = " ".join(str(error).split())[:200]
+            raise ProjectError(f"a dvc.lock or .dvc file cannot be read, so nothing is removed: {said}") from None
         stages: Iterable[Any] = [document] if isinstance(document, Mapping) else []
         if isinstance(document, Mapping) and isinstance(document.get("stages"), Mapping):
             stages = document["stages"].values()
         outs = [out for one in stages if isinstance(one, Mapping) for out in one.get("outs") or []]
+        outs += [one for out in outs if isinstance(out, Mapping) for one in out.get("files") or []]
         tops = [str(out["md5"]) for out in outs if isinstance(out, Mapping) and out.get("md5")]
         return frozenset([*tops, *(md5 for top in tops if top.endswith(".dir") for md5 in self._listed(top))])
 

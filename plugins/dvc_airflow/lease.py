@@ -48,6 +48,7 @@ class Lease:
     host: str
     renewed: float
     commit: str
+    owner: str = ""
 
 
 def read(record: Repository) -> Lease | None:
@@ -59,39 +60,51 @@ def read(record: Repository) -> Lease | None:
 
 
 def take(
-    record: Repository, run: str, host: str, now: float, ended: Callable[[str], bool] = lambda run: False
+    record: Repository,
+    run: str,
+    host: str,
+    now: float,
+    ended: Callable[[str], bool] = lambda run: False,
+    owner: str = "",
+    running: Callable[[str], bool] = lambda run: False,
 ) -> Lease:
     """Take the lease for `run`, or renew it. Raises Held, and GitError when Git does not write it.
 
     Args:
         now: seconds since the epoch.
-        ended: whether a run is known to have ended.
+        ended: whether a run is known to have ended; `running`, to be under way, however long nothing renewed it.
+        owner: whose run it is: two DAGs, and two installations, may call theirs the same.
     """
     held = read(record)
-    if held and held.run != run and now - held.renewed < STALE_S and not ended(held.run):
-        raise Held(held.run, held.host)
-    commit = _commit(record.path, {"run": run, "host": host, "renewed": now})
+    others = held if held and (held.run, held.owner) != (run, owner) else None
+    if others and (now - others.renewed < STALE_S or running(others.run)) and not ended(others.run):
+        raise Held(others.run, others.host)
+    commit = _commit(record.path, {"run": run, "host": host, "renewed": now, "owner": owner})
     try:
         record.swap(RUNNING, commit, held.commit if held else None)
     except GitError:
         other = read(record)
         if other == held:  # nobody was faster: Git itself could not
             raise
-        if other is None or other.run != run:
+        if other is None or (other.run, other.owner) != (run, owner):
             raise Held(other.run if other else "of someone else", other.host if other else "another host") from None
         return other
-    return Lease(run, host, now, commit)
+    return Lease(run, host, now, commit, owner)
 
 
 @contextmanager
-def renewed(record: Repository, run: str, host: str, every_s: float = RENEW_S) -> Iterator[None]:
+def renewed(record: Repository, run: str, host: str, every_s: float = RENEW_S, owner: str = "") -> Iterator[None]:
     """Renew the lease of `run` while the block runs; a renewal that fails is logged, and the next is tried."""
     done = threading.Event()
 
     def renew() -> None:
-        while not done.wait(every_s):
+        wait = 0.0  # what a night waited for may have taken long: a slot, a person
+        while not done.wait(wait):
+            wait = every_s
             try:
-                take(record, run, host, time.time())
+                held = read(record)
+                if held is None or time.time() - held.renewed >= every_s / 2:
+                    take(record, run, host, time.time(), owner=owner)
             except (Held, GitError, OSError) as error:
                 log.warning("the lease was not renewed: %s", error)
 
@@ -102,10 +115,10 @@ def renewed(record: Repository, run: str, host: str, every_s: float = RENEW_S) -
         done.set()
 
 
-def release(record: Repository, run: str) -> bool:
+def release(record: Repository, run: str, owner: str = "") -> bool:
     """Give the lease back; False when `run` does not hold it."""
     held = read(record)
-    if held is None or held.run != run:
+    if held is None or (held.run, held.owner) != (run, owner):
         return False
     try:
         record.swap(RUNNING, None, held.commit)

@@ -27,8 +27,11 @@ def parse(text: str) -> dict[str, Entry]:
 
 def read(stage: Stage, text: str) -> Entry | None:
     """The entry of a stage in its dvc.lock, or what its `.dvc` file says."""
-    if not stage.imported:
-        return parse(text).get(stage.key)
+    return imported(text) if stage.imported else parse(text).get(stage.key)
+
+
+def imported(text: str) -> Entry:
+    """What a `.dvc` file says, as an entry."""
     return {"outs": YAML(typ="safe").load(text)["outs"], "text": text}
 
 

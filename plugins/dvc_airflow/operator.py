@@ -10,7 +10,7 @@ import json
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator, Connection, Variable
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.log import mask_secret
 
@@ -130,7 +131,12 @@ class Task(BaseOperator):
 
     def leased(self, context: Any) -> AbstractContextManager[None]:
         """Renew the night's lease while the block runs."""
-        return lease.renewed(self.settings.repository, context["run_id"], socket.gethostname())
+        host, owner = socket.gethostname(), self.holder(context)
+        return lease.renewed(self.settings.repository, context["run_id"], host, owner=owner)
+
+    def holder(self, context: Any) -> str:
+        """Whose run it is: runs of two DAGs, and of two installations, may be called the same."""
+        return f"{conf.get('api', 'base_url', fallback='')} {self.dag_id} {self.settings.group}".strip()
 
 
 class StageOperator(Task):
@@ -146,12 +152,14 @@ class StageOperator(Task):
         night, known = self.pinned(context)
         number, shared = context["ti"].try_number, self.settings
         results = partial(self.results, context, night, known)
-        env = {**shared.env, **{key: secret(value) for key, value in known.stages[self.stage].airflow.env.items()}}
+        said = known.stages[self.stage].airflow.env
+        env = {**shared.env, **{key: secret(value) for key, value in said.items()}}
+        secrets = [env[key] for key, value in said.items() if value != env[key]]
         self._attempt = Attempt(
             night, known, self.stage, results, shared.clones, env, number, shared.limit_bytes, shared.repository
         )
         with self.leased(context):
-            result = self._attempt.run()
+            result = hidden(self._attempt.run(), secrets)
         context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
         self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
         if result.undeclared:
@@ -208,11 +216,14 @@ class PublishOperator(Task):
         results, shared = self.results(context, night, known, list(known.stages)), self.settings
         try:
             record = shared.repository
-            record.fetch()
+            with suppress(GitError):  # what cannot be pushed either is kept here
+                record.fetch()
             record.have(night.run, [night.commit, *night.tags.values()])
             env = {**shared.env, "DVC_AIRFLOW_REPOSITORY": shared.root, "DVC_AIRFLOW_RUN": night.run}
             done = publish.publish(night, known, results, record, shared.publish, env, shared.clones)
-        except (publish.PublishError, GitError) as error:
+        except GitError as error:
+            raise refusal(context, error, AirflowException if shared.remote else AirflowFailException) from None
+        except publish.PublishError as error:
             raise refusal(context, error) from None
         return asdict(done)
 
@@ -228,11 +239,18 @@ class CommandOperator(Task):
         """Run it. Raises its sentence, for Airflow to try again."""
         night, _ = self.pinned(context)
         done = context["ti"].xcom_pull(task_ids=self.beside(PUBLISH))
-        root, tags = Path(self.settings.root), workspace.tags(Path(night.repository))
+        root, record = Path(self.settings.root), self.settings.repository
+        try:
+            record.fetch()
+            record.have(night.run, [done["commit"]])
+        except GitError as error:
+            raise refusal(context, error, AirflowException) from None
+        tags = workspace.tags(Path(night.repository))
         now = replace(night, commit=done["commit"], tags=tags, run=f"{night.run}-{self.task_id}")
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         try:
-            return publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
+            with self.leased(context):
+                return publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
         except (publish.PublishError, GitError) as error:
             raise refusal(context, error, AirflowException) from None
 
@@ -248,6 +266,14 @@ def secret(value: str) -> str:
     found = str(Variable.get(name) if kind == "variables" else Connection.get(name).get_uri())
     mask_secret(found)
     return found
+
+
+def hidden(result: Result, secrets: Sequence[str]) -> Result:
+    """A result whose words show none of these."""
+    sentence, report = result.sentence, json.dumps(result.report)
+    for one in filter(None, secrets):
+        sentence, report = sentence.replace(one, "***"), report.replace(json.dumps(one)[1:-1], "***")
+    return replace(result, sentence=sentence, report=json.loads(report))
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

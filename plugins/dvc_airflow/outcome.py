@@ -32,6 +32,7 @@ class Night:
         came: stage → the commit whose metrics belong to its entry.
         run: name of the run.
         folder: of the project in the repository; "" at its top.
+        tip: of the branch of nights, when it was pinned; None where there was none.
     """
 
     repository: str
@@ -41,6 +42,7 @@ class Night:
     came: Mapping[str, str]
     run: str
     folder: str = ""
+    tip: str | None = None
 
     @property
     def root(self) -> Path:

@@ -6,12 +6,13 @@ import json
 import posixpath
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow import check, lease, plan, project, publish, reading, selection, snapshot, workspace
 from dvc_airflow.operator import Task, refusal, run_name
@@ -55,9 +56,11 @@ class PinOperator(Task):
             if never := plan.never(known, entries):
                 raise snapshot.Refused(never)
             record.pin(run, commit)
-        except (lease.Held, snapshot.Refused, project.ProjectError, GitError) as refused:
+        except GitError as error:  # a remote may answer another time
+            raise refusal(context, error, AirflowException if self.settings.remote else AirflowFailException) from None
+        except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
-        night = Night(str(repository), commit, tags, entries, came, run, folder)
+        night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip)
         return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
 
     def _commit(self, context: Any, repository: Path, folder: str) -> str:
@@ -79,7 +82,11 @@ class PinOperator(Task):
         def ended(run: str) -> bool:
             return has_ended(context["ti"], self.dag_id, run)
 
-        lease.take(self.settings.repository, context["run_id"], socket.gethostname(), time.time(), ended)
+        def running(run: str) -> bool:
+            return has_ended(context["ti"], self.dag_id, run, ("running", "queued"))
+
+        record, host = self.settings.repository, socket.gethostname()
+        lease.take(record, context["run_id"], host, time.time(), ended, self.holder(context), running)
 
     def _same_graph(self, context: Any, known: Project) -> None:
         """Wait until the scheduler follows the pinned commit's graph. Raises Refused when it does not."""
@@ -93,10 +100,10 @@ class PinOperator(Task):
         raise snapshot.Refused("the scheduler follows another graph than the pinned commit's; trigger again")
 
 
-def has_ended(ti: Any, dag_id: str, run_id: str) -> bool:
-    """Whether Airflow knows that a run has ended; a run that it cannot tell of has not."""
+def has_ended(ti: Any, dag_id: str, run_id: str, states: Sequence[str] = ("success", "failed")) -> bool:
+    """Whether Airflow knows that a run is in one of these states; one that it cannot tell of is not."""
     with suppress(AirflowRuntimeError):
-        return ti.get_dagrun_state(dag_id, run_id) in ("success", "failed")
+        return ti.get_dagrun_state(dag_id, run_id) in states
     return False
 
 

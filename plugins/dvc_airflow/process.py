@@ -38,6 +38,7 @@ class Process:
     def start(self, job: Mapping[str, Any], clone: Path) -> None:
         """Start it; unless it is killed already."""
         place, here = self.folder / "job.json", Path(__file__).resolve().parent
+        place.touch(mode=0o600)
         place.write_text(json.dumps(job), encoding="utf-8")
         around = {
             "SHELL": str(here / "recorder.py"),

@@ -149,9 +149,9 @@ class Project:
         return [one for one in self.stages[name].above if one in self.stages]
 
     def tracked(self, name: str) -> Mapping[str, str]:
-        """Path → md5 of tracked data that `name` reads."""
+        """Path → md5 of tracked data that `name` reads; "" for what DVC 2 hashed, which only DVC can tell of."""
         read = [self.data[one] for one in self.stages[name].above if one in self.data]
-        return {out.path: out.md5 for one in read for out in one.outs if out.md5 and out.cached}
+        return {out.path: out.md5 for one in read for out in one.outs if out.cached}
 
     def ancestors(self, name: str) -> list[str]:
         """Every stage that `name` rests on, each after what it rests on itself."""

@@ -70,7 +70,8 @@ def publish(
     if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
         said = ask(command, night, tip, env, clones, cache) if command and project.whole else {}
         return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
-    parents = [word for one in dict.fromkeys(filter(None, [tip, night.commit])) for word in ("-p", one)]
+    before = dict.fromkeys(filter(None, [tip, night.commit, *record.unpublished().values()]))
+    parents = [word for one in before for word in ("-p", one)]
 
     def commit(message: str) -> str:
         return git(repository, "commit-tree", tree, *parents, "-m", message, env=WHO)
@@ -79,6 +80,10 @@ def publish(
         made = commit(f"Night {night.run} of {', '.join(one.name for one in project.selected)}")
         record.keep(night.run, made)
         return Published(made, new=True)
+    if tip != night.tip:  # somebody published since, and this night did not see it
+        made = commit(f"Night {night.run}")
+        record.keep(night.run, made)
+        return Published(made, new=False, refused=f"{record.branch} has moved since this night was pinned")
     said = ask(command, night, commit(f"Night {night.run}"), env, clones, cache) if command else {}
     made = commit(str(said.get("message") or f"Night {night.run}"))
     tags = {str(tag["name"]): _tag(repository, made, tag) for tag in said.get("tags", [])}
@@ -100,12 +105,16 @@ def newest(record: Repository, commit: Commit, project: Project) -> tuple[dict[s
     for one in [*record.nights(), commit.commit]:
         there = plan.Commit(record.path, one, commit.folder)
         for path, stages in held.items():
+            wanted = [stage for stage in stages if stage.name not in entries]
+            if not wanted:
+                continue
             text = (there.content(path) or b"").decode()
-            for stage in stages:
-                if stage.name in entries or (stage.imported and not _same_source(text, commit.content(path))):
-                    continue
-                if (entry := lock.read(stage, text)) is not None:
-                    entries[stage.name], came[stage.name] = entry, one
+            if wanted[0].imported:
+                known = {wanted[0].key: lock.imported(text)} if _same_source(text, commit.content(path)) else {}
+            else:
+                known = lock.parse(text)  # once for all of its stages
+            for stage in (one for one in wanted if one.key in known):
+                entries[stage.name], came[stage.name] = known[stage.key], there.commit
     return entries, came
 
 
@@ -129,8 +138,12 @@ def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], ca
     for name, entry in entries.items():
         stage, md5 = project.stages[name], lock.hashes(project.stages[name], entry, "outs")
         came = plan.Commit(Path(night.repository), night.came.get(name, night.commit), night.folder)
-        if not stage.selected and not uncached.had(stage, entry, came.content, cache):
-            continue  # it did not run tonight, and nobody asked for it
+        if not uncached.had(stage, entry, came.content, cache):
+            uncached.bring(night.root, {path: md5[path] for path in stage.uncached if path in md5}, cache)
+            if not uncached.had(stage, entry, came.content, cache):
+                if not stage.selected:
+                    continue  # it did not run tonight, and nobody asked for it
+                raise PublishError(f"what {name} made with `cache: false` is neither here nor in a remote")
         for out in stage.uncached:
             made |= {_at(night, path): held for path, held in uncached.files(out, md5[out], cache)}
     ignored = _ignored(Path(night.repository), made)

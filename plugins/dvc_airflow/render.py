@@ -155,9 +155,10 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: str) -> None:
     """The tasks of a night, in the DAG or the group that is being made."""
-    pin = PinOperator(task_id=PIN, settings=settings, shape=known.shape)
+    again: dict[str, Any] = {"retries": RETRIES, "retry_delay": RETRY_DELAY}
+    pin = PinOperator(task_id=PIN, settings=settings, shape=known.shape, **again)
     tasks = _stages(known, settings, where)
-    last = operator.PublishOperator(task_id=PUBLISH, settings=settings)
+    last = operator.PublishOperator(task_id=PUBLISH, settings=settings, **again)
     asked = _approvals(known, tasks)
     for name, task in tasks.items():
         above = [asked.get(one, tasks[one]) for one in known.upstream(name) if one in tasks]
@@ -176,10 +177,11 @@ def form(project: Path, file: str = snapshot.PARAMS) -> dict[str, Param]:
     `profile`, where the file has `profiles`, is a choice among them.
     """
     path = project / file
-    document = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    document = (YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
     profiles = document.pop("profiles", None) or {}
     chosen = document.pop("profile", None)
-    fields = {key: Param(value, **_schema(value)) for key, value in snapshot.leaves(document).items()}
+    values = {key: value for key, value in snapshot.leaves(document).items() if type(value) in _JSON}  # no dates
+    fields = {key: Param(value, **_schema(value)) for key, value in values.items()}
     return ({"profile": Param(chosen, enum=list(profiles))} if profiles else {}) | fields
 
 
@@ -236,8 +238,9 @@ def _approvals(known: Project, tasks: Mapping[str, BaseOperator]) -> dict[str, B
 
 
 def _approval(stage: Stage, task: BaseOperator) -> BaseOperator:
+    group, _, item = operator.task_id(stage.name).partition(".")
     made = operator.ApproveOperator(
-        task_id=f"{operator.task_id(stage.name).rpartition('.')[2]}-approve",
+        task_id=f"{item or group}-approve",
         task_group=task.task_group,
         task_display_name=f"{stage.name}: approve",
         subject=str(stage.airflow.approve),

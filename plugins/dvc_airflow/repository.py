@@ -7,6 +7,7 @@ read, or not at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,16 +39,17 @@ class Repository:
     @property
     def tip(self) -> str | None:
         """The branch's tip, as it was fetched last; None where there is no such branch."""
-        return self._local(self._tip)
+        return self._local(self.nights_ref)
 
     @property
-    def _tip(self) -> str:
+    def nights_ref(self) -> str:
+        """The ref here that the branch's tip is at."""
         return f"{self.refs}/tip" if self.remote else f"refs/heads/{self.branch}"
 
     def nights(self) -> list[str]:
         """The branch's tip and the nights that are not on it, the newest first."""
         asked = ["for-each-ref", "--sort=-committerdate", "--format=%(objectname)"]
-        return git(self.path, *asked, self._tip, f"{self.refs}/unpublished").splitlines()
+        return git(self.path, *asked, self.nights_ref, f"{self.refs}/unpublished").splitlines()
 
     def unpublished(self) -> dict[str, str]:
         """Ref → commit of the nights that are not on the branch."""
@@ -60,7 +62,7 @@ class Repository:
             return
         there = git(self.path, "ls-remote", self.remote, f"refs/heads/{self.branch}")
         if there:
-            branch = f"+refs/heads/{self.branch}:{self._tip}"
+            branch = f"+refs/heads/{self.branch}:{self.nights_ref}"
             git(self.path, "fetch", "--quiet", "--tags", "--force", self.remote, branch, self._waiting)
         else:
             git(self.path, "fetch", "--quiet", "--tags", "--force", self.remote, self._waiting)
@@ -124,7 +126,7 @@ class Repository:
             git(self.path, *words, self.remote or str(self.path), *wanted)
         except GitError as error:
             return str(error)
-        moved = [f"update {self._tip} {commit}"] if self.remote else []
+        moved = [f"update {self.nights_ref} {commit}"] if self.remote else []
         moved += [f"delete {ref} {held}" for ref, held in waiting.items()]
         git(self.path, "update-ref", "--stdin", stdin="".join(f"{line}\n" for line in moved))
         return ""
@@ -147,5 +149,5 @@ class Repository:
 def of(project: Path, branch: str | None = None, refs: str | None = None, remote: str = "") -> Repository:
     """The repository of record of a project; by default two projects of one repository have a branch and refs each."""
     path, folder = workspace.top(project)
-    name = f"{NAME}/{folder}" if folder else NAME
+    name = "-".join([NAME, *re.findall(r"[A-Za-z0-9_]+", folder)])
     return Repository(path, branch or name, refs or f"refs/{name}", remote)

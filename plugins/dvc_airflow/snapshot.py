@@ -106,12 +106,13 @@ def chosen(conf: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keys(repository: Path, commit: str, file: str = PARAMS) -> set[str]:
-    """The dotted keys that a run may override: of all values of a params file, and `profile`."""
+    """The dotted keys that a run may override: of all values of a params file, and `profile` where it has some."""
     try:
         text = git(repository, "cat-file", "blob", f"{commit}:{file}")
     except GitError:
         return set()
-    return {"profile", *leaves(YAML(typ="safe").load(text) or {})}
+    document = YAML(typ="safe").load(text) or {}
+    return {*leaves(document), *(["profile"] if document.get("profiles") else [])}
 
 
 def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dvc_airflow import lock, objects
+from dvc_airflow import lock, objects, workspace
 from dvc_airflow.objects import Lacking
 
 if TYPE_CHECKING:
@@ -59,6 +59,17 @@ def fetch(repo: Any, wanted: Mapping[str, str], cache: Path) -> None:
     for md5 in (one for one in wanted.values() if not present(one, cache)):
         with suppress(FileNotFoundError):
             _move(_remote(repo), _held(cache), {HashInfo("md5", md5)})
+
+
+def bring(root: Path, wanted: Mapping[str, str], cache: Path) -> None:
+    """Fetch outs from the remote of the project at `root`, where it has one; what is not to be had is passed over."""
+    if workspace.remote_of(root) is None:
+        return
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with suppress(DvcException, OSError), Repo(str(root)) as repo:
+        fetch(repo, wanted, cache)
 
 
 def restore(wanted: Mapping[str, str], cache: Path) -> None:

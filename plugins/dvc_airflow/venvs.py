@@ -9,6 +9,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from dvc_airflow.process import scrubbed
 
 MOST_KEPT = 10
 MADE = "complete"  # a file in one that was made to its end
@@ -46,7 +49,8 @@ def _install(requirements: Path, made: Path) -> None:
         commands = [[sys.executable, "-m", "venv", str(made)]]
         commands += [[python, "-m", "pip", "install", "--quiet", "-r", requirements.name]]
     for command in commands:
-        ended = subprocess.run(command, cwd=requirements.parent, capture_output=True, text=True, check=False)
+        asked: dict[str, Any] = {"cwd": requirements.parent, "env": scrubbed(), "capture_output": True, "text": True}
+        ended = subprocess.run(command, check=False, **asked)
         if ended.returncode != 0:
             said = " ".join(ended.stderr.split())[-600:]
             raise VenvError(f"{requirements.name}: its environment could not be made: {said}")

@@ -51,7 +51,7 @@ def _why(stderr: str) -> str:
 
 def cache_of(root: Path) -> Path:
     """The folder of a project's DVC cache, as its configuration has it."""
-    return (root / ".dvc" / (_configured(root, "cache", "dir") or "cache")).resolve()
+    return (root / ".dvc" / Path(_configured(root, "cache", "dir") or "cache").expanduser()).resolve()
 
 
 def remote_of(root: Path) -> str | None:
@@ -60,9 +60,10 @@ def remote_of(root: Path) -> str | None:
 
 
 def _configured(root: Path, section: str, key: str) -> str | None:
-    """A value of a project's DVC configuration, its own before the one that Git has."""
-    for name in ("config.local", "config"):
-        file = root / ".dvc" / name
+    """A value of DVC's configuration: of this checkout, of the project, of the user, of the machine."""
+    user = Path(os.environ.get("DVC_GLOBAL_CONFIG_DIR") or Path.home() / ".config" / "dvc")
+    system = Path(os.environ.get("DVC_SYSTEM_CONFIG_DIR") or "/etc/xdg/dvc")
+    for file in (root / ".dvc" / "config.local", root / ".dvc" / "config", user / "config", system / "config"):
         said = ConfigObj(str(file), list_values=False).get(section, {}).get(key) if file.is_file() else None
         if said:
             return str(said)
@@ -95,6 +96,11 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
         git(clone, "update-ref", "--stdin", stdin="".join(f"create refs/tags/{n} {o}\n" for n, o in tags.items()))
     own = ConfigObj(str(repository / project / ".dvc" / "config.local"), list_values=False)  # a remote's credentials
     own.filename = str(clone / project / ".dvc" / "config.local")
+    for section, said in ConfigObj(str(repository / project / ".dvc" / "config"), list_values=False).items():
+        url = own.get(section, {}).get("url") or (said.get("url") if isinstance(said, dict) else None)
+        if section.startswith("remote ") and url and "://" not in url and not Path(url).expanduser().is_absolute():
+            place = (repository / project / ".dvc" / url).resolve()  # it is named from the folder of the configuration
+            own[section] = {**own.get(section, {}), "url": str(place)}
     own["cache"] = {**own.get("cache", {}), "dir": str(cache), "type": '"reflink,hardlink,copy"'}
     own.write()
     return clone / project
@@ -104,8 +110,11 @@ def _submodules(repository: Path, clone: Path) -> None:
     """Check out those submodules that the checkout has, from its own copies."""
     if not (clone / ".gitmodules").is_file():
         return
+    here = {line.partition("\t")[2] for line in git(clone, "ls-files", "--stage").splitlines() if line[:6] == "160000"}
     for line in git(repository, "submodule", "--quiet", "foreach", "echo $name:$sm_path").splitlines():
         name, _, path = line.partition(":")
+        if path not in here:  # not of this commit
+            continue
         git(clone, "config", f"submodule.{name}.url", str(repository / path))
         git(clone, "-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init", "--", path)
 
@@ -143,13 +152,13 @@ def sweep(clones: Path, most: int = MOST_KEPT, most_bytes: int = MOST_KEPT_BYTES
 def _dead(job: Path) -> bool:
     """Whether nobody holds a job's folder; one that is just being made is held."""
     try:
-        with (job / OWNER).open() as owner:
+        with (job / OWNER).open("r+") as owner:  # a lock over NFS needs one that may be written
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
+    except FileNotFoundError:
         with suppress(OSError):
             return time.time() - job.stat().st_mtime > BEING_MADE_S
+        return False
+    except OSError:
         return False
     return True
 

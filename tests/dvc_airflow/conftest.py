@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from dvc_airflow import process, reading, selection, workspace
 from dvc_airflow.attempt import Attempt
 from dvc_airflow.outcome import Night, Result
 from dvc_airflow.project import Project
+from dvc_airflow.repository import Repository
 
 DVC_YAML = """\
 stages:
@@ -112,6 +113,10 @@ class Toy:
         top, folder = workspace.top(self.root)
         commit = self.git("rev-parse", commit)
         return Night(str(top), commit, workspace.tags(top), dict(self.entries), dict(self.came), "night", folder)
+
+    def pinned(self, commit: str, record: Repository) -> Night:
+        """The night, which knows where its branch is."""
+        return replace(self.night(commit), tip=record.tip)
 
     def attempt(self, stage: str, night: Night, above: Mapping[str, Result], number: int = 1) -> Attempt:
         known = self.known()

@@ -57,6 +57,26 @@ def test_outs_without_cache_reach_a_machine_with_another_disk_by_the_remote(toy:
     assert {name: one.outcome for name, one in again.items()} == {"one": "unchanged", "two": "ran"}
 
 
+def test_a_remote_that_is_named_from_the_configuration_is_the_same_in_a_clone(toy: Make) -> None:
+    made = toy()
+    (made.root.parent / "remote").mkdir()
+    with (made.root / ".dvc" / "config").open("a") as config:
+        config.write("[core]\n    remote = r\n['remote \"r\"']\n    url = ../../remote\n")
+    made.commit({})
+    assert made.run("HEAD")["numbers"].outcome == "ran"
+    assert any((made.root.parent / "remote" / "files").rglob("*"))
+
+
+def test_data_that_dvc_2_hashed_is_brought(toy: Make) -> None:
+    made = toy(READS)
+    old = workspace.cache_of(made.root) / "c4" / "ca4238a0b923820dcc509a6f75849b"
+    old.parent.mkdir(parents=True)
+    old.write_text("1")
+    made.commit({"got.dvc": "outs:\n- md5: c4ca4238a0b923820dcc509a6f75849b\n  size: 1\n  path: got\n"})
+    result = made.run("HEAD")["read"]
+    assert result.outcome == "ran", result.sentence
+
+
 def test_outs_without_cache_have_a_limit(toy: Make) -> None:
     made = toy(UNCACHED)
     attempt = made.attempt("one", made.night("HEAD"), {})
@@ -87,7 +107,7 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
         made.entries, made.came = publish.newest(record(made), publish.Commit(made.root, commit), known)
         results = made.run(commit)
         clones = made.root / ".dvc/tmp/clones"
-        publish.publish(made.night(commit), known, results, record(made), None, {}, clones)
+        publish.publish(made.pinned(commit, record(made)), known, results, record(made), None, {}, clones)
         return {name: one.outcome for name, one in results.items()}
 
     assert night() == {"got.dvc": "unchanged", "read": "ran"}

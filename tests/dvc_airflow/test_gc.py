@@ -28,7 +28,7 @@ def night(made: Toy, seed: str, params: int) -> publish.Published:
     made.entries, made.came = publish.newest(record, plan.Commit(made.root, commit), known)
     results = made.run(commit)
     assert all(one.well for one in results.values())
-    return publish.publish(made.night(commit), known, results, record, None, {}, made.root / ".dvc/tmp/clones")
+    return publish.publish(made.pinned(commit, record), known, results, record, None, {}, made.root / ".dvc/tmp/clones")
 
 
 def age(made: Toy, days: float) -> None:
@@ -159,3 +159,18 @@ def test_nights_stay_under_the_limit(nights: int, toy: Make) -> None:
     for md5 in kept | {waiting}:
         assert objects.place(cache, md5).is_file()
     assert 15 <= len(list(cache.glob("files/md5/*/*.dir"))) <= 25
+
+
+def test_what_others_may_need_is_not_touched(toy: Make, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    made = toy(STAGE)
+    config = made.root / ".dvc" / "config"
+    config.write_text(f"{config.read_text()}[cache]\n    dir = {tmp_path / 'shared'}\n")
+    assert main(["gc", str(made.root), "--nights", "1"]) == 2
+    assert "is not this project's alone, and others may need what it holds" in capsys.readouterr().err
+
+
+def test_a_lock_that_cannot_be_read_may_name_anything(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    made = toy(STAGE)
+    (made.root / "dvc.lock").write_text("<<<<<<< ours\nstages: {\n")
+    assert main(["gc", str(made.root), "--nights", "1"]) == 2
+    assert "cannot be read, so nothing is removed" in capsys.readouterr().err

@@ -29,6 +29,10 @@ def stage(cmd: str, airflow: str) -> str:
     return f"stages:\n  one:\n    cmd: {cmd}\n    outs: [x]\n    meta:\n      airflow: {airflow}\n"
 
 
+def with_venv(cmd: str) -> str:
+    return f"{stage(cmd, '{venv: needs.txt}')}    deps: [needs.txt]\n"
+
+
 def made_by(made: Toy, result: Result) -> str:
     """The content of `x`."""
     assert result.outcome == "ran", result.sentence
@@ -101,7 +105,7 @@ def wheel(folder: Path) -> None:
 
 def test_a_stage_with_requirements_of_its_own_has_an_environment_of_its_own(toy: Make) -> None:
     asks = """'python -c "import sys, tiny; print(tiny.ANSWER, sys.prefix)" > x'"""
-    made = toy(stage(asks, "{venv: needs.txt}"), **{"needs.txt": "./tiny-1.0-py3-none-any.whl\n"})
+    made = toy(with_venv(asks), **{"needs.txt": "./tiny-1.0-py3-none-any.whl\n"})
     wheel(made.root)
     made.commit({})
     answer, prefix = made_by(made, made.attempt("one", made.night("HEAD"), {}).run()).split()
@@ -121,7 +125,7 @@ def test_a_stage_with_requirements_of_its_own_has_an_environment_of_its_own(toy:
     ],
 )
 def test_an_environment_that_cannot_be_made_is_said(needs: str | None, outcome: str, said: str, toy: Make) -> None:
-    made = toy(stage("a", "{venv: needs.txt}"), **({"needs.txt": needs} if needs else {}))
+    made = toy(with_venv("a"), **({"needs.txt": needs} if needs else {}))
     result = made.attempt("one", made.night("HEAD"), {}).run()
     assert (result.outcome, result.sentence[: len(said)]) == (outcome, said)
 

@@ -235,3 +235,19 @@ def test_another_graph_is_refused_with_a_sentence_for_the_record(dag: Any, monke
     night, _ = ended(made, of, ti)
     assert night["sentence"] == "the scheduler follows another graph than the pinned commit's; trigger again"
     assert lease.read(Repository(made.root, "", REFS)) is None
+
+
+def test_a_secret_that_a_stage_says_is_not_repeated() -> None:
+    told = Result("one", "failed", sentence="it said t-1\nand t-1", report={"outcome": "failed", "sentence": "t-1"})
+    hidden = operator.hidden(told, ["t-1", ""])
+    assert (hidden.sentence, hidden.report["sentence"]) == ("it said ***\nand ***", "***")
+
+
+def test_values_that_json_does_not_have_are_no_field(toy: Make, tmp_path: Path) -> None:
+    from dvc_airflow.render import form
+
+    made = toy()
+    made.commit({"params.yaml": "start: 2024-01-01\nby: 1\n"})
+    assert set(form(made.root)) == {"by"}
+    made.commit({"params.yaml": "# nothing yet\n"})
+    assert form(made.root) == {}

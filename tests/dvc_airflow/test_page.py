@@ -161,5 +161,5 @@ def test_a_group_ran_a_part_of_a_project_with_the_dags_params(home: Path) -> Non
 def test_a_project_below_the_top_fetched_what_it_imports(home: Path) -> None:
     said = night(home / "mono" / "part")
     assert (outcomes(said), said["sentence"]) == ({"got.dvc": "unchanged", "read": "ran", "end": "ran"}, None)
-    assert workspace.git(home / "mono", "show", "dvc-airflow/part:part/m.json") == "{}"
-    assert workspace.git(home / "mono", "show", "dvc-airflow/part:beside") == "8"
+    assert workspace.git(home / "mono", "show", "dvc-airflow-part:part/m.json") == "{}"
+    assert workspace.git(home / "mono", "show", "dvc-airflow-part:beside") == "8"

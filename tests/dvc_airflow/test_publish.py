@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dvc_airflow import lease, plan, reading, snapshot
+from dvc_airflow import lease, lock, plan, reading, snapshot
 from dvc_airflow.outcome import Result
 from dvc_airflow.publish import Published, PublishError, newest, publish
 from dvc_airflow.repository import Repository
@@ -35,7 +35,7 @@ def record(made: Toy) -> Repository:
 def publication(made: Toy, results: dict[str, Result], command: str | None = None) -> Published:
     known = reading.read(made.root)
     clones = made.root / ".dvc/tmp/clones"
-    return publish(made.night(made.git("rev-parse", "HEAD")), known, results, record(made), command, {}, clones)
+    return publish(made.pinned("HEAD", record(made)), known, results, record(made), command, {}, clones)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,44 @@ def test_one_night_at_a_time(toy: Make) -> None:
     assert lease.read(record(made)) is None
 
 
+def test_runs_of_two_dags_that_are_called_the_same_are_two(toy: Make) -> None:
+    made = toy()
+    lease.take(record(made), "scheduled", "here", now=1000.0, owner="a")
+    with pytest.raises(lease.Held):
+        lease.take(record(made), "scheduled", "here", now=1001.0, owner="b")
+    assert not lease.release(record(made), "scheduled", "b")
+    late = 1001.0 + lease.STALE_S
+    with pytest.raises(lease.Held):  # it waits for a person, and Airflow says that it is under way
+        lease.take(record(made), "two", "here", now=late, owner="a", running=lambda run: run == "scheduled")
+    assert lease.take(record(made), "two", "here", now=late, owner="a").run == "two"
+
+
+def test_a_night_that_did_not_see_a_later_one_does_not_go_over_it(toy: Make) -> None:
+    made = toy()
+    late = made.pinned("HEAD", record(made))
+    results = made.run("HEAD")
+    first = publication(made, results)
+    made.commit({"seed.txt": "8"})
+    clones, known = made.root / ".dvc/tmp/clones", reading.read(made.root)
+    older = made.run(made.commit({"params.yaml": "total: {by: 7}\n"}))
+    refused = publish(late, known, older, record(made), None, {}, clones)
+    assert (refused.new, refused.refused) == (False, "nightly has moved since this night was pinned")
+    assert record(made).tip == first.commit
+    after = publication(made, made.run(made.commit({"seed.txt": "9"})))
+    assert refused.commit in made.git("log", "-1", "--format=%P", after.commit)  # it is brought along
+    assert record(made).unpublished() == {}
+
+
+def test_a_lock_file_is_read_once_for_all_of_its_stages(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy()
+    publication(made, made.run("HEAD"))
+    real, parsed = lock.parse, []
+    monkeypatch.setattr(lock, "parse", lambda text: parsed.append(text) or real(text))
+    entries, _ = newest(record(made), plan.Commit(made.root, "HEAD"), reading.read(made.root))
+    assert len(entries) == 4
+    assert len(parsed) == 1
+
+
 def test_of_two_that_take_the_lease_at_once_one_is_told(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = toy()
     real, fired = lease.read, []
@@ -202,7 +240,7 @@ def test_renewing_goes_on_after_a_failure(
     made, over = toy(), threading.Event()
     failures: list[Exception] = [lease.Held("two", "there"), GitError("git update-ref: no room")]
 
-    def take(*_: object) -> None:
+    def take(*_: object, owner: str) -> None:
         if failures:
             raise failures.pop(0)
         over.set()

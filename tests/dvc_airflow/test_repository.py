@@ -41,7 +41,13 @@ def night(made: Toy, seed: str, run: str, remote: str = "origin", command: str |
     made.entries, made.came = publish.newest(record, plan.Commit(made.root, commit), known)
     results: dict[str, Result] = made.run(commit)
     return publish.publish(
-        replace(made.night(commit), run=run), known, results, record, command, {}, made.root / ".dvc/tmp/clones"
+        replace(made.pinned(commit, record), run=run),
+        known,
+        results,
+        record,
+        command,
+        {},
+        made.root / ".dvc/tmp/clones",
     )
 
 
@@ -77,7 +83,7 @@ def test_what_a_remote_refuses_is_published_by_the_next_night(how: str, made: To
     if how == "away":
         bare.rename(bare.with_name("gone"))
     known, clones = reading.read(made.root), made.root / ".dvc/tmp/clones"
-    refused = publish.publish(made.night(commit), known, results, record, None, {}, clones)
+    refused = publish.publish(made.pinned(commit, record), known, results, record, None, {}, clones)
     assert not refused.new
     wanted = {"hook": "remote: no: frozen;", "checked out": "refusing to update checked out branch"}
     assert wanted.get(how, "Could not read from remote repository") in refused.refused

@@ -90,7 +90,7 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     made.came = dict.fromkeys(first, made.git("rev-parse", "HEAD"))
     refs, clones = "refs/dvc-airflow", made.root / ".dvc/tmp/clones"
     record = Repository(made.root, "nightly", refs)
-    whole = publish.publish(made.night("HEAD"), reading.read(made.root), first, record, None, {}, clones)
+    whole = publish.publish(made.pinned("HEAD", record), reading.read(made.root), first, record, None, {}, clones)
 
     made.select = ["each@a", "total"]
     commit = made.commit({"params.yaml": "total: {by: 2}\n", "seed.txt": "8"})
@@ -99,7 +99,7 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     made.entries, made.came = publish.newest(record, pinned, known)
     results = made.run(commit)
     assert {name: one.outcome for name, one in results.items()} == {"total": "ran", "each@a": "unchanged"}
-    done = publish.publish(made.night(commit), known, results, record, "false", {}, clones)
+    done = publish.publish(made.pinned(commit, record), known, results, record, "false", {}, clones)
     assert (done.new, done.said) == (True, {})
     assert made.git("rev-parse", "nightly") == whole.commit
     assert made.git("rev-parse", f"{refs}/unpublished/night") == done.commit

@@ -60,7 +60,7 @@ def _pin(root: Path, record: repository.Repository, state: Path) -> int:
     known = reading.read(clone, reading.kept(root))
     workspace.remove(job)
     entries, came = publish.newest(record, plan.Commit(record.path, commit), known)
-    night = Night(str(record.path), commit, tags, entries, came, RUN)
+    night = Night(str(record.path), commit, tags, entries, came, RUN, "", record.tip)
     _write(state / "pin.json", {"night": asdict(night), "project": project.dumps(known)})
     return 0
 
