@@ -92,6 +92,25 @@ def take(
     return Lease(run, host, now, commit, owner)
 
 
+def renew_once(record: Repository, run: str, host: str, now: float, owner: str, older_s: float) -> None:
+    """Renew the lease of `run` where that is so many seconds old; one that was given back stays so. Raises Held."""
+    held = read(record)
+    if held is None:
+        return
+    if (held.run, held.owner) != (run, owner):
+        raise Held(held.run, held.host)
+    if now - held.renewed < older_s:
+        return
+    commit = _commit(record.path, {"run": run, "host": host, "renewed": now, "owner": owner})
+    try:
+        record.swap(RUNNING, commit, held.commit)
+    except GitError:
+        if (other := read(record)) == held:  # nobody was faster: Git itself could not
+            raise
+        if other and (other.run, other.owner) != (run, owner):
+            raise Held(other.run, other.host) from None
+
+
 @contextmanager
 def renewed(record: Repository, run: str, host: str, every_s: float = RENEW_S, owner: str = "") -> Iterator[None]:
     """Renew the lease of `run` while the block runs; a renewal that fails is logged, and the next is tried."""
@@ -102,9 +121,7 @@ def renewed(record: Repository, run: str, host: str, every_s: float = RENEW_S, o
         while not done.wait(wait):
             wait = every_s
             try:
-                held = read(record)
-                if held is None or time.time() - held.renewed >= every_s / 2:
-                    take(record, run, host, time.time(), owner=owner)
+                renew_once(record, run, host, time.time(), owner, every_s / 2)
             except (Held, GitError, OSError) as error:
                 log.warning("the lease was not renewed: %s", error)
 

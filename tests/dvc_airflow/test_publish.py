@@ -155,6 +155,21 @@ def test_one_night_at_a_time(toy: Make) -> None:
     assert lease.read(record(made)) is None
 
 
+def test_a_lease_is_renewed_when_it_is_old_and_stays_away_once_it_was_given_back(toy: Make) -> None:
+    made = toy()
+    lease.take(record(made), "one", "here", now=1000.0, owner="a")
+    lease.renew_once(record(made), "one", "there", 1029.0, "a", 30.0)
+    lease.renew_once(record(made), "one", "there", 1031.0, "a", 30.0)
+    held = lease.read(record(made))
+    assert held is not None
+    assert (held.host, held.renewed) == ("there", 1031.0)
+    with pytest.raises(lease.Held):
+        lease.renew_once(record(made), "one", "here", 2000.0, "b", 30.0)
+    assert lease.release(record(made), "one", "a")
+    lease.renew_once(record(made), "one", "here", 2000.0, "a", 30.0)
+    assert lease.read(record(made)) is None
+
+
 def test_runs_of_two_dags_that_are_called_the_same_are_two(toy: Make) -> None:
     made = toy()
     lease.take(record(made), "scheduled", "here", now=1000.0, owner="a")
@@ -240,12 +255,12 @@ def test_renewing_goes_on_after_a_failure(
     made, over = toy(), threading.Event()
     failures: list[Exception] = [lease.Held("two", "there"), GitError("git update-ref: no room")]
 
-    def take(*_: object, owner: str) -> None:
+    def renew(*_: object) -> None:
         if failures:
             raise failures.pop(0)
         over.set()
 
-    monkeypatch.setattr(lease, "take", take)
+    monkeypatch.setattr(lease, "renew_once", renew)
     with lease.renewed(record(made), "one", "here", every_s=0.01):
         assert over.wait(10)
     assert [record.getMessage() for record in caplog.records if record.name == lease.__name__] == [
