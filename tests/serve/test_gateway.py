@@ -705,6 +705,9 @@ def test_vectors_and_abstentions_are_no_turns_at_a_language_model(
         assert {sli for sli, _, _ in events} >= {"availability"}
         assert not any(sli == TURNS for sli, _, _ in events)
         assert one.ask("When is the pump oiled?").status_code == 200
+        deadline = time.monotonic() + 10  # it is counted once the answer is on its way
+        while not any(sli == TURNS for sli, _, _ in events) and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert [number for (sli, _, _), number in events.items() if sli == TURNS] == [1]
 
 
