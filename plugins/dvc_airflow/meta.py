@@ -35,8 +35,8 @@ def _bytes(said: Any) -> Any:
     return said
 
 
-class Meta(BaseModel):
-    """Of a stage in dvc.yaml.
+class Task(BaseModel):
+    """What Airflow needs to know of a task.
 
     Attributes:
         pool: that its task takes slots of; `slots`, how many.
@@ -44,12 +44,6 @@ class Meta(BaseModel):
         execution_timeout: seconds, or as in '1:30:00'; it is ended then, and tried again.
         retries: of what another attempt may mend.
         owner: in Airflow's UI.
-        env: variables of its command; 'airflow://variables/NAME' and 'airflow://connections/ID' come from Airflow's
-            secrets backend, and are masked in its logs.
-        venv: a requirements file; its command runs in an environment that has exactly these.
-        memory: bytes, or as in '4GB', that its command and all that this starts may take together.
-        approve: a question for a person, who decides whether what it made is read and published.
-        nodes: hosts as lines of a hostfile ('host slots=2'), or a number of local ranks: $DVC_AIRFLOW_HOSTFILE.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +55,20 @@ class Meta(BaseModel):
     execution_timeout: timedelta | None = Field(None, gt=timedelta(0))
     retries: int = Field(2, ge=0)
     owner: str | None = None
+
+
+class Meta(Task):
+    """Of a stage in dvc.yaml.
+
+    Attributes:
+        env: variables of its command; 'airflow://variables/NAME' and 'airflow://connections/ID' come from Airflow's
+            secrets backend, and are masked in its logs.
+        venv: a requirements file; its command runs in an environment that has exactly these.
+        memory: bytes, or as in '4GB', that its command and all that this starts may take together.
+        approve: a question for a person, who decides whether what it made is read and published.
+        nodes: hosts as lines of a hostfile ('host slots=2'), or a number of local ranks: $DVC_AIRFLOW_HOSTFILE.
+    """
+
     env: dict[str, str] = {}
     venv: str | None = None
     memory: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, gt=0)
@@ -78,15 +86,6 @@ class Meta(BaseModel):
 class Import(BaseModel):
     """Of a `.dvc` file: those keys of `Meta` that have a meaning there, and `update`, to fetch it anew each night."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    pool: str = Field("default_pool", min_length=1)
-    slots: int = Field(1, ge=1)
-    queue: str | None = None
-    executor: str | None = None
-    execution_timeout: timedelta | None = Field(None, gt=timedelta(0))
-    retries: int = Field(2, ge=0)
-    owner: str | None = None
     update: bool = False
 
 

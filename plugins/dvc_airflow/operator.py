@@ -220,7 +220,8 @@ class PublishOperator(Task):
                 record.fetch()
             record.have(night.run, [night.commit, *night.tags.values()])
             env = {**shared.env, "DVC_AIRFLOW_REPOSITORY": shared.root, "DVC_AIRFLOW_RUN": night.run}
-            done = publish.publish(night, known, results, record, shared.publish, env, shared.clones)
+            with self.leased(context):
+                done = publish.publish(night, known, results, record, shared.publish, env, shared.clones)
         except GitError as error:
             raise refusal(context, error, AirflowException if shared.remote else AirflowFailException) from None
         except publish.PublishError as error:

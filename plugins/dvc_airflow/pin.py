@@ -80,10 +80,10 @@ class PinOperator(Task):
 
     def _lease(self, context: Any) -> None:
         def ended(run: str) -> bool:
-            return has_ended(context["ti"], self.dag_id, run)
+            return in_state(context["ti"], self.dag_id, run, ("success", "failed"))
 
         def running(run: str) -> bool:
-            return has_ended(context["ti"], self.dag_id, run, ("running", "queued"))
+            return in_state(context["ti"], self.dag_id, run, ("running", "queued"))
 
         record, host = self.settings.repository, socket.gethostname()
         lease.take(record, context["run_id"], host, time.time(), ended, self.holder(context), running)
@@ -100,7 +100,7 @@ class PinOperator(Task):
         raise snapshot.Refused("the scheduler follows another graph than the pinned commit's; trigger again")
 
 
-def has_ended(ti: Any, dag_id: str, run_id: str, states: Sequence[str] = ("success", "failed")) -> bool:
+def in_state(ti: Any, dag_id: str, run_id: str, states: Sequence[str]) -> bool:
     """Whether Airflow knows that a run is in one of these states; one that it cannot tell of is not."""
     with suppress(AirflowRuntimeError):
         return ti.get_dagrun_state(dag_id, run_id) in states

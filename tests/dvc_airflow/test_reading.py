@@ -129,6 +129,11 @@ def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
         reading.read(tmp_path)
 
 
+def outs(root: Path) -> list[str]:
+    """Outs of all stages, from what is kept where that still holds."""
+    return [out.path for one in reading.read(root, reading.kept(root)).stages.values() for out in one.outs]
+
+
 TEMPLATED = {
     "params.yaml": "sub: deep\n", "deep/own.yaml": "name: first\n",
     "dvc.yaml": "stages:\n  one: {wdir: '${sub}', vars: [own.yaml], cmd: a, outs: ['${name}']}\n"
@@ -138,13 +143,9 @@ TEMPLATED = {
 
 def test_a_value_beside_a_folder_that_is_a_value_itself_counts_too(tmp_path: Path) -> None:
     root = repository(tmp_path, TEMPLATED)
-
-    def outs() -> list[str]:
-        return [out.path for one in reading.read(root, reading.kept(root)).stages.values() for out in one.outs]
-
-    assert outs() == ["deep/first", "deep/first-2"]
+    assert outs(root) == ["deep/first", "deep/first-2"]
     (root / "deep" / "own.yaml").write_text("name: second\n")
-    assert outs() == ["deep/second", "deep/second-2"]
+    assert outs(root) == ["deep/second", "deep/second-2"]
 
 
 VARS = {
@@ -156,16 +157,12 @@ VARS = {
 
 def test_what_was_kept_is_read_anew_when_a_value_that_it_came_from_changes(tmp_path: Path) -> None:
     root = repository(tmp_path, VARS)
-
-    def outs() -> list[str]:
-        return [out.path for one in reading.read(root, reading.kept(root)).stages.values() for out in one.outs]
-
-    assert outs() == ["there"]
+    assert outs(root) == ["there"]
     (root / "more.json").write_text('{"out": "elsewhere"}')
-    assert outs() == ["elsewhere"]
+    assert outs(root) == ["elsewhere"]
     (root / "own.toml").unlink()
     with pytest.raises(project.ProjectError, match=r"own\.toml"):
-        outs()
+        outs(root)
 
 
 def test_a_chain_of_two_thousand_stages_has_an_order() -> None:
