@@ -16,10 +16,11 @@ import sys
 import time
 from pathlib import Path
 
-from dvc_airflow import check, gc, lease, reading, workspace
-from dvc_airflow.project import ProjectError
-from dvc_airflow.repository import of
-from dvc_airflow.workspace import GitError
+from dvc_airflow.git import GitError
+from dvc_airflow.pipeline import check, reading
+from dvc_airflow.pipeline.project import ProjectError
+from dvc_airflow.store import gc, lease, workspace
+from dvc_airflow.store.repository import of
 
 
 def main(words: list[str]) -> int:

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow import process, reading, selection, workspace
-from dvc_airflow.attempt import Attempt
-from dvc_airflow.outcome import Night, Result
-from dvc_airflow.project import Project
-from dvc_airflow.repository import Repository
+from dvc_airflow.git import git, tags_of, top
+from dvc_airflow.pipeline import reading, selection
+from dvc_airflow.pipeline.project import Project
+from dvc_airflow.stage import process
+from dvc_airflow.stage.attempt import Attempt
+from dvc_airflow.stage.outcome import Night, Result
+from dvc_airflow.store.repository import Repository
 
 DVC_YAML = """\
 stages:
@@ -47,7 +49,7 @@ class Forked:
     """
 
     def __init__(self, job: Path, leash: int, clone: Path, env: Mapping[str, str]) -> None:
-        from dvc_airflow import child
+        from dvc_airflow.stage import child
 
         self.pid = os.fork()
         if self.pid:
@@ -79,7 +81,7 @@ def repository(folder: Path, files: Mapping[str, str], below: str = "") -> Path:
     root.mkdir(parents=True, exist_ok=True)
     subprocess.run(["git", "init", "-q", "-b", "main", str(folder)], check=True)
     for key, value in [("user.name", "toy"), ("user.email", "toy@example.org")]:
-        workspace.git(folder, "config", key, value)
+        git(folder, "config", key, value)
     Repo.init(str(root), subdir=bool(below)).close()
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ class Toy:
     select: list[str] = field(default_factory=list)
 
     def git(self, *words: str) -> str:
-        return workspace.git(self.root, *words)
+        return git(self.root, *words)
 
     def commit(self, files: Mapping[str, str]) -> str:
         for name, text in files.items():
@@ -110,9 +112,9 @@ class Toy:
         return selection.narrowed(reading.read(self.root, reading.kept(self.root)), self.select, [])
 
     def night(self, commit: str) -> Night:
-        top, folder = workspace.top(self.root)
+        here, folder = top(self.root)
         commit = self.git("rev-parse", commit)
-        return Night(str(top), commit, workspace.tags(top), dict(self.entries), dict(self.came), "night", folder)
+        return Night(str(here), commit, tags_of(here), dict(self.entries), dict(self.came), "night", folder)
 
     def pinned(self, commit: str, record: Repository) -> Night:
         """The night, which knows where its branch is."""

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow import lock, objects, reading, uncached, workspace
+from dvc_airflow.pipeline import lock, reading
+from dvc_airflow.store import objects, uncached, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -204,14 +205,14 @@ def test_a_clone_is_its_owners_on_the_other_side_of_a_containers_wall(toy: Make,
     workspace.make(made.root, "HEAD", clones / "held", {}, workspace.cache_of(made.root))
     os.utime(clones / "held", (0, 0))
     look = (
-        "import sys; from pathlib import Path; from dvc_airflow import workspace; "
+        "import sys; from pathlib import Path; from dvc_airflow.store import workspace; "
         "print(workspace.sweep(Path(sys.argv[1]), most=0))"
     )
     wall = ["unshare", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*wall, "true"], capture_output=True).returncode != 0:
         pytest.skip("this user may not make a namespace of processes")
     asked = [*wall, sys.executable, "-c", look, str(clones)]
-    env = os.environ | {"PYTHONPATH": str(Path(workspace.__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": str(Path(workspace.__file__).parents[2])}
     ended = subprocess.run(asked, env=env, capture_output=True, text=True, check=False)
     assert (ended.stdout.strip(), (clones / "held").is_dir()) == ("[]", True), ended.stderr
 

@@ -22,9 +22,12 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from dvc_airflow import lock, operator, plan, uncached, workspace
-from dvc_airflow.outcome import Result
-from dvc_airflow.workspace import git
+from dvc_airflow.git import git, top
+from dvc_airflow.night import operator
+from dvc_airflow.pipeline import lock
+from dvc_airflow.stage.outcome import Result
+from dvc_airflow.store import uncached, workspace
+from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy, repository
 
 HERE = Path(__file__).parent / "projects"
@@ -106,7 +109,7 @@ def _tasks_and_edges(said: Mapping[str, Any], made: Toy) -> None:
 
 def _nights(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
     other = tmp_path / "by-dvc"
-    shutil.copytree(workspace.top(made.root)[0], other, symlinks=True)
+    shutil.copytree(top(made.root)[0], other, symlinks=True)
     other = other / said.get("folder", "")
     first = made.run("HEAD")
     assert {one.outcome for one in first.values()} == {"ran"}, [one.sentence for one in first.values()]
@@ -142,8 +145,8 @@ def by_dvc(root: Path) -> list[str]:
 
 def _locks(made: Toy, results: Mapping[str, Result]) -> dict[str, str]:
     entries = {name: one.entry for name, one in results.items() if one.entry}
-    top, folder = workspace.top(made.root)
-    return lock.files(made.known(), entries, plan.Commit(top, "HEAD", folder).content)
+    here, folder = top(made.root)
+    return lock.files(made.known(), entries, Commit(here, "HEAD", folder).content)
 
 
 def _uncached(made: Toy, results: Mapping[str, Result]) -> dict[str, bytes]:

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow import objects, publish, reading, uncached, workspace
-from dvc_airflow.repository import Repository
+from dvc_airflow.night import publish
+from dvc_airflow.pipeline import reading
+from dvc_airflow.store import history, objects, uncached, workspace
+from dvc_airflow.store.commit import Commit
+from dvc_airflow.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy, repository
 
 Make = Callable[..., Toy]
@@ -104,7 +107,7 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
 
     def night() -> dict[str, str]:
         commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
-        made.entries, made.came = publish.newest(record(made), publish.Commit(made.root, commit), known)
+        made.entries, made.came = history.newest(record(made), Commit(made.root, commit), known)
         results = made.run(commit)
         clones = made.root / ".dvc/tmp/clones"
         publish.publish(made.pinned(commit, record(made)), known, results, record(made), None, {}, clones)
@@ -119,7 +122,7 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
     assert night() == {"got.dvc": "unchanged", "read": "unchanged"}
     source.unlink()
     commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
-    made.entries, made.came = publish.newest(record(made), publish.Commit(made.root, commit), known)
+    made.entries, made.came = history.newest(record(made), Commit(made.root, commit), known)
     gone = made.run(commit)["got.dvc"]
     assert gone.outcome == "storage"
     assert str(source) in gone.sentence
@@ -134,7 +137,7 @@ def test_an_import_of_another_repository_follows_its_branch(toy: Make, monkeypat
         repo.imp(str(other.root), "lib", out="got")
     text = (made.root / "got.dvc").read_text()
     made.commit({"got.dvc": f"{text}meta:\n  airflow: {{update: true}}\n"})
-    made.entries, made.came = publish.newest(record(made), publish.Commit(made.root, "HEAD"), reading.read(made.root))
+    made.entries, made.came = history.newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
     other.commit({"lib": "two"})
     results = made.run("HEAD")
     assert {name: one.outcome for name, one in results.items()} == {"got.dvc": "ran", "read": "ran"}

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow import check, lock, objects, project, reading, venvs, workspace
-from dvc_airflow.outcome import Result
+from dvc_airflow.pipeline import check, lock, project, reading
+from dvc_airflow.stage import venvs
+from dvc_airflow.stage.outcome import Result
+from dvc_airflow.store import objects, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -180,7 +182,7 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
 def test_what_airflow_keeps_secret_is_a_stages_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_TOKEN", "t-1")
     monkeypatch.setenv("AIRFLOW_CONN_STORE", "s3://key:word@host")
-    from dvc_airflow import operator
+    from dvc_airflow.night import operator
 
     assert operator.secret("airflow://variables/token") == "t-1"
     assert operator.secret("airflow://connections/store") == "s3://key:word@host"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow import lock, objects, reading
-from dvc_airflow.attempt import Attempt
-from dvc_airflow.outcome import Result
+from dvc_airflow.pipeline import lock, reading
+from dvc_airflow.stage.attempt import Attempt
+from dvc_airflow.stage.outcome import Result
+from dvc_airflow.store import objects
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow import lease, operator, project, publish, reading
-from dvc_airflow.outcome import Result
-from dvc_airflow.repository import Repository
+from dvc_airflow.night import operator, publish
+from dvc_airflow.pipeline import project, reading
+from dvc_airflow.stage.outcome import Result
+from dvc_airflow.store import lease
+from dvc_airflow.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -56,7 +58,7 @@ class Task:
 def dag(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Toy, Any]:
     """A toy project, and its DAG with a deploy."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    from dvc_airflow.render import DvcDag
+    from dvc_airflow.night.render import DvcDag
 
     made = toy()
     return made, DvcDag("toy", made.root, after={"deploy": "python deploy.py"}, headline={"total": "total.total"})
@@ -224,7 +226,7 @@ def test_the_lease_of_a_run_that_has_ended_is_taken_over(state: str | None, take
 def test_another_graph_is_refused_with_a_sentence_for_the_record(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    from dvc_airflow import pin
+    from dvc_airflow.night import pin
 
     made, of = dag
     made.commit({"dvc.yaml": (made.root / "dvc.yaml").read_text().replace("[a, b]", "[a, b, c]")})
@@ -244,7 +246,7 @@ def test_a_secret_that_a_stage_says_is_not_repeated() -> None:
 
 
 def test_values_that_json_does_not_have_are_no_field(toy: Make, tmp_path: Path) -> None:
-    from dvc_airflow.render import form
+    from dvc_airflow.night.render import form
 
     made = toy()
     made.commit({"params.yaml": "start: 2024-01-01\nby: 1\n"})

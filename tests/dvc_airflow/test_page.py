@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow import workspace
+from dvc_airflow.git import git
 from nightshift import port
 from tests.dvc_airflow.conftest import DVC_YAML, Toy, repository
 
@@ -130,10 +130,10 @@ def outcomes(said: Mapping[str, Any]) -> dict[str, str]:
 def test_the_pages_night_is_a_commit_on_its_branch(home: Path) -> None:
     project = home / "project"
     assert '"edges": [["numbers", "total"]' in (home / "blocks.log").read_text()
-    held = workspace.git(project, "show", "dvc-airflow:dvc.lock")
+    held = git(project, "show", "dvc-airflow:dvc.lock")
     assert re.findall(r"(?m)^  (\S+):$", held) == ["numbers", "total", "each@a", "each@b"]
-    assert workspace.git(project, "show", "dvc-airflow:total.json") == '{"total": 6}'
-    assert workspace.git(project, "status", "--porcelain") == ""
+    assert git(project, "show", "dvc-airflow:total.json") == '{"total": 6}'
+    assert git(project, "status", "--porcelain") == ""
 
 
 def test_an_out_that_changed_is_an_asset_event_that_starts_another_dag(home: Path) -> None:
@@ -142,24 +142,24 @@ def test_an_out_that_changed_is_an_asset_event_that_starts_another_dag(home: Pat
         assert time.monotonic() < deadline
         time.sleep(0.5)
     said = json.loads((home / "event.json").read_text())
-    held = workspace.git(home / "project", "show", "dvc-airflow:dvc.lock")
+    held = git(home / "project", "show", "dvc-airflow:dvc.lock")
     md5 = re.search(r"path: total.txt\n      hash: md5\n      md5: (\w+)", held)
     assert md5 is not None
     assert (said["md5"], said["size"], said["outcome"]) == (md5[1], 1, "ran")
-    assert said["commit"] == workspace.git(home / "project", "rev-parse", "main")
+    assert said["commit"] == git(home / "project", "rev-parse", "main")
 
 
 def test_a_group_ran_a_part_of_a_project_with_the_dags_params(home: Path) -> None:
     models = home / "models"
     said = night(models)
     assert (outcomes(said), said["selected"]) == ({"numbers": "ran", "total": "ran"}, ["numbers", "total"])
-    (commit,) = workspace.git(models, "for-each-ref", "--format=%(objectname)", "refs/dvc-airflow/unpublished").split()
-    assert workspace.git(models, "show", f"{commit}:params.yaml") == "total: {by: 3}"
-    assert workspace.git(models, "branch", "--list", "dvc-airflow") == ""
+    (commit,) = git(models, "for-each-ref", "--format=%(objectname)", "refs/dvc-airflow/unpublished").split()
+    assert git(models, "show", f"{commit}:params.yaml") == "total: {by: 3}"
+    assert git(models, "branch", "--list", "dvc-airflow") == ""
 
 
 def test_a_project_below_the_top_fetched_what_it_imports(home: Path) -> None:
     said = night(home / "mono" / "part")
     assert (outcomes(said), said["sentence"]) == ({"got.dvc": "unchanged", "read": "ran", "end": "ran"}, None)
-    assert workspace.git(home / "mono", "show", "dvc-airflow-part:part/m.json") == "{}"
-    assert workspace.git(home / "mono", "show", "dvc-airflow-part:beside") == "8"
+    assert git(home / "mono", "show", "dvc-airflow-part:part/m.json") == "{}"
+    assert git(home / "mono", "show", "dvc-airflow-part:beside") == "8"

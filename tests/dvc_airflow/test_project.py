@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow import check, project, reading
+from dvc_airflow.pipeline import check, project, reading
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -78,12 +78,12 @@ def test_a_cached_read_gives_the_same_without_dvc(toy: Make, tmp_path: Path) -> 
     made = toy()
     fresh = reading.read(made.root, tmp_path / "cache")
     code = (
-        "import sys; from pathlib import Path; from dvc_airflow import reading\n"
+        "import sys; from pathlib import Path; from dvc_airflow.pipeline import reading\n"
         f"found = reading.read(Path({str(made.root)!r}), Path({str(tmp_path / 'cache')!r}))\n"
         "assert not [m for m in sys.modules if m == 'dvc' or m.startswith('dvc.')]\n"
         "print(found.shape)"
     )
-    plugins = Path(project.__file__).parent.parent
+    plugins = Path(project.__file__).parents[2]
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(plugins)}
     )

@@ -8,11 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
-from dvc_airflow import lease, lock, plan, reading, snapshot
-from dvc_airflow.outcome import Result
-from dvc_airflow.publish import Published, PublishError, newest, publish
-from dvc_airflow.repository import Repository
-from dvc_airflow.workspace import GitError
+from dvc_airflow.git import GitError
+from dvc_airflow.night.publish import Published, PublishError, publish
+from dvc_airflow.pipeline import lock, reading
+from dvc_airflow.stage.outcome import Result
+from dvc_airflow.store import lease, snapshot
+from dvc_airflow.store.commit import Commit
+from dvc_airflow.store.history import newest
+from dvc_airflow.store.repository import Repository
 from nightshift import signature
 from tests.dvc_airflow.conftest import Toy
 
@@ -124,7 +127,7 @@ def test_a_night_is_one_commit_with_its_tags_and_an_equal_night_is_none(toy: Mak
     again = publication(made, results, "python says.py")
     assert again == Published(done.commit, new=False, said={"released": "toy"})  # it is asked, and makes nothing
     assert made.git("rev-parse", "nightly") == done.commit
-    entries, came = newest(record(made), plan.Commit(made.root, "HEAD"), reading.read(made.root))
+    entries, came = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
     assert set(entries) == set(results)
     assert set(came.values()) == {done.commit}
 
@@ -138,7 +141,7 @@ def test_what_a_push_refuses_is_kept_and_found_again(toy: Make) -> None:
     assert done.refused
     assert made.git("rev-parse", f"{REFS}/unpublished/night") == done.commit
     made.git("checkout", "-q", "main")
-    assert set(newest(record(made), plan.Commit(made.root, "HEAD"), reading.read(made.root))[0]) == set(results)
+    assert set(newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))[0]) == set(results)
     assert publication(made, results).new
     assert made.git("for-each-ref", REFS) == ""  # what waited is in the branch's entries
 
@@ -203,7 +206,7 @@ def test_a_lock_file_is_read_once_for_all_of_its_stages(toy: Make, monkeypatch: 
     publication(made, made.run("HEAD"))
     real, parsed = lock.parse, []
     monkeypatch.setattr(lock, "parse", lambda text: parsed.append(text) or real(text))
-    entries, _ = newest(record(made), plan.Commit(made.root, "HEAD"), reading.read(made.root))
+    entries, _ = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
     assert len(entries) == 4
     assert len(parsed) == 1
 

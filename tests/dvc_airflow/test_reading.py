@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow import lock, objects, plan, project, reading
+from dvc_airflow.pipeline import lock, project, reading
+from dvc_airflow.stage import plan
+from dvc_airflow.store import objects
+from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy, repository
 
 Make = Callable[..., Toy]
@@ -113,7 +116,7 @@ def test_a_folder_without_a_project_is_one_sentence(words: list[str], said: str,
         subprocess.run(words, cwd=tmp_path, check=True)
     asked = [sys.executable, "-m", "dvc_airflow", "graph", str(tmp_path)]
     ended = subprocess.run(
-        asked, capture_output=True, text=True, env={"PYTHONPATH": str(Path(reading.__file__).parents[1])}
+        asked, capture_output=True, text=True, env={"PYTHONPATH": str(Path(reading.__file__).parents[2])}
     )
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert said in ended.stderr
@@ -255,7 +258,7 @@ def test_a_dep_that_nobody_has_is_named_before_anything_runs(dep: str, said: str
     (made.root / "folder" / "deep").mkdir(parents=True)
     (made.root / "folder" / "deep" / "x").write_text("x")
     commit = made.commit({})
-    lacks = plan.lacking(reading.read(made.root), plan.Commit(made.root, commit))
+    lacks = plan.lacking(reading.read(made.root), Commit(made.root, commit))
     assert (lacks is None) if said is None else (said in str(lacks))
 
 

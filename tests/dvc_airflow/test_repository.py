@@ -8,11 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from dvc_airflow import lease, plan, publish, reading, snapshot, workspace
-from dvc_airflow.outcome import Result
-from dvc_airflow.publish import Published
-from dvc_airflow.repository import Repository
-from dvc_airflow.workspace import GitError, git
+from dvc_airflow.git import GitError, git, tags_of
+from dvc_airflow.night import publish
+from dvc_airflow.night.publish import Published
+from dvc_airflow.pipeline import reading
+from dvc_airflow.stage.outcome import Result
+from dvc_airflow.store import history, lease, snapshot
+from dvc_airflow.store.commit import Commit
+from dvc_airflow.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -38,7 +41,7 @@ def night(made: Toy, seed: str, run: str, remote: str = "origin", command: str |
     record, commit = at(made, remote), made.commit({"seed.txt": seed})
     record.fetch()
     known = reading.read(made.root)
-    made.entries, made.came = publish.newest(record, plan.Commit(made.root, commit), known)
+    made.entries, made.came = history.newest(record, Commit(made.root, commit), known)
     results: dict[str, Result] = made.run(commit)
     return publish.publish(
         replace(made.pinned(commit, record), run=run),
@@ -110,13 +113,13 @@ def test_another_checkout_fetches_what_a_night_is_of(made: Toy) -> None:
     made.git("push", "-q", "origin", "toy@v1")
     commit = made.commit({"seed.txt": "9"})
     at(made).pin("run", commit)
-    tags = workspace.tags(made.root)
+    tags = tags_of(made.root)
     theirs = Repository(other, "nights", REFS, "origin")
     with pytest.raises(GitError):
         git(other, "cat-file", "-e", commit)
     theirs.have("run", [commit, *tags.values()])
     assert git(other, "show", f"{commit}:seed.txt") == "9"
-    assert workspace.tags(other) == tags
+    assert tags_of(other) == tags
     theirs.unpin("run")
     theirs.unpin("run")
     assert git(made.root.parent / "bare", "for-each-ref", f"{REFS}/pinned") == ""

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow import check, operator, plan, project, publish, reading, selection
-from dvc_airflow.repository import Repository
+from dvc_airflow.night import operator, publish
+from dvc_airflow.pipeline import check, project, reading, selection
+from dvc_airflow.stage import plan
+from dvc_airflow.store import history
+from dvc_airflow.store.commit import Commit
+from dvc_airflow.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy, repository
 
 Make = Callable[..., Toy]
@@ -95,8 +99,8 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     made.select = ["each@a", "total"]
     commit = made.commit({"params.yaml": "total: {by: 2}\n", "seed.txt": "8"})
     known = selection.narrowed(reading.read(made.root), made.select, [])
-    pinned = plan.Commit(made.root, commit)
-    made.entries, made.came = publish.newest(record, pinned, known)
+    pinned = Commit(made.root, commit)
+    made.entries, made.came = history.newest(record, pinned, known)
     results = made.run(commit)
     assert {name: one.outcome for name, one in results.items()} == {"total": "ran", "each@a": "unchanged"}
     done = publish.publish(made.pinned(commit, record), known, results, record, "false", {}, clones)
@@ -104,7 +108,7 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     assert made.git("rev-parse", "nightly") == whole.commit
     assert made.git("rev-parse", f"{refs}/unpublished/night") == done.commit
     assert made.git("show", "-s", "--format=%s", done.commit) == "Night night of total, each@a"
-    entries, _ = publish.newest(record, pinned, reading.read(made.root))
+    entries, _ = history.newest(record, pinned, reading.read(made.root))
     assert entries["total"] == results["total"].entry != first["total"].entry
     assert entries["numbers"] == first["numbers"].entry
 
@@ -119,7 +123,7 @@ def test_what_is_read_and_never_ran_is_refused_by_name(toy: Make) -> None:
 
 def test_the_tasks_are_those_of_the_selection(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    from dvc_airflow.render import DvcDag
+    from dvc_airflow.night.render import DvcDag
 
     made = toy()
     dag = DvcDag("some", made.root, select=["total+"], exclude=["each@b"])
@@ -134,8 +138,8 @@ def test_a_group_stands_in_a_dag_of_somebody_else(toy: Make, tmp_path: Path, mon
     from airflow.providers.standard.operators.empty import EmptyOperator
     from airflow.sdk import DAG, TaskGroup
 
-    from dvc_airflow.pin import shape_tag
-    from dvc_airflow.render import DvcTaskGroup
+    from dvc_airflow.night.pin import shape_tag
+    from dvc_airflow.night.render import DvcTaskGroup
 
     made = toy()
     with DAG("mine", params={"total.by": 5, "theirs": 1}) as dag:
@@ -161,7 +165,7 @@ def test_a_stage_may_be_called_as_a_task_of_the_engine(
     toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    from dvc_airflow.render import DvcDag
+    from dvc_airflow.night.render import DvcDag
 
     made = toy("stages:\n  publish: {cmd: a, outs: [x]}\n  end: {cmd: b, deps: [x], outs: [y]}\n")
     dag = DvcDag("toy", made.root)

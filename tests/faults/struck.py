@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 TASK = [
-    "dvc_airflow.lease:take", "dvc_airflow.snapshot:take", "dvc_airflow.workspace:make", "dvc_airflow.workspace:remove",
-    "dvc_airflow.lock:files", "dvc_airflow.lock:read",
-    "dvc_airflow.process:Process.start", "dvc_airflow.process:Process.wait", "dvc_airflow.publish:newest",
-    "dvc_airflow.snapshot:with_files", "dvc_airflow.repository:Repository.publish", "dvc_airflow.lease:release",
+    "dvc_airflow.store.lease:take", "dvc_airflow.store.snapshot:take",
+    "dvc_airflow.store.workspace:make", "dvc_airflow.store.workspace:remove",
+    "dvc_airflow.pipeline.lock:files", "dvc_airflow.pipeline.lock:read",
+    "dvc_airflow.stage.process:Process.start", "dvc_airflow.stage.process:Process.wait",
+    "dvc_airflow.store.history:newest", "dvc_airflow.store.snapshot:with_files",
+    "dvc_airflow.store.repository:Repository.publish", "dvc_airflow.store.lease:release",
 ]  # fmt: skip
 CHILD = [
-    "dvc_airflow.child:_bring", "dvc_airflow.child:_reproduce", "dvc_airflow.uncached:restore",
-    "dvc_airflow.uncached:keep", "dvc.repo:Repo.reproduce", "dvc.stage:Stage.save", "dvc.stage:Stage.commit",
+    "dvc_airflow.stage.child:_bring", "dvc_airflow.stage.child:_reproduce", "dvc_airflow.store.uncached:restore",
+    "dvc_airflow.store.uncached:keep", "dvc.repo:Repo.reproduce", "dvc.stage:Stage.save", "dvc.stage:Stage.commit",
     "dvc.stage.cache:StageCache.save", "dvc.dvcfile:Lockfile.dump_stages",
 ]  # fmt: skip
 POINTS = {f"{point}:{when}": kind for kind, points in (("task", TASK), ("child", CHILD)) for point in points
@@ -74,7 +76,7 @@ def main(words: list[str]) -> int:
     kind, *rest = words
     watch(kind)
     if kind == "child":
-        from dvc_airflow import child
+        from dvc_airflow.stage import child
 
         return child.main(rest[0], int(rest[1]))
     from tests.faults import task

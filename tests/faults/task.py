@@ -16,9 +16,14 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from dvc_airflow import lease, plan, process, project, publish, reading, repository, snapshot, workspace
-from dvc_airflow.attempt import Attempt
-from dvc_airflow.outcome import RETRIED, Night, Result
+from dvc_airflow.git import tags_of
+from dvc_airflow.night import publish
+from dvc_airflow.pipeline import project, reading
+from dvc_airflow.stage import process
+from dvc_airflow.stage.attempt import Attempt
+from dvc_airflow.stage.outcome import RETRIED, Night, Result
+from dvc_airflow.store import history, lease, repository, snapshot, workspace
+from dvc_airflow.store.commit import Commit
 
 AGAIN = 75
 RUN = "tonight"
@@ -54,12 +59,12 @@ def main(words: list[str]) -> int:
 
 def _pin(root: Path, record: repository.Repository, state: Path) -> int:
     lease.take(record, RUN, socket.gethostname(), time.time())
-    commit, tags, job = snapshot.take(root), workspace.tags(root), root / ".dvc" / "tmp" / "clones" / f"{RUN}-pin"
+    commit, tags, job = snapshot.take(root), tags_of(root), root / ".dvc" / "tmp" / "clones" / f"{RUN}-pin"
     workspace.sweep(job.parent)
     clone = workspace.make(record.path, commit, job, tags, workspace.cache_of(root))
     known = reading.read(clone, reading.kept(root))
     workspace.remove(job)
-    entries, came = publish.newest(record, plan.Commit(record.path, commit), known)
+    entries, came = history.newest(record, Commit(record.path, commit), known)
     night = Night(str(record.path), commit, tags, entries, came, RUN, "", record.tip)
     _write(state / "pin.json", {"night": asdict(night), "project": project.dumps(known)})
     return 0

@@ -23,12 +23,14 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.log import mask_secret
 
-from dvc_airflow import lease, project, publish, uncached, workspace
-from dvc_airflow.attempt import Attempt
-from dvc_airflow.outcome import RETRIED, Night, Result, numbers
-from dvc_airflow.project import Project, Stage
-from dvc_airflow.repository import Repository
-from dvc_airflow.workspace import GitError
+from dvc_airflow.git import GitError, tags_of, top
+from dvc_airflow.night import publish
+from dvc_airflow.pipeline import project
+from dvc_airflow.pipeline.project import Project, Stage
+from dvc_airflow.stage.attempt import Attempt
+from dvc_airflow.stage.outcome import RETRIED, Night, Result, numbers
+from dvc_airflow.store import lease, uncached, workspace
+from dvc_airflow.store.repository import Repository
 
 PIN, PUBLISH, RELEASED, END = RESERVED = "pin", "publish", "released", "end"
 
@@ -72,7 +74,7 @@ class Settings:
     @property
     def repository(self) -> Repository:
         """Where nights are published."""
-        return Repository(workspace.top(Path(self.root))[0], self.branch, self.refs, self.remote)
+        return Repository(top(Path(self.root))[0], self.branch, self.refs, self.remote)
 
     @property
     def clones(self) -> Path:
@@ -246,7 +248,7 @@ class CommandOperator(Task):
             record.have(night.run, [done["commit"]])
         except GitError as error:
             raise refusal(context, error, AirflowException) from None
-        tags = workspace.tags(Path(night.repository))
+        tags = tags_of(Path(night.repository))
         now = replace(night, commit=done["commit"], tags=tags, run=f"{night.run}-{self.task_id}")
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         try:

@@ -14,37 +14,10 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from dvc_airflow import objects, uncached
-from dvc_airflow.lock import Entry, hashes
-from dvc_airflow.project import Project, Stage, outside
-
-
-class Commit:
-    """Files of a project at one commit, read from Git without a work tree.
-
-    Args:
-        folder: of the project in the repository; paths are relative to it.
-    """
-
-    def __init__(self, repository: Path, commit: str, folder: str = "") -> None:
-        self.repository, self.commit, self.folder = repository, commit, folder
-        self._params: dict[str, Any] = {}
-
-    def content(self, path: str) -> bytes | None:
-        """The bytes of a file at this commit; None where there is no such file, or it is a folder."""
-        at = posixpath.normpath(posixpath.join(self.folder, path))
-        asked = ["git", "-C", str(self.repository), "cat-file", "blob", f"{self.commit}:{at}"]
-        shown = subprocess.run(asked, capture_output=True, check=False)
-        return shown.stdout if shown.returncode == 0 else None
-
-    def params(self, file: str) -> Any:
-        """A params file as data: YAML 1.2 or JSON. None for a format that only DVC reads, and for a missing file."""
-        if file not in self._params:
-            content = self.content(file)
-            self._params[file] = None if content is None else _parsed(file, content)
-        return self._params[file]
+from dvc_airflow.pipeline.lock import Entry, hashes
+from dvc_airflow.pipeline.project import Project, Stage, outside
+from dvc_airflow.store import objects, uncached
+from dvc_airflow.store.commit import Commit, parsed
 
 
 def lacking(project: Project, commit: Commit) -> str | None:
@@ -156,13 +129,8 @@ def _kept_params(file: str, md5: str, cache: Path) -> Any:
     """A params file that a stage made, as data; None for a format that only DVC reads, and where nobody has it."""
     for store in (cache / uncached.FOLDER, cache):
         with suppress(OSError):
-            return _parsed(file, objects.place(store, md5).read_bytes())
+            return parsed(file, objects.place(store, md5).read_bytes())
     return None
-
-
-def _parsed(file: str, content: bytes) -> Any:
-    known = PurePosixPath(file).suffix in (".yaml", ".yml", ".json")
-    return YAML(typ="safe").load(content.decode()) if known else None
 
 
 def _value(values: Any, key: str) -> Any:

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvc_airflow.repository import Repository
-from dvc_airflow.workspace import GitError, git
+from dvc_airflow.git import GitError, git
+from dvc_airflow.store.repository import Repository
 
 STALE_S = 600.0
 RENEW_S = 60.0

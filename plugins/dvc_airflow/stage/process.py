@@ -20,7 +20,7 @@ from typing import Any
 
 GRACE_S = 4.0
 # a -c command, so that the package's own folder is not on the path (`operator.py` lies there)
-_START = "import sys; from dvc_airflow.child import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+_START = "import sys; from dvc_airflow.stage.child import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
 
 
 class Process:
@@ -43,7 +43,7 @@ class Process:
         around = {
             "SHELL": str(here / "recorder.py"),
             "DVC_AIRFLOW_RECORD": str(self.folder / "record.jsonl"),
-            "PYTHONPATH": str(here.parent),
+            "PYTHONPATH": str(here.parents[1]),
             "DVC_NO_ANALYTICS": "1",
             "PYTHONUNBUFFERED": "1",
         }

@@ -13,8 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvc_airflow import workspace
-from dvc_airflow.workspace import GitError, git
+from dvc_airflow.git import GitError, git, top
 
 NONE = "0" * 40
 NAME = "dvc-airflow"
@@ -148,6 +147,6 @@ class Repository:
 
 def of(project: Path, branch: str | None = None, refs: str | None = None, remote: str = "") -> Repository:
     """The repository of record of a project; by default two projects of one repository have a branch and refs each."""
-    path, folder = workspace.top(project)
+    path, folder = top(project)
     name = "-".join([NAME, *re.findall(r"[A-Za-z0-9_]+", folder)])
     return Repository(path, branch or name, refs or f"refs/{name}", remote)

@@ -9,9 +9,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from dvc_airflow import workspace
-from dvc_airflow.meta import Wrong
-from dvc_airflow.project import PIPELINE, Project, ProjectError, Stage, outside
+from dvc_airflow.git import top
+from dvc_airflow.pipeline.meta import Wrong
+from dvc_airflow.pipeline.project import PIPELINE, Project, ProjectError, Stage, outside
 
 
 def refuse(root: Path, project: Project) -> None:
@@ -19,7 +19,7 @@ def refuse(root: Path, project: Project) -> None:
     if not project.stages:
         data = f"{len(project.data)} .dvc files and " if project.data else ""
         raise ProjectError(f"{root}: it has {data}no stages; write one in {PIPELINE} (`dvc stage add`)")
-    _, folder = workspace.top(root)
+    _, folder = top(root)
     for stage in project.every:
         if not stage.imported:
             _refuse_beside(root, stage, folder)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from dvc_airflow.meta import Meta, told
+from dvc_airflow.pipeline.meta import Meta, told
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 

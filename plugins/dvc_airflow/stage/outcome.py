@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow.lock import Entry
+from dvc_airflow.pipeline.lock import Entry
+from dvc_airflow.store.commit import Commit
 
 RETRIED = {"lock", "storage", "lost"}  # outcomes that another attempt may mend
 # DVC's words for a shell that a signal ended; the shell is the recorder
@@ -48,6 +49,15 @@ class Night:
     def root(self) -> Path:
         """The project of record."""
         return Path(self.repository, self.folder)
+
+    def at(self, commit: str) -> Commit:
+        """The project at a commit."""
+        return Commit(Path(self.repository), commit, self.folder)
+
+    @property
+    def pinned(self) -> Commit:
+        """The project at the commit that runs."""
+        return self.at(self.commit)
 
 
 @dataclass(frozen=True)

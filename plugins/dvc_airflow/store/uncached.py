@@ -15,12 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dvc_airflow import lock, objects, workspace
-from dvc_airflow.objects import Lacking
+from dvc_airflow.pipeline import lock
+from dvc_airflow.store import objects, workspace
+from dvc_airflow.store.objects import Lacking
 
 if TYPE_CHECKING:
-    from dvc_airflow.lock import Entry
-    from dvc_airflow.project import Stage
+    from dvc_airflow.pipeline.lock import Entry
+    from dvc_airflow.pipeline.project import Stage
 
 FOLDER = "dvc-airflow"
 LIMIT = 1 << 30  # bytes of one stage, where nobody says otherwise

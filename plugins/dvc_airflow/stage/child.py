@@ -22,9 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow import objects, uncached
-from dvc_airflow.objects import Lacking
-from dvc_airflow.uncached import TooLarge
+from dvc_airflow.store import objects, uncached
+from dvc_airflow.store.objects import Lacking
+from dvc_airflow.store.uncached import TooLarge
 
 GRACE_S = 4.0  # between SIGTERM and SIGKILL; Airflow gives a task five seconds
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,34 +18,13 @@ from typing import TextIO
 
 from configobj import ConfigObj
 
+from dvc_airflow.git import git
+
 OWNER = "owner"  # a file that the job's process holds a lock on
 BEING_MADE_S = 60.0
 MOST_KEPT, MOST_KEPT_BYTES = 10, 5 << 30  # clones of failed attempts that stay to be looked at
 
 _owned: dict[Path, TextIO] = {}  # job's folder → its owner's file, held open
-
-
-class GitError(Exception):
-    """A Git command that failed: the command, and what it said of that."""
-
-
-def git(repository: Path, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
-    """What a Git command prints, without the last newline. Raises GitError."""
-    merged = {**os.environ, **(env or {})}
-    ended = subprocess.run(
-        ["git", "-C", str(repository), *words], input=stdin, capture_output=True, text=True, env=merged, check=False
-    )
-    if ended.returncode != 0:
-        raise GitError(f"git {' '.join(words[:3])}: {_why(ended.stderr) or f'ended with {ended.returncode}'}")
-    return ended.stdout.rstrip("\n")
-
-
-def _why(stderr: str) -> str:
-    """What Git, or a remote's hook, gave as the reason, on one line; what stands around it is advice."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    marked = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "! ["))]
-    found = [line for line in marked if not line.startswith("error: failed to push some refs")] or marked or lines[-1:]
-    return "; ".join(found[:2])
 
 
 def cache_of(root: Path) -> Path:
@@ -68,12 +46,6 @@ def _configured(root: Path, section: str, key: str) -> str | None:
         if said:
             return str(said)
     return None
-
-
-def top(root: Path) -> tuple[Path, str]:
-    """The Git repository that a project stands in, and the project's folder there: "" at its top. Raises GitError."""
-    held, _, below = git(root, "rev-parse", "--show-toplevel", "--show-prefix").partition("\n")
-    return Path(held), below.rstrip("/")
 
 
 def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cache: Path, project: str = "") -> Path:
@@ -124,12 +96,6 @@ def remove(job: Path) -> None:
     shutil.rmtree(job, ignore_errors=True)
     if held := _owned.pop(job, None):
         held.close()
-
-
-def tags(repository: Path) -> dict[str, str]:
-    """Name → object of every tag: the state of the registry."""
-    listed = git(repository, "for-each-ref", "--format=%(refname:strip=2) %(objectname)", "refs/tags")
-    return dict(line.rsplit(" ", 1) for line in listed.splitlines())
 
 
 def sweep(clones: Path, most: int = MOST_KEPT, most_bytes: int = MOST_KEPT_BYTES) -> list[Path]:

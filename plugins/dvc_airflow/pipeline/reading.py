@@ -21,7 +21,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dvc_airflow.project import LOCK, PIPELINE, Out, Project, ProjectError, Stage, dumps, loads, of
+from dvc_airflow.pipeline.project import LOCK, PIPELINE, Out, Project, ProjectError, Stage, dumps, loads, of
 
 VERSION = 5  # of the kept form
 PARAMS = "params.yaml"

@@ -19,10 +19,10 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dvc_airflow import objects, uncached, workspace
-from dvc_airflow.project import LOCK, ProjectError
-from dvc_airflow.repository import Repository
-from dvc_airflow.workspace import GitError, git
+from dvc_airflow.git import GitError, git
+from dvc_airflow.pipeline.project import LOCK, ProjectError
+from dvc_airflow.store import objects, uncached, workspace
+from dvc_airflow.store.repository import Repository
 
 YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
 TREE, HISTORY, TONIGHT, WAITING, NIGHTS, YOUNG = (

@@ -17,7 +17,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from dvc_airflow.workspace import GitError, git
+from dvc_airflow.git import GitError, git
 
 PARAMS = "params.yaml"
 LARGEST_NEW = 1 << 20  # bytes; larger data belongs to DVC

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow.process import scrubbed
+from dvc_airflow.stage.process import scrubbed
 
 MOST_KEPT = 10
 MADE = "complete"  # a file in one that was made to its end

@@ -12,11 +12,12 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
-from dvc_airflow import account, gc, lease
-from dvc_airflow.operator import PIN, PUBLISH, Task, released, run_name, task_id
-from dvc_airflow.outcome import Result, numbers
-from dvc_airflow.project import Project, ProjectError, Stage
-from dvc_airflow.workspace import GitError
+from dvc_airflow.git import GitError
+from dvc_airflow.night import account
+from dvc_airflow.night.operator import PIN, PUBLISH, Task, released, run_name, task_id
+from dvc_airflow.pipeline.project import Project, ProjectError, Stage
+from dvc_airflow.stage.outcome import Result, numbers
+from dvc_airflow.store import gc, lease
 
 
 class EndOperator(Task):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
-    from dvc_airflow.project import Project, Stage
+    from dvc_airflow.pipeline.project import Project, Stage
 
 Entry = Mapping[str, Any]
 

@@ -24,11 +24,13 @@ from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup, get_parsing_context
 from ruamel.yaml import YAML
 
-from dvc_airflow import check, operator, reading, repository, selection, snapshot, uncached
-from dvc_airflow.end import EndOperator
-from dvc_airflow.operator import END, PIN, PUBLISH, RELEASED, Settings
-from dvc_airflow.pin import PinOperator, shape_tag
-from dvc_airflow.project import Project, ProjectError, Stage, outside
+from dvc_airflow.night import operator
+from dvc_airflow.night.end import EndOperator
+from dvc_airflow.night.operator import END, PIN, PUBLISH, RELEASED, Settings
+from dvc_airflow.night.pin import PinOperator, shape_tag
+from dvc_airflow.pipeline import check, reading, selection
+from dvc_airflow.pipeline.project import Project, ProjectError, Stage, outside
+from dvc_airflow.store import repository, snapshot, uncached
 
 RETRIES = 2
 RETRY_DELAY = timedelta(seconds=5)

@@ -16,13 +16,16 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dvc_airflow import lock, plan, uncached, venvs, workspace
-from dvc_airflow.lock import Entry
-from dvc_airflow.outcome import Night, Result, failure
-from dvc_airflow.process import Process, scrubbed
-from dvc_airflow.project import LOCK, Project, Stage
-from dvc_airflow.repository import Repository
-from dvc_airflow.venvs import VenvError
+from dvc_airflow.git import GitError, git
+from dvc_airflow.pipeline import lock
+from dvc_airflow.pipeline.lock import Entry
+from dvc_airflow.pipeline.project import LOCK, Project, Stage
+from dvc_airflow.stage import plan, venvs
+from dvc_airflow.stage.outcome import Night, Result, failure
+from dvc_airflow.stage.process import Process, scrubbed
+from dvc_airflow.stage.venvs import VenvError
+from dvc_airflow.store import uncached, workspace
+from dvc_airflow.store.repository import Repository
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
 OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
@@ -88,7 +91,7 @@ class Attempt:
             return self._wait(clone, began)
         except VenvError as error:  # a package's server may answer another time
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))
-        except (workspace.GitError, OSError) as error:
+        except (GitError, OSError) as error:
             said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=said)
 
@@ -100,7 +103,7 @@ class Attempt:
         """The newest entry as tonight's result, when nothing that it rests on changed, or the stage is frozen."""
         if self.entry is None or self.stage.imported:
             return None
-        commit = self._commit(self.night.commit)
+        commit = self.night.at(self.night.commit)
         same: bool | None = True
         if not self.stage.frozen:  # what a frozen one makes is looked at where it is read
             made = {**self.project.tracked(self.stage.name), **self._hashes(self.above)}
@@ -109,9 +112,6 @@ class Attempt:
             self.asks_dvc = same is not False
             return None
         return Result(self.stage.name, "unchanged", entry=self.entry, files=self._told(self.entry))
-
-    def _commit(self, commit: str) -> plan.Commit:
-        return plan.Commit(Path(self.night.repository), commit, self.night.folder)
 
     def _hashes(self, above: Mapping[str, Result]) -> dict[str, str]:
         """Path → md5 of what these stages made tonight."""
@@ -123,7 +123,7 @@ class Attempt:
     def _had(self, stage: Stage, entry: Entry) -> bool:
         """Whether what DVC does not cache of an entry is to be had."""
         came = self.night.came.get(stage.name)
-        return uncached.had(stage, entry, self._commit(came).content if came else lambda _: None, self.cache)
+        return uncached.had(stage, entry, self.night.at(came).content if came else lambda _: None, self.cache)
 
     def _told(self, entry: Entry) -> dict[str, str]:
         """The `cache: false` outs that are short texts, as they are kept."""
@@ -267,7 +267,7 @@ class Attempt:
         """What the stage wrote and dvc.yaml does not name: no other clone has it."""
         asked = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional", "--no-renames"]
         found = []
-        for at in (line[3:].rstrip("/") for line in workspace.git(clone, *asked).split("\0") if line):
+        for at in (line[3:].rstrip("/") for line in git(clone, *asked).split("\0") if line):
             path = posixpath.relpath(at, self.night.folder) if self.night.folder else at
             own = Path(path).name in (".gitignore", LOCK) or not OF_TOOLS.isdisjoint(Path(path).parts)
             if not own and not any(_inside(path, out) or _inside(out, path) for out in self.project.makers):

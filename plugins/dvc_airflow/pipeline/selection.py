@@ -18,7 +18,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from dvc_airflow.project import Project, ProjectError, of
+from dvc_airflow.pipeline.project import Project, ProjectError, of
 
 SELECTOR = re.compile(r"(?:(\d*)(\+))?(.*?)(?:(\+)(\d*))?", re.DOTALL)
 

@@ -20,16 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from dvc_airflow import lock, plan, snapshot, uncached, workspace
-from dvc_airflow.lease import WHO
-from dvc_airflow.outcome import Night, Result
-from dvc_airflow.plan import Commit
-from dvc_airflow.process import scrubbed
-from dvc_airflow.project import Project, Stage
-from dvc_airflow.repository import Repository
-from dvc_airflow.workspace import git
+from dvc_airflow.git import git
+from dvc_airflow.pipeline import lock
+from dvc_airflow.pipeline.project import Project
+from dvc_airflow.stage.outcome import Night, Result
+from dvc_airflow.stage.process import scrubbed
+from dvc_airflow.store import snapshot, uncached, workspace
+from dvc_airflow.store.lease import WHO
+from dvc_airflow.store.repository import Repository
 
 
 class PublishError(Exception):
@@ -92,52 +90,12 @@ def publish(
     return Published(made, new=not refused, refused=refused, said=said)
 
 
-def newest(record: Repository, commit: Commit, project: Project) -> tuple[dict[str, lock.Entry], dict[str, str]]:
-    """The newest entry of every stage and its commit: of nights, published or not, then the pinned commit.
-
-    What a `.dvc` file says counts as an entry where it names the same source as the pinned one.
-    """
-    held: dict[str, list[Stage]] = {}
-    for stage in project.stages.values():
-        held.setdefault(stage.lock, []).append(stage)
-    entries: dict[str, lock.Entry] = {}
-    came: dict[str, str] = {}
-    for one in [*record.nights(), commit.commit]:
-        there = plan.Commit(record.path, one, commit.folder)
-        for path, stages in held.items():
-            wanted = [stage for stage in stages if stage.name not in entries]
-            if not wanted:
-                continue
-            text = (there.content(path) or b"").decode()
-            if wanted[0].imported:
-                known = {wanted[0].key: lock.imported(text)} if _same_source(text, commit.content(path)) else {}
-            else:
-                known = lock.parse(text)  # once for all of its stages
-            for stage in (one for one in wanted if one.key in known):
-                entries[stage.name], came[stage.name] = known[stage.key], there.commit
-    return entries, came
-
-
-def _same_source(one: str, other: bytes | None) -> bool:
-    """Whether two `.dvc` files import from the same place, whatever was there."""
-    return bool(one) and other is not None and _source(one) == _source(other.decode())
-
-
-def _source(text: str) -> list[dict[str, Any]]:
-    """What a `.dvc` file imports from: its deps without what was found there."""
-    return [
-        {key: dep.get(key) for key in ("path", "db", "fs_config")}
-        | {key: (dep.get("repo") or {}).get(key) for key in ("url", "rev")}
-        for dep in YAML(typ="safe").load(text).get("deps") or []
-    ]
-
-
 def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], cache: Path) -> dict[str, bytes | Path]:
     """Path → content, or the file that holds it, of what a night commits."""
     made: dict[str, Path] = {}
     for name, entry in entries.items():
         stage, md5 = project.stages[name], lock.hashes(project.stages[name], entry, "outs")
-        came = plan.Commit(Path(night.repository), night.came.get(name, night.commit), night.folder)
+        came = night.at(night.came.get(name, night.commit))
         if not uncached.had(stage, entry, came.content, cache):
             uncached.bring(night.root, {path: md5[path] for path in stage.uncached if path in md5}, cache)
             if not uncached.had(stage, entry, came.content, cache):
@@ -147,8 +105,7 @@ def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], ca
         for out in stage.uncached:
             made |= {_at(night, path): held for path, held in uncached.files(out, md5[out], cache)}
     ignored = _ignored(Path(night.repository), made)
-    pinned = plan.Commit(Path(night.repository), night.commit, night.folder)
-    texts = lock.files(project, entries, pinned.content)
+    texts = lock.files(project, entries, night.pinned.content)
     locks = {_at(night, path): text.encode() for path, text in texts.items()}
     return {path: held for path, held in made.items() if path not in ignored} | locks
 

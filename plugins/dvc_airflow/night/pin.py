@@ -14,11 +14,14 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
-from dvc_airflow import check, lease, plan, project, publish, reading, selection, snapshot, workspace
-from dvc_airflow.operator import Task, refusal, run_name
-from dvc_airflow.outcome import Night
-from dvc_airflow.project import Project
-from dvc_airflow.workspace import GitError
+from dvc_airflow.git import GitError, tags_of, top
+from dvc_airflow.night.operator import Task, refusal, run_name
+from dvc_airflow.pipeline import check, project, reading, selection
+from dvc_airflow.pipeline.project import Project
+from dvc_airflow.stage import plan
+from dvc_airflow.stage.outcome import Night
+from dvc_airflow.store import history, lease, snapshot, workspace
+from dvc_airflow.store.commit import Commit
 
 WAIT_FOR_SHAPE_S = 60.0
 
@@ -39,20 +42,20 @@ class PinOperator(Task):
             self._lease(context)
             record = self.settings.repository
             record.fetch()
-            repository, folder = workspace.top(root)
+            repository, folder = top(root)
             commit = self._commit(context, repository, folder)
-            tags, job = workspace.tags(repository), self.settings.clones / f"{run}-pin"
+            tags, job = tags_of(repository), self.settings.clones / f"{run}-pin"
             workspace.sweep(self.settings.clones)
             clone = workspace.make(repository, commit, job, tags, workspace.cache_of(root), folder)
             known = reading.read(clone, reading.kept(root))
             check.refuse(clone, known)
             workspace.remove(job)
             known = selection.narrowed(known, self.settings.select, self.settings.exclude)
-            if lacks := plan.lacking(known, plan.Commit(repository, commit, folder)):
+            if lacks := plan.lacking(known, Commit(repository, commit, folder)):
                 raise snapshot.Refused(lacks)
             self._same_graph(context, known)
-            pinned = plan.Commit(repository, commit, folder)
-            entries, came = publish.newest(record, pinned, known)
+            pinned = Commit(repository, commit, folder)
+            entries, came = history.newest(record, pinned, known)
             if never := plan.never(known, entries):
                 raise snapshot.Refused(never)
             record.pin(run, commit)

@@ -1,0 +1,43 @@
+"""Git, as the engine asks it: by its command, whose own words say what went wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class GitError(Exception):
+    """A Git command that failed: the command, and what it said of that."""
+
+
+def git(repository: Path, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
+    """What a Git command prints, without the last newline. Raises GitError."""
+    merged = {**os.environ, **(env or {})}
+    ended = subprocess.run(
+        ["git", "-C", str(repository), *words], input=stdin, capture_output=True, text=True, env=merged, check=False
+    )
+    if ended.returncode != 0:
+        raise GitError(f"git {' '.join(words[:3])}: {_why(ended.stderr) or f'ended with {ended.returncode}'}")
+    return ended.stdout.rstrip("\n")
+
+
+def _why(stderr: str) -> str:
+    """What Git, or a remote's hook, gave as the reason, on one line; what stands around it is advice."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    marked = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "! ["))]
+    found = [line for line in marked if not line.startswith("error: failed to push some refs")] or marked or lines[-1:]
+    return "; ".join(found[:2])
+
+
+def top(root: Path) -> tuple[Path, str]:
+    """The Git repository that a project stands in, and the project's folder there: "" at its top. Raises GitError."""
+    held, _, below = git(root, "rev-parse", "--show-toplevel", "--show-prefix").partition("\n")
+    return Path(held), below.rstrip("/")
+
+
+def tags_of(repository: Path) -> dict[str, str]:
+    """Name → object of every tag: the state of the registry."""
+    listed = git(repository, "for-each-ref", "--format=%(refname:strip=2) %(objectname)", "refs/tags")
+    return dict(line.rsplit(" ", 1) for line in listed.splitlines())

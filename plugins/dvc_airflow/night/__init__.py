@@ -1,0 +1,9 @@
+"""A night, as Airflow has it: the DAG, its tasks, and what they leave.
+
+render    a project as a DAG or a group in one: a task a stage, pin before and publish after
+operator  the tasks of a night, and what they share
+pin       the first: what this night runs
+publish   what a night made as one commit on its branch, or kept until that is possible
+end       the last: what the night was, and nothing is left behind
+account   what a night took
+"""

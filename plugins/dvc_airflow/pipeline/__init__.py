@@ -1,0 +1,9 @@
+"""A DVC project as plain data; below everything else here, and knows neither Git's refs nor Airflow.
+
+project    stages, and which rests on which
+meta       what a stage asks for in `meta.airflow`
+reading    any DVC project read into that, as DVC reads it
+check      what DVC takes and a night cannot run
+selection  which stages run
+lock       lock entries: read, merge, write
+"""

@@ -1,0 +1,10 @@
+"""One stage, run once, without Airflow: decided, cloned, reproduced in a process of its own, reported.
+
+outcome   what a night fixed, what a stage returns, and what its end means
+plan      what need not run, from lock entries alone
+attempt   one attempt at one stage, from the decision to the report
+process   its process: a session of its own, on a leash
+child     what that does: check out and reproduce one stage
+recorder  the shell that DVC starts commands with: exit code, last lines, memory
+venvs     environments of stages that have requirements of their own
+"""

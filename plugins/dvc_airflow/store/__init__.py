@@ -1,0 +1,12 @@
+"""Where things are kept: commits and refs in Git, bytes in DVC's cache and remote, clones on a worker's disk.
+
+repository  where nights are published: the checkout's own repository, or a remote of it
+commit      a project's files at one commit, without a work tree
+history     what earlier nights made of every stage
+snapshot    the commit that a night runs: HEAD, a changed work tree, overridden params
+lease       one night at a time, by the compare-and-swap of a Git ref
+workspace   a private clone for one task, one shared cache
+objects     objects of the cache, hashed where DVC trusts
+uncached    outs that DVC keeps no object of, kept for other clones
+gc          what of the cache may go
+"""
