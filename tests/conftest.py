@@ -10,6 +10,8 @@ import pytest
 
 from nightshift.stage import WAITING, Work
 
+pytest_plugins = ["tests.s3"]
+
 # `dvc`, `nightshift` and a stage's `python` are this environment's, whether it was activated or not
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from nightshift import documents, storage
 from nightshift.data import discover, ingest
@@ -16,34 +13,6 @@ from nightshift.errors import SourceError, StorageError
 from nightshift.sections import Sources
 from nightshift.sources import S3Source
 from nightshift.stage import Work
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    made = ThreadedMotoServer(port=0)
-    made.start()
-    host, port = made.get_host_and_port()
-    yield f"http://{host}:{port}"
-    made.stop()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A bucket that storage is pointed at by AWS's own settings."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    storage._client.cache_clear()
-    made = boto3.resource("s3").Bucket("documents")
-    made.create()
-    yield made
-    made.objects.delete()
-    made.delete()
-    storage._client.cache_clear()
 
 
 @pytest.mark.parametrize("location", ["s3://documents/empty", "s3://nowhere/at/all"])

@@ -7,7 +7,6 @@ next morning.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from nightshift import commit, registry, rollouts
+from nightshift import registry, rollouts, storage
 from nightshift.airflow import Airflow
 from nightshift.errors import CacheCorrupt, NightBroke, RepositoryError, full, no_room
 from nightshift.registry import BRANCH, Assignment
 from nightshift.summary import summary
 
 DAG = "nightly"
+RECORD, APPROVED = "night.json", "approved.json"  # of a run, under NIGHTSHIFT_STATE/runs
 PLUMBING = ("pin", "publish", "released", "end")
 ENDED = {"success", "failed"}
 POLL_S = 1.0  # twice a second took a tenth of a core from the stages
@@ -107,32 +107,56 @@ def _polled(
         sleep(POLL_S)
 
 
-def last(state: Path) -> dict[str, Any]:
-    """night.json of the newest night. Raises NightBroke where there is none, or it is damaged."""
+def last(state: Path | str) -> dict[str, Any]:
+    """night.json of the newest night. Raises NightBroke where there is none, or it is damaged.
+
+    Here and below `state` is NIGHTSHIFT_STATE, a folder or an S3 prefix.
+    """
     found = _nights(state)
     if not found:
         raise NightBroke("no night has run here yet", str(state), "type `make nightly`")
     return _read(found[0])
 
 
-def _nights(state: Path) -> list[Path]:
+@dataclass(frozen=True)
+class _Record:
+    """A night.json: the folder or prefix of its run, when it was written, and whether a person said something since."""
+
+    place: str
+    written: float
+    noted: bool
+
+    @property
+    def run(self) -> str:
+        return self.place.rpartition("/")[2]
+
+
+def _nights(state: Path | str) -> list[_Record]:
     """Every night.json, newest first."""
-    return sorted(state.glob("runs/*/night.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    place = f"{state}/runs"
+    written = {one.name: one.written for one in storage.held(place)}
+    runs = [name.removesuffix(f"/{RECORD}") for name in written if name.endswith(f"/{RECORD}")]
+    found = [_Record(f"{place}/{run}", written[f"{run}/{RECORD}"], f"{run}/{APPROVED}" in written) for run in runs]
+    return sorted(found, key=lambda one: one.written, reverse=True)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(record: _Record) -> dict[str, Any]:
+    """What it says, with what a person did since."""
+    place = f"{record.place}/{RECORD}"
     with suppress(ValueError):
-        night = json.loads(path.read_text(encoding="utf-8"))
+        night = json.loads(storage.read(place))
         if isinstance(night, dict) and "run" in night and isinstance(night.get("stages"), dict):
+            if record.noted:
+                night["approved"] = json.loads(storage.read(f"{record.place}/{APPROVED}"))
             return night
-    raise NightBroke("the record of this night is damaged", str(path), "remove that file")
+    raise NightBroke("the record of this night is damaged", place, "remove that file")
 
 
-def _before(state: Path, run: str) -> dict[str, Any] | None:
+def _before(state: Path | str, run: str) -> dict[str, Any] | None:
     """The newest other night that can be read; a damaged one is said and passed over."""
-    for path in _nights(state):
+    for record in _nights(state):
         try:
-            night = _read(path)
+            night = _read(record)
         except NightBroke as error:
             print(f"nightshift: {error}", file=sys.stderr)
             continue
@@ -141,37 +165,35 @@ def _before(state: Path, run: str) -> dict[str, Any] | None:
     return None
 
 
-def recorded(state: Path) -> list[dict[str, Any]]:
+def recorded(state: Path | str) -> list[dict[str, Any]]:
     """Every night that can be read, newest first; one that does not say when it ended did when it was written."""
     found = []
-    for path in _nights(state):
+    for record in _nights(state):
         with suppress(NightBroke):
-            found.append({"ended": path.stat().st_mtime} | _read(path))
+            found.append({"ended": record.written} | _read(record))
     return found
 
 
-def of(state: Path, run_id: str) -> dict[str, Any]:
+def of(state: Path | str, run_id: str) -> dict[str, Any]:
     """night.json of one run. Raises NightBroke where it did not get so far."""
-    for path in state.glob("runs/*/night.json"):
-        if _plain(path.parent.name) == _plain(run_id):
-            return _read(path)
+    for record in _nights(state):
+        if _plain(record.run) == _plain(run_id):
+            return _read(record)
     raise NightBroke(f"the night {run_id} ended before it was pinned", "", "read the log of `pin` in Airflow")
 
 
-def approved(root: Path, state: Path, made: Assignment) -> None:
-    """Note on the record of the published night, where it is still there, that a person let its candidate out."""
+def approved(root: Path, state: Path | str, made: Assignment) -> None:
+    """Note beside the record of the published night, where it is still there, that a person let its candidate out."""
     tip = _git(root, "rev-parse", BRANCH).stdout.strip()
     note = {"version": made.release.version, "digest": made.release.digest, "environment": made.environment}
-    for path in _nights(state):
+    for record in _nights(state):
         with suppress(NightBroke):
-            if (night := _read(path)).get("published") == tip:
-                at = path.stat().st_mtime
-                commit.file(path, json.dumps(night | {"approved": note}, indent=2))
-                os.utime(path, (at, at))  # which night is the newest is told by it
+            if _read(record).get("published") == tip:
+                storage.write(f"{record.place}/{APPROVED}", json.dumps(note, indent=2).encode())
                 return
 
 
-def ended(state: Path, run_id: str) -> bool:
+def ended(state: Path | str, run_id: str) -> bool:
     """Whether a run was published and recorded."""
     try:
         return bool(of(state, run_id)["published"])
@@ -179,7 +201,7 @@ def ended(state: Path, run_id: str) -> bool:
         return False
 
 
-def told(state: Path, home: Path, night: Mapping[str, Any], up: bool = False) -> str:
+def told(state: Path | str, home: Path, night: Mapping[str, Any], up: bool = False) -> str:
     """The summary of a night, beside the one before it, with what became of its release since.
 
     `up`: whether the endpoint runs.

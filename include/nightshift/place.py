@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """The checkout, NIGHTSHIFT_STATE, NIGHTSHIFT_HOME and NIGHTSHIFT_SOURCES."""
+    """The checkout, NIGHTSHIFT_STATE, NIGHTSHIFT_HOME and NIGHTSHIFT_SOURCES.
+
+    `state` is a folder of this machine, `shared` the S3 prefix that all machines share instead; "" for none.
+    """
 
     root: Path
     state: Path
     home: Path
     sources: Path
+    shared: str = ""
 
     @classmethod
     def here(cls) -> Place:
@@ -33,12 +37,14 @@ class Place:
         if not (root / "dvc.yaml").is_file():
             raise RepositoryError("there is no dvc.yaml", str(root), "go into the project's folder")
         checkout.same(root)
-        return cls(
-            root,
-            checkout.folder("NIGHTSHIFT_STATE", root / ".nightshift"),
-            checkout.folder("NIGHTSHIFT_HOME", root / "var"),
-            checkout.folder("NIGHTSHIFT_SOURCES", root),
-        )
+        state, shared = checkout.state(root)
+        home, sources = checkout.folder("NIGHTSHIFT_HOME", root / "var"), checkout.folder("NIGHTSHIFT_SOURCES", root)
+        return cls(root, state, home, sources, shared)
+
+    @property
+    def nights(self) -> Path | str:
+        """Where nights are recorded: a folder or an S3 prefix."""
+        return self.shared or self.state
 
     def airflow(self) -> Airflow:
         """The project's own Airflow."""
@@ -55,7 +61,7 @@ class Place:
     def environ(self) -> dict[str, str]:
         """The environment for processes of this project: its commands first, its places said."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        places = {"STATE": self.state, "HOME": self.home, "SOURCES": self.sources}
+        places = {"STATE": self.nights, "SCRATCH": self.state, "HOME": self.home, "SOURCES": self.sources}
         return dict(os.environ) | {"PATH": path} | {f"NIGHTSHIFT_{name}": str(at) for name, at in places.items()}
 
 

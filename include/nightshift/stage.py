@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from nightshift import checkout, commit, logs, params
+from nightshift.checkpoint import Shelf
 from nightshift.errors import UsageError, known, tell
 from nightshift.memo import Count, Memo
 from nightshift.otlp import Direct, FileSink
@@ -51,11 +52,12 @@ class Work:
 
     Args:
         stage: address in dvc.yaml, like 'dedup' or 'system@plain'.
-        state: NIGHTSHIFT_STATE, for memo and checkpoints; None keeps nothing.
+        state: folder of this machine for memo and checkpoints; None keeps nothing.
         sources: what a relative source path is relative to.
         key: digest of command, inputs and params; names this stage's checkpoints.
         count: documents computed and reused, for night.json.
         resumed_from: step from which training went on, or None.
+        shared: S3 prefix where memo and checkpoints are instead, for all machines; "" for none.
     """
 
     stage: str
@@ -64,15 +66,20 @@ class Work:
     key: str = "alone"
     count: Count = field(default_factory=Count)
     resumed_from: int | None = None
+    shared: str = ""
 
     def memo(self, name: str, fingerprint: Any, *code: str) -> Memo:
         """Results of the function `name`, kept as long as `fingerprint` and the files that compute it are the same."""
         sources = [commit.sha256(Path(one)) for one in code]
-        return Memo(self.state / "memo" if self.state else None, name, [fingerprint, sources], self.count)
+        place = f"{self.shared}/memo" if self.shared else self.state and self.state / "memo"
+        return Memo(place, name, [fingerprint, sources], self.count)
 
-    def checkpoints(self) -> Path | None:
-        """Folder for checkpoints of exactly this command, inputs and params; None where no state is kept."""
-        return self.state / "checkpoints" / self.key if self.state else None
+    def checkpoints(self) -> Shelf | None:
+        """Checkpoints of exactly this command, inputs and params; None where no state is kept."""
+        if self.state is None:
+            return None
+        shared = f"{self.shared}/checkpoints/{self.key}" if self.shared else ""
+        return Shelf(self.state / "checkpoints" / self.key, shared)
 
     def progress(self, items: Iterable[T], unit: str = "", total: int | None = None) -> Iterator[T]:
         """Pass items on, telling a terminal by a line rewritten in place, and a log by ten lines at most."""
@@ -95,8 +102,8 @@ def main(run: Callable[..., Metrics]) -> None:
     """Run one stage as dvc.yaml's command; exits with the error's code."""
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
     name = os.environ.get("DVC_STAGE", Path(sys.argv[0]).stem).rpartition(":")[2]
-    state = checkout.folder("NIGHTSHIFT_STATE", root / ".nightshift")
-    work = Work(name, state, checkout.folder("NIGHTSHIFT_SOURCES", root))
+    state, shared = checkout.state(root)
+    work = Work(name, state, checkout.folder("NIGHTSHIFT_SOURCES", root), shared=shared)
     with _traced(name, checkout.folder("NIGHTSHIFT_HOME", root / "var")) as trace:
         code, outcome = _ran(run, root, work)
         said = {"outcome": outcome.get("outcome", "ran"), "code": code}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from stat import S_ISREG
@@ -24,18 +24,26 @@ TRIES, CONNECT_S, READ_S = 6, 3, 20
 
 @dataclass(frozen=True)
 class Stored:
-    """One object: its name below the location that was listed, and its size in bytes."""
+    """One object: its name below the location that was listed, its size, and when it was written (seconds, 1970)."""
 
     name: str
     bytes: int
+    written: float = field(default=0.0, compare=False)
 
 
 def listing(location: str) -> list[Stored]:
     """Every object below a location, sorted by name. Raises SourceError where there is none, StorageError."""
-    found = sorted(_objects(location) if is_s3(location) else _files(Path(location)), key=lambda o: o.name)
+    found = held(location) if is_s3(location) else sorted(_files(Path(location)), key=lambda one: one.name)
     if not found:
         raise SourceError("no files are there", location, "put documents there or take the source out of params.yaml")
     return found
+
+
+def held(location: str) -> list[Stored]:
+    """Every object below a location, sorted by name; none where nobody wrote there yet. Raises StorageError."""
+    if not is_s3(location) and not Path(location).is_dir():
+        return []
+    return sorted(_objects(location) if is_s3(location) else _files(Path(location)), key=lambda one: one.name)
 
 
 def read(location: str) -> bytes:
@@ -113,6 +121,20 @@ def download(location: str, file: Path) -> None:
         raise StorageError(short, location, "it will be tried again")
 
 
+def remove(location: str) -> None:
+    """Remove one object; one that is not there is no error. Raises StorageError."""
+    if not is_s3(location):
+        Path(location).unlink(missing_ok=True)
+        return
+    bucket, key = _split(location)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        _client().delete_object(Bucket=bucket, Key=key)
+    except (BotoCoreError, ClientError) as error:
+        raise _failed(error, location) from None
+
+
 def is_s3(location: str) -> bool:
     """Whether a location is an address in S3."""
     return location.startswith("s3://")
@@ -136,7 +158,7 @@ def _files(folder: Path) -> Iterator[Stored]:
                     do = "copy the file there, or take the link away"
                     raise SourceError("it links to a file outside its source", str(path), do)
                 if S_ISREG(about.st_mode):
-                    yield Stored(path.relative_to(folder).as_posix(), about.st_size)
+                    yield Stored(path.relative_to(folder).as_posix(), about.st_size, about.st_mtime)
     except OSError as error:
         do = "mend its permissions or where it points, or take it away"
         raise SourceError(f"it cannot be read ({error.strerror})", str(error.filename), do) from None
@@ -156,7 +178,7 @@ def _objects(location: str) -> Iterator[Stored]:
         for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for entry in page.get("Contents", []):
                 if not entry["Key"].endswith("/"):
-                    yield Stored(entry["Key"].removeprefix(prefix), entry["Size"])
+                    yield Stored(entry["Key"].removeprefix(prefix), entry["Size"], entry["LastModified"].timestamp())
     except (BotoCoreError, ClientError) as error:
         raise _failed(error, location) from None
 

@@ -219,7 +219,8 @@ def run(
         about = {"kind": "lora", "base": commit.digest(base), "rank": params.rank, "steps": len(plan)}
         (draft / "adapted.json").write_text(commit.dumps(about), encoding="utf-8")
     commit.file(curve, "step,loss\n" + "".join(f"{step},{loss:.4f}\n" for step, loss in enumerate(losses, 1)))
-    checkpoint.clear(work.checkpoints())
+    if shelf := work.checkpoints():
+        shelf.clear()
     seen = {place for step in plan for place in step}
     return {
         "steps": len(plan),
@@ -257,16 +258,17 @@ def _fits(example: Example | None, left: Budget) -> bool:
 
 def _train(trainer: Trainer, steps: list[list[Any]], pad: int, work: Work) -> list[float]:
     """All steps, from the newest checkpoint on; returns the loss of each."""
-    folder = work.checkpoints()
+    shelf = work.checkpoints()
     losses: list[float] = []
-    if saved := checkpoint.newest(folder):
+    if saved := checkpoint.newest(shelf.bring() if shelf else None):
         trainer.restore(saved)
         losses = saved.state["losses"]
         work.resumed_from = saved.step
     for step in work.progress(steps[trainer.step :], "steps"):
         losses.append(trainer.train(step, pad))
-        if folder and trainer.step % trainer.params.save_every == 0 and trainer.step < len(steps):
-            checkpoint.save(folder, trainer.step, trainer.tensors(), {"losses": losses})
+        if shelf and trainer.step % trainer.params.save_every == 0 and trainer.step < len(steps):
+            checkpoint.save(shelf.folder, trainer.step, trainer.tensors(), {"losses": losses})
+            shelf.share()
     return losses
 
 

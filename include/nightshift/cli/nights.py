@@ -44,10 +44,10 @@ def nightly(
         raise
     finally:
         airflow.leave()
-    ended = night.of(place.state, run.id)
+    ended = night.of(place.nights, run.id)
     if state != "success":
         raise night.broken(ended)
-    night.say("\n" + night.told(place.state, place.home, ended, place.endpoint().up()))
+    night.say("\n" + night.told(place.nights, place.home, ended, place.endpoint().up()))
 
 
 def _followed(place: Place, airflow: Airflow, conf: dict[str, Any]) -> tuple[Run, str]:
@@ -61,7 +61,7 @@ def _followed(place: Place, airflow: Airflow, conf: dict[str, Any]) -> tuple[Run
     try:
         return run, night.follow(airflow, run, sys.stdout)
     except NightBroke:
-        if not night.ended(place.state, run.id):
+        if not night.ended(place.nights, run.id):
             raise
         return run, "success"  # another who followed it saw its end first, and stopped Airflow
 
@@ -71,8 +71,10 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="night.json itself
     from nightshift import night
 
     place = Place.here()
-    found = night.last(place.state)
-    print(json.dumps(found, indent=2) if as_json else night.told(place.state, place.home, found, place.endpoint().up()))
+    found = night.last(place.nights)
+    print(
+        json.dumps(found, indent=2) if as_json else night.told(place.nights, place.home, found, place.endpoint().up())
+    )
 
 
 def pull() -> None:
@@ -93,7 +95,7 @@ def approve(
     place = Place.here()
     first = params.load(place.root / params.FILE, Environments).first
     made = let_out(place.root, place.home, place.state, registry.BRANCH, audit.actor(), reason, time.time(), first)
-    night.approved(place.root, place.state, made)
+    night.approved(place.root, place.nights, made)
     print(made.told)
 
 

@@ -19,7 +19,7 @@ def report(as_json: Annotated[bool, typer.Option("--json", help="The report itse
     from nightshift.watch.report import made
 
     place, now = Place.here(), int(time.time())
-    found = made(look.seen(place.root, place.home, place.state, alerts.first_look(place.home, now), now))
+    found = made(look.seen(place.root, place.home, place.nights, alerts.first_look(place.home, now), now))
     print(json.dumps(found, indent=2) if as_json else told.text(found))
 
 
@@ -33,7 +33,7 @@ def watch(
     from nightshift.watch import look
 
     place = Place.here()
-    found = look.once(place.root, place.home, place.state, os.environ, int(time.time()), take)
+    found = look.once(place.root, place.home, place.nights, os.environ, int(time.time()), take)
     print(json.dumps(found) if as_json else _said(found))
     for channel, why in found["untold"].items():
         print(f"nightshift: {channel}: {why}; it is tried again at the next look.", file=sys.stderr)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nightshift import checkpoint, commit, stage
+from nightshift import commit, stage
 from nightshift.pretrain.engines import DeepSpeedEngine, Engine, TorchEngine
 from nightshift.sections import Compute, Pretrain
 from nightshift.stage import Metrics, Work
@@ -127,7 +127,8 @@ def run(
         (draft / "evidence").mkdir()
         (draft / "evidence" / "card.md").write_text(card(facts, params), encoding="utf-8")
     commit.file(curve, "step,loss\n" + "".join(f"{step},{loss:.4f}\n" for step, loss in enumerate(losses, 1)))
-    checkpoint.clear(work.checkpoints())
+    if shelf := work.checkpoints():
+        shelf.clear()
     return {
         "steps": total,
         "tokens": facts["tokens"],
@@ -160,16 +161,17 @@ def _train(engine: Engine, tokens: Tokens, total: int, params: Pretrain, work: W
     """All steps, from the newest checkpoint on; returns the loss of each."""
     import torch
 
-    folder = work.checkpoints()
-    done, losses = engine.resume(folder) if folder and folder.is_dir() else (0, [])
+    shelf = work.checkpoints()
+    done, losses = engine.resume(shelf.bring()) if shelf else (0, [])
     work.resumed_from = done or None
     batches = sequences(tokens, params)
     for _ in range(done):
         next(batches)
     for step in work.progress(range(done, total), "steps"):
         losses.append(engine.train(torch.from_numpy(next(batches)), rate(step, total, params)))
-        if folder and (step + 1) % params.save_every == 0 and step + 1 < total:
-            engine.save(folder, step + 1, losses)
+        if shelf and (step + 1) % params.save_every == 0 and step + 1 < total:
+            engine.save(shelf.folder, step + 1, losses)
+            shelf.share()
     return losses
 
 

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nightshift import engine, params, registry, window
+from nightshift import checkout, engine, params, registry, window
 from nightshift.answer import System
 from nightshift.errors import NightshiftError, known, tell
 from nightshift.registry import Release
@@ -49,7 +49,7 @@ def tonight(store: Store, clone: Path) -> dict[str, Any]:
 def main() -> None:
     """Print what was found. Nothing that goes wrong here undoes the night: the release is out, and it is said."""
     repository, home = Path(os.environ["DVC_AIRFLOW_REPOSITORY"]), Path(os.environ["NIGHTSHIFT_HOME"])
-    store = Store(repository, home, Path(os.environ["NIGHTSHIFT_STATE"]))
+    store = Store(repository, home, checkout.state(repository)[0])
     try:
         said = tonight(store, Path.cwd())
     except (NightshiftError, OSError) as error:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nightshift import commit, notify, params
+from nightshift import commit, notify, params, storage
 from nightshift.notify import Channel, Credentials, Failed
 from nightshift.sections import Night
 from nightshift.watch import alerts, report
@@ -20,7 +20,7 @@ from nightshift.watch.report import Looked
 from nightshift.watching import Notify
 
 
-def seen(root: Path, home: Path, state: Path, since: float, now: int) -> Looked:
+def seen(root: Path, home: Path, state: Path | str, since: float, now: int) -> Looked:
     """What there is to see. Raises ParamsError."""
     return report.look(root, home, state, params.load(root / params.FILE, Night), since, now)
 
@@ -28,7 +28,7 @@ def seen(root: Path, home: Path, state: Path, since: float, now: int) -> Looked:
 def once(
     root: Path,
     home: Path,
-    state: Path,
+    state: Path | str,
     environ: Mapping[str, str],
     now: int,
     take: bool = False,
@@ -44,7 +44,7 @@ def once(
     credentials = Credentials.read(home, environ)
     with alerts.kept(home, now) as book:
         looked = seen(root, home, state, book.since, now)
-        commit.file(state / report.FILE, commit.dumps(report.made(looked)))
+        storage.write(f"{state}/{report.FILE}", commit.dumps(report.made(looked)).encode())
         news = alerts.step(book, looked.alerts, now, notify.channels(told))
         alerts.save(home, book)
         failed: dict[Channel, Failed] = {}

@@ -37,7 +37,7 @@ class Ended:
     frozen: str | None
 
 
-def ended(state: Path) -> list[Ended]:
+def ended(state: Path | str) -> list[Ended]:
     """Every night that is recorded, newest first."""
     return [_ended(record) for record in night.recorded(state)]
 

@@ -74,7 +74,7 @@ class Looked:
         return self.objectives["night_on_time"].threshold or 0.0
 
 
-def look(root: Path, home: Path, state: Path, night: Night, since: float, now: int) -> Looked:
+def look(root: Path, home: Path, state: Path | str, night: Night, since: float, now: int) -> Looked:
     """Read everything. Nights that were due before `since` (seconds since 1970) are nobody's. Raises ParamsError."""
     minute, counts = now // 60, Counts(home)
     objectives = openslo.promised(root)
