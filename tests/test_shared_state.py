@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nightshift import checkout, checkpoint, commit, memo, night, storage
+from nightshift import checkout, checkpoint, memo, night, storage
 from nightshift.errors import StorageError, UsageError
 from nightshift.memo import Count, Memo
 from nightshift.place import Place

@@ -23,7 +23,6 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from dvc_airflow.git import git, top
-from dvc_airflow.night import operator
 from dvc_airflow.pipeline import lock
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import uncached, workspace
@@ -100,7 +99,7 @@ def _tasks_and_edges(said: Mapping[str, Any], made: Toy) -> None:
     assert {one.name for one in known.every} == stages
     assert {(above, one.name) for one in known.every for above in one.above} == edges
     dag = DvcDag("made", made.root)
-    tasks = [task for task in dag.tasks if isinstance(task, operator.StageOperator)]
+    tasks = [task for task in dag.tasks if hasattr(task, "stage")]
     names = {task.task_id: task.stage for task in tasks}
     assert {
         task.stage: {names[one] for one in task.upstream_task_ids if one in names} for task in tasks

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dvc_airflow.night import operator, publish
+from dvc_airflow.night.settings import task_id
 from dvc_airflow.pipeline import project, reading
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import lease
@@ -107,7 +108,7 @@ def test_a_stage_has_a_task_id_of_its_own_that_airflow_takes(stage: str, task: s
     from airflow.sdk import DAG, BaseOperator, TaskGroup
 
     group, _, item = task.partition(".")
-    assert operator.task_id(stage) == task
+    assert task_id(stage) == task
     with DAG("ids"):
         made = BaseOperator(task_id=item or group, task_group=TaskGroup(group) if item else None)
     assert made.task_id == task

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,10 @@ from dvc_airflow.night import publish
 from dvc_airflow.night.publish import Published
 from dvc_airflow.pipeline import reading
 from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import history, lease, snapshot
+from dvc_airflow.store import history, lease, repository, snapshot, written
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
+from nightshift import storage
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -27,7 +30,7 @@ SAYS = """echo '{"message": "a night", "tags": [{"name": "toy@v1", "message": "f
 def made(toy: Make) -> Toy:
     """A project whose remote is bare."""
     made = toy()
-    subprocess.run(["git", "init", "-q", "--bare", str(made.root.parent / "bare")], check=True)
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(made.root.parent / "bare")], check=True)
     made.git("remote", "add", "origin", str(made.root.parent / "bare"))
     return made
 
@@ -117,7 +120,7 @@ def test_another_checkout_fetches_what_a_night_is_of(made: Toy) -> None:
     theirs = Repository(other, "nights", REFS, "origin")
     with pytest.raises(GitError):
         git(other, "cat-file", "-e", commit)
-    theirs.have("run", [commit, *tags.values()])
+    theirs.have("run", commit, tags.values())
     assert git(other, "show", f"{commit}:seed.txt") == "9"
     assert tags_of(other) == tags
     theirs.unpin("run")
@@ -146,3 +149,41 @@ def test_a_night_of_a_remote_is_of_a_commit(made: Toy) -> None:
     (made.root / "seed.txt").write_text("8")
     with pytest.raises(snapshot.Refused, match=r"seed\.txt is not committed, and nights are published at origin"):
         snapshot.refuse_changes(made.root, "origin")
+
+
+def test_a_worker_without_a_checkout_makes_one_and_follows_what_is_pinned(made: Toy) -> None:
+    made.git("push", "-q", "origin", "main")
+    place, url = made.root.parent / "workers" / "one", str(made.root.parent / "bare")
+    together = [threading.Thread(target=repository.checked_out, args=(place, url)) for _ in range(3)]
+    for one in together:
+        one.start()
+    for one in together:
+        one.join()
+    theirs = Repository(place, "nights", REFS, url, own=True)
+    first = made.git("rev-parse", "HEAD")
+    assert git(place, "rev-parse", "HEAD") == theirs.newest(None) == first
+    second = made.commit({"seed.txt": "9"})
+    made.git("push", "-q", "origin", "main")
+    assert theirs.newest(None) == second
+    assert theirs.newest(first) == first
+    with pytest.raises(GitError):
+        theirs.newest("c" * 40)
+    (place / "seed.txt").write_text("left over")
+    theirs.have("run", second)
+    assert (git(place, "rev-parse", "HEAD"), (place / "seed.txt").read_text()) == (second, "9")
+
+
+def test_tags_that_a_command_made_are_shared(made: Toy) -> None:
+    made.git("tag", "-am", "one", "toy@v1")
+    (commit,) = made.git("rev-parse", "toy@v1").split()
+    at(made).share({"toy@v1": commit})
+    at(made).share({})
+    assert git(made.root.parent / "bare", "rev-parse", "toy@v1") == commit
+
+
+def test_what_is_written_of_a_night_is_whole_in_a_folder_and_in_a_bucket(made: Toy, bucket: Any) -> None:
+    for place in (str(made.root.parent / "runs"), "s3://documents/runs"):
+        written.write(f"{place}/a/night.json", b"first")
+        written.write(f"{place}/a/night.json", b"second")
+        assert storage.read(f"{place}/a/night.json") == b"second"
+        assert [one.name for one in storage.listing(place)] == ["a/night.json"]

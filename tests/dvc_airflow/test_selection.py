@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow.night import operator, publish
+from dvc_airflow.night.settings import PIN
 from dvc_airflow.pipeline import check, project, reading, selection
 from dvc_airflow.stage import plan
 from dvc_airflow.store import history
@@ -152,12 +153,12 @@ def test_a_group_stands_in_a_dag_of_somebody_else(toy: Make, tmp_path: Path, mon
     pin, end = dag.get_task("outer.models.pin"), dag.get_task("outer.models.end")
     assert (pin.upstream_task_ids, end.downstream_task_ids) == ({"first"}, {"last"})
     assert isinstance(pin, operator.Task)
-    assert pin.beside(operator.PIN) == "outer.models.pin"
+    assert pin.beside(PIN) == "outer.models.pin"
     assert dag.get_task("outer.models.released").op_kwargs == {"publish": "outer.models.publish"}
     assert dag.get_task("outer.models.total").owner == "someone"
     assert shape_tag(reading.read(made.root)) in dag.tags
     run = type("Run", (), {"conf": {"theirs": 2}})
-    commit = pin._commit({"dag_run": run}, made.root, "")
+    commit = pin._commit({"dag_run": run}, pin.settings.repository, "")
     assert made.git("show", f"{commit}:params.yaml") == "total: {by: 5}"
 
 

@@ -1,5 +1,6 @@
 """A night, as Airflow has it: the DAG, its tasks, and what they leave.
 
+settings  what a DAG's author may say of a night, and what its tasks share of that
 render    a project as a DAG or a group in one: a task a stage, pin before and publish after
 operator  the tasks of a night, and what they share
 pin       the first: what this night runs

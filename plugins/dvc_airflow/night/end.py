@@ -14,10 +14,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow.git import GitError
 from dvc_airflow.night import account
-from dvc_airflow.night.operator import PIN, PUBLISH, Task, released, run_name, task_id
+from dvc_airflow.night.operator import Task, released
+from dvc_airflow.night.settings import PIN, PUBLISH, run_name, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage
 from dvc_airflow.stage.outcome import Result, numbers
 from dvc_airflow.store import gc, lease
+from dvc_airflow.store.written import write
 
 
 class EndOperator(Task):
@@ -52,11 +54,7 @@ class EndOperator(Task):
             told |= said or {}
         why = told.get("why_not_deployed") or _why_not(done, failed)  # a command's own reason, where it gave one
         told["why_not_deployed"] = None if told["deployed"] else why
-        place = Path(self.settings.record) / run / "night.json"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        draft = place.with_suffix(".draft")
-        draft.write_text(json.dumps(told, indent=2), encoding="utf-8")
-        draft.replace(place)
+        write(f"{self.settings.record}/{run}/night.json", json.dumps(told, indent=2).encode())
         if failed:
             raise AirflowFailException(told["sentence"])
         if not done:
@@ -64,8 +62,9 @@ class EndOperator(Task):
 
     def _leave(self, context: Any, run: str) -> None:
         """Remove what is not kept and give the lease back; what fails of that is no failure of the night."""
-        record, owner = self.settings.repository, self.holder(context)
+        owner = self.holder(context)
         try:
+            record = self.settings.repository
             held = lease.read(record)
             if held and (held.run, held.owner) == (context["run_id"], owner):
                 with self.leased(context):
@@ -79,8 +78,8 @@ class EndOperator(Task):
         """Remove what is not kept; the lease is still held, so that no other night begins."""
         if self.settings.keep_nights is None:
             return
-        record = self.settings.repository
         try:
+            record = self.settings.repository
             record.fetch()
             sweep = gc.look(Path(self.settings.root), record, self.settings.keep_nights, self.settings.keep_bytes)
             sweep.remove()

@@ -7,11 +7,10 @@ mend (a lock, a store, a lost worker) raises what Airflow retries; a refusal or 
 from __future__ import annotations
 
 import json
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,83 +22,14 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.log import mask_secret
 
-from dvc_airflow.git import GitError, tags_of, top
+from dvc_airflow.git import GitError, tags_of
 from dvc_airflow.night import publish
+from dvc_airflow.night.settings import PIN, PUBLISH, Settings, task_id
 from dvc_airflow.pipeline import project
 from dvc_airflow.pipeline.project import Project, Stage
 from dvc_airflow.stage.attempt import Attempt
 from dvc_airflow.stage.outcome import RETRIED, Night, Result, numbers
-from dvc_airflow.store import lease, uncached, workspace
-from dvc_airflow.store.repository import Repository
-
-PIN, PUBLISH, RELEASED, END = RESERVED = "pin", "publish", "released", "end"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all tasks of a DAG share.
-
-    Args:
-        root: the project in the checkout of record.
-        branch: that nights are published on.
-        refs: namespace for the lease and for what could not be published.
-        env: variables for stages and commands; {clone} becomes the clone's path.
-        publish: the project's command, run in a clone of the night's commit; None for none.
-        record: folder for `<run>/night.json`.
-        headline: key of night.json → 'stage.metric' that it shows.
-        prices: of a slot of a pool for an hour, in any currency.
-        select: selectors of the stages that run; none for all. `exclude`: of those that do not.
-        limit_bytes: of one stage's outs that DVC does not cache.
-        remote: a remote of the checkout that is the repository of record; "" where the checkout's own is.
-        keep_nights: whose objects stay in the cache after a night; `keep_bytes`: that all which stays may take.
-        group: prefix of the ids of the night's tasks: "" in a DAG of their own.
-    """
-
-    root: str
-    branch: str
-    refs: str
-    env: Mapping[str, str]
-    publish: str | None
-    record: str
-    headline: Mapping[str, str]
-    prices: Mapping[str, float]
-    select: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    limit_bytes: int = uncached.LIMIT
-    remote: str = ""
-    keep_nights: int | None = None
-    keep_bytes: int | None = None
-    group: str = ""
-
-    @property
-    def repository(self) -> Repository:
-        """Where nights are published."""
-        return Repository(top(Path(self.root))[0], self.branch, self.refs, self.remote)
-
-    @property
-    def clones(self) -> Path:
-        """Folder for the private clones of tasks on this host."""
-        return Path(self.root) / ".dvc" / "tmp" / "clones"
-
-
-def task_id(stage: str) -> str:
-    """The id of a stage's task; `@` may not stand in one, so that items of a matrix become tasks of a group.
-
-    'sub/dvc.yaml:train' is 'sub:train' here, and letters that an id may not hold are their numbers: 'sub_x3a_train'.
-    A stage that is called as a task of the engine is 'publish_stage'.
-    """
-    group, _, item = stage.replace(f"/{project.PIPELINE}:", ":").partition("@")
-    safe = re.sub(r"[^A-Za-z0-9_-]", _numbered, group) + ("_stage" if group in RESERVED else "")
-    return f"{safe}.{re.sub(r'[^A-Za-z0-9_.-]', _numbered, item)}" if item else safe
-
-
-def _numbered(found: re.Match[str]) -> str:
-    return f"_x{ord(found[0]):x}_"
-
-
-def run_name(run_id: str) -> str:
-    """A run's id as a name for refs and folders."""
-    return re.sub(r"[^A-Za-z0-9-]+", "-", run_id).strip("-")
+from dvc_airflow.store import lease, workspace
 
 
 class Task(BaseOperator):
@@ -110,9 +40,12 @@ class Task(BaseOperator):
         self.settings = settings
 
     def pinned(self, context: Any) -> tuple[Night, Project]:
-        """What the pin fixed."""
+        """What the pin fixed; where nights are published at a remote, each worker has a checkout of its own."""
         said = context["ti"].xcom_pull(task_ids=self.beside(PIN))
-        return Night(**json.loads(said["night"])), project.loads(said["project"])
+        night = Night(**json.loads(said["night"]))
+        if self.settings.remote:
+            night = replace(night, repository=str(self.settings.repository.path))
+        return night, project.loads(said["project"])
 
     def beside(self, name: str) -> str:
         """The id of another task of this night."""
@@ -220,7 +153,7 @@ class PublishOperator(Task):
             record = shared.repository
             with suppress(GitError):  # what cannot be pushed either is kept here
                 record.fetch()
-            record.have(night.run, [night.commit, *night.tags.values()])
+            record.have(night.run, night.commit, night.tags.values())
             env = {**shared.env, "DVC_AIRFLOW_REPOSITORY": shared.root, "DVC_AIRFLOW_RUN": night.run}
             with self.leased(context):
                 done = publish.publish(night, known, results, record, shared.publish, env, shared.clones)
@@ -245,15 +178,18 @@ class CommandOperator(Task):
         root, record = Path(self.settings.root), self.settings.repository
         try:
             record.fetch()
-            record.have(night.run, [done["commit"]])
+            record.have(night.run, done["commit"])
         except GitError as error:
             raise refusal(context, error, AirflowException) from None
-        tags = tags_of(Path(night.repository))
-        now = replace(night, commit=done["commit"], tags=tags, run=f"{night.run}-{self.task_id}")
+        now = replace(night, commit=done["commit"], tags=tags_of(record.path), run=f"{night.run}-{self.task_id}")
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         try:
             with self.leased(context):
-                return publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
+                said = publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
+                record.share(
+                    {name: made for name, made in tags_of(record.path).items() if night.tags.get(name) != made}
+                )
+            return said
         except (publish.PublishError, GitError) as error:
             raise refusal(context, error, AirflowException) from None
 

@@ -15,13 +15,15 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow.git import GitError, tags_of, top
-from dvc_airflow.night.operator import Task, refusal, run_name
+from dvc_airflow.night.operator import Task, refusal
+from dvc_airflow.night.settings import run_name
 from dvc_airflow.pipeline import check, project, reading, selection
 from dvc_airflow.pipeline.project import Project
 from dvc_airflow.stage import plan
 from dvc_airflow.stage.outcome import Night
 from dvc_airflow.store import history, lease, snapshot, workspace
 from dvc_airflow.store.commit import Commit
+from dvc_airflow.store.repository import Repository
 
 WAIT_FOR_SHAPE_S = 60.0
 
@@ -43,7 +45,7 @@ class PinOperator(Task):
             record = self.settings.repository
             record.fetch()
             repository, folder = top(root)
-            commit = self._commit(context, repository, folder)
+            commit = self._commit(context, record, folder)
             tags, job = tags_of(repository), self.settings.clones / f"{run}-pin"
             workspace.sweep(self.settings.clones)
             clone = workspace.make(repository, commit, job, tags, workspace.cache_of(root), folder)
@@ -66,11 +68,20 @@ class PinOperator(Task):
         night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip)
         return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
 
-    def _commit(self, context: Any, repository: Path, folder: str) -> str:
-        """The commit that this night runs: the work tree's, with what was chosen when it was triggered."""
-        if self.settings.remote:
-            snapshot.refuse_changes(repository, self.settings.remote)
-        commit, file = snapshot.take(repository), posixpath.join(folder, snapshot.PARAMS)
+    def _commit(self, context: Any, record: Repository, folder: str) -> str:
+        """The commit that this night runs, with what was chosen when it was triggered.
+
+        It is the work tree's. In the engine's own checkout nobody works: there it is the commit that Airflow has the
+        DAG of, where its bundle is a repository too, else the remote's HEAD.
+        """
+        repository, file = record.path, posixpath.join(folder, snapshot.PARAMS)
+        if record.own:
+            commit = record.newest(context["ti"].bundle_instance.version)
+            record.follow(commit)
+        else:
+            if record.remote:
+                snapshot.refuse_changes(repository, record.remote)
+            commit = snapshot.take(repository)
         fields, conf = self.dag.params.dump(), dict(context["dag_run"].conf or {})
         if self.settings.group:  # the DAG's other fields are its owner's
             ours = snapshot.keys(repository, commit, file)

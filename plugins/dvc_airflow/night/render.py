@@ -12,7 +12,7 @@ commit that it pinned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from inspect import signature
@@ -26,11 +26,10 @@ from ruamel.yaml import YAML
 
 from dvc_airflow.night import operator
 from dvc_airflow.night.end import EndOperator
-from dvc_airflow.night.operator import END, PIN, PUBLISH, RELEASED, Settings
 from dvc_airflow.night.pin import PinOperator, shape_tag
-from dvc_airflow.pipeline import check, reading, selection
-from dvc_airflow.pipeline.project import Project, ProjectError, Stage, outside
-from dvc_airflow.store import repository, snapshot, uncached
+from dvc_airflow.night.settings import END, PIN, PUBLISH, RELEASED, Settings, night, task_id
+from dvc_airflow.pipeline.project import Project, Stage, outside
+from dvc_airflow.store import snapshot
 
 RETRIES = 2
 RETRY_DELAY = timedelta(seconds=5)
@@ -86,69 +85,6 @@ def DvcTaskGroup(group_id: str, project: Path, **options: Any) -> TaskGroup:  # 
     return made
 
 
-def night(
-    project: Path,
-    *,
-    select: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    branch: str | None = None,
-    refs: str | None = None,
-    remote: str = "",
-    env: Mapping[str, str] | None = None,
-    publish: str | None = None,
-    after: Mapping[str, str] | None = None,
-    headline: Mapping[str, str] | None = None,
-    prices: Mapping[str, float] | None = None,
-    record: Path | None = None,
-    limit_bytes: int = uncached.LIMIT,
-    keep_nights: int | None = None,
-    keep_bytes: int | None = None,
-) -> tuple[Project, Settings, Mapping[str, str]]:
-    """What a night is: the stages that run, what its tasks share, and the commands after it. Raises ProjectError.
-
-    Args:
-        project: the folder with `.dvc`, in the checkout of record.
-        select: which stages run, by selectors (selection.py); the others count as frozen, and nothing is released.
-        exclude: which of these do not.
-        branch: that nights are published on; "dvc-airflow", with the project's folder where that is not the top.
-        refs: namespace for the lease and for what could not be published; "refs/dvc-airflow", as the branch.
-        remote: a Git remote of the checkout that nights are published at instead, and other workers' checkouts with it.
-        env: variables for stages and commands; {clone} becomes the path of the project in its clone.
-        publish: command run in a clone of the night's commit; its last line is JSON with message, tags, released.
-        after: task → command to run, in this order, when `publish` said that something was released and the push was
-            not refused. One that fails is tried again, so it must bear to be repeated; the night is then no success.
-        headline: key of night.json → 'stage.metric' that it shows.
-        prices: pool → price of a slot for an hour; night.json then says what each stage cost.
-        record: folder for `<run>/night.json`; default `.dvc/tmp/runs`.
-        limit_bytes: that a stage's outs with `cache: false` may have together.
-        keep_nights: of the branch, whose objects stay in the cache when a night has ended (gc.py); None keeps all.
-        keep_bytes: that what stays may take together, before older nights go; None for no limit.
-    """
-    known = reading.read(project, reading.kept(project))
-    check.refuse(project, known)
-    where = repository.of(project, branch, refs, remote)
-    settings = Settings(
-        root=str(project),
-        branch=where.branch,
-        refs=where.refs,
-        env=dict(env or {}),
-        publish=publish,
-        record=str(record or project / ".dvc" / "tmp" / "runs"),
-        headline=dict(headline or {}),
-        prices=dict(prices or {}),
-        select=list(select),
-        exclude=list(exclude),
-        limit_bytes=limit_bytes,
-        remote=remote,
-        keep_nights=keep_nights,
-        keep_bytes=keep_bytes,
-    )
-    taken = {operator.task_id(name).partition(".")[0] for name in known.stages} | set(operator.RESERVED)
-    if twice := [name for name in after or {} if name in taken]:
-        raise ProjectError(f"after: {twice[0]} is the id of another task; call that command otherwise")
-    return selection.narrowed(known, select, exclude), settings, dict(after or {})
-
-
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of `night`, and others."""
     ours = {name for name in signature(night).parameters if name != "project"} & set(options)
@@ -157,7 +93,7 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: str) -> None:
     """The tasks of a night, in the DAG or the group that is being made."""
-    again: dict[str, Any] = {"retries": RETRIES, "retry_delay": RETRY_DELAY}
+    again = _again(settings)
     pin = PinOperator(task_id=PIN, settings=settings, shape=known.shape, **again)
     tasks = _stages(known, settings, where)
     last = operator.PublishOperator(task_id=PUBLISH, settings=settings, **again)
@@ -169,8 +105,15 @@ def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: 
     last.set_upstream([asked.get(name, task) for name, task in tasks.items() if name not in read])
     ends = _after(after, last, settings)
     people = [one.task_id for one in asked.values()]
-    end = EndOperator(task_id=END, settings=settings, after=list(after), asked=people, trigger_rule="all_done")
+    ended: dict[str, Any] = {"after": list(after), "asked": people, "trigger_rule": "all_done"}
+    end = EndOperator(task_id=END, settings=settings, **ended, **again)
     end.set_upstream([*ends, *tasks.values()])
+
+
+def _again(settings: Settings) -> dict[str, Any]:
+    """What Airflow is told of the engine's own tasks."""
+    again: dict[str, Any] = {"retries": RETRIES, "retry_delay": RETRY_DELAY}
+    return again | ({"queue": settings.queue} if settings.queue else {})
 
 
 def form(project: Path, file: str = snapshot.PARAMS) -> dict[str, Param]:
@@ -210,7 +153,7 @@ def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOpe
     groups: dict[str, TaskGroup] = {}
     tasks: dict[str, BaseOperator] = {}
     for stage in known.selected:
-        group, _, item = operator.task_id(stage.name).partition(".")
+        group, _, item = task_id(stage.name).partition(".")
         if item and group not in groups:
             groups[group] = TaskGroup(group)
         tasks[stage.name] = operator.StageOperator(
@@ -240,7 +183,7 @@ def _approvals(known: Project, tasks: Mapping[str, BaseOperator]) -> dict[str, B
 
 
 def _approval(stage: Stage, task: BaseOperator) -> BaseOperator:
-    group, _, item = operator.task_id(stage.name).partition(".")
+    group, _, item = task_id(stage.name).partition(".")
     made = operator.ApproveOperator(
         task_id=f"{item or group}-approve",
         task_group=task.task_group,
@@ -277,12 +220,12 @@ def _after(after: Mapping[str, str], last: BaseOperator, settings: Settings) -> 
         python_callable=_released,
         op_kwargs={"publish": f"{settings.group}{PUBLISH}"},
         ignore_downstream_trigger_rules=False,
+        **({"queue": settings.queue} if settings.queue else {}),
     )
     gate.set_upstream(last)
     above: BaseOperator = gate
     for name, command in after.items():
-        again: dict[str, Any] = {"retries": RETRIES, "retry_delay": RETRY_DELAY}
-        task = operator.CommandOperator(task_id=name, command=command, settings=settings, **again)
+        task = operator.CommandOperator(task_id=name, command=command, settings=settings, **_again(settings))
         task.set_upstream(above)
         above = task
     return [last, above]

@@ -79,7 +79,7 @@ class Attempt:
         began = time.monotonic()
         try:
             if self.record is not None:
-                self.record.have(self.night.run, [self.night.commit, *self.night.tags.values()])
+                self.record.have(self.night.run, self.night.commit, self.night.tags.values())
             if not (self.stage.frozen and self.entry):
                 self.above = self.results(self.project.upstream(self.stage.name))
             if (kept := self._kept()) is not None:

@@ -8,5 +8,6 @@ lease       one night at a time, by the compare-and-swap of a Git ref
 workspace   a private clone for one task, one shared cache
 objects     objects of the cache, hashed where DVC trusts
 uncached    outs that DVC keeps no object of, kept for other clones
+written     what is written of a night for others to read
 gc          what of the cache may go
 """

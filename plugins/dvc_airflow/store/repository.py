@@ -7,7 +7,9 @@ read, or not at all.
 
 from __future__ import annotations
 
+import fcntl
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,12 +30,14 @@ class Repository:
         branch: of nights; nobody else writes it.
         refs: namespace for the lease, for what could not be published, and for what runs.
         remote: a remote's name or URL; "" where `path` itself is the repository of record.
+        own: whether `path` is the engine's own checkout, which follows what is pinned, and nobody works in.
     """
 
     path: Path
     branch: str
     refs: str
     remote: str = ""
+    own: bool = False
 
     @property
     def tip(self) -> str | None:
@@ -80,14 +84,31 @@ class Repository:
         if self.remote and git(self.path, "ls-remote", self.remote, f"{self.refs}/pinned/{run}"):
             git(self.path, "push", "--quiet", self.remote, f":{self.refs}/pinned/{run}")
 
-    def have(self, run: str, objects: Iterable[str]) -> None:
-        """Fetch what this checkout lacks of a run's commit and tags. Raises GitError."""
+    def have(self, run: str, commit: str, tags: Iterable[str] = ()) -> None:
+        """Fetch what this checkout lacks of a run's commit and the objects of its tags. Raises GitError."""
         if not self.remote:
             return
-        wanted = "".join(f"{one}\n" for one in objects)
+        wanted = "".join(f"{one}\n" for one in [commit, *tags])
         if "missing" in git(self.path, "cat-file", "--batch-check", stdin=wanted):
             self.fetch()
             git(self.path, "fetch", "--quiet", self.remote, f"{self.refs}/pinned/{run}")
+        if self.own:
+            self.follow(commit)
+
+    def newest(self, wanted: str | None) -> str:
+        """What a night of the engine's own checkout runs: this commit, or the remote's HEAD. Raises GitError."""
+        git(self.path, "fetch", "--quiet", self.remote, "+refs/heads/*:refs/remotes/origin/*")
+        if wanted:
+            return git(self.path, "rev-parse", "--verify", f"{wanted}^{{commit}}")
+        git(self.path, "fetch", "--quiet", self.remote, "HEAD")
+        return git(self.path, "rev-parse", "FETCH_HEAD")
+
+    def follow(self, commit: str) -> None:
+        """Let the engine's own checkout stand at a commit, for what DVC's configuration says there. Raises GitError."""
+        with Path(f"{self.path}.lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if self._local("HEAD") != commit:
+                git(self.path, "checkout", "--quiet", "--force", "--detach", commit)
 
     def read(self, name: str) -> str | None:
         """The object that one of the refs is at, now. Raises GitError where a remote does not answer."""
@@ -130,6 +151,11 @@ class Repository:
         git(self.path, "update-ref", "--stdin", stdin="".join(f"{line}\n" for line in moved))
         return ""
 
+    def share(self, tags: Mapping[str, str]) -> None:
+        """Push tags, name → object. Raises GitError."""
+        if self.remote and tags:
+            git(self.path, "push", "--quiet", self.remote, *(f"{made}:refs/tags/{name}" for name, made in tags.items()))
+
     def keep(self, run: str, commit: str) -> None:
         """Keep a night that is not on the branch: here, and where others find it if the remote takes it."""
         ref = f"{self.refs}/unpublished/{run}"
@@ -150,3 +176,17 @@ def of(project: Path, branch: str | None = None, refs: str | None = None, remote
     path, folder = top(project)
     name = "-".join([NAME, *re.findall(r"[A-Za-z0-9_]+", folder)])
     return Repository(path, branch or name, refs or f"refs/{name}", remote)
+
+
+def checked_out(place: Path, url: str) -> Path:
+    """The engine's own checkout of a repository on this worker, made where it is not there yet. Raises GitError."""
+    if not (place / ".git").is_dir():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with Path(f"{place}.lock").open("w") as held:  # of tasks that begin together one makes it
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if not (place / ".git").is_dir():
+                draft = place.with_name(f"{place.name}.draft")
+                shutil.rmtree(draft, ignore_errors=True)
+                git(place.parent, "clone", "--quiet", url, str(draft))
+                draft.rename(place)
+    return place
