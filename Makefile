@@ -1,5 +1,5 @@
 # What each target calls is on its line; `environment` does nothing when .venv already holds the lock.
-.PHONY: environment system nightly up down lint test test-long test-faults bench load drill lock clean
+.PHONY: environment system nightly up down lint test test-long test-cluster test-faults bench load drill lock clean
 bin := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE  # torch and transformers import in 4 s with their bytecode kept, in 12 s without
 include deploy/telemetry.env
@@ -31,6 +31,10 @@ test: lint system      ## everything that needs no GPU
 
 test-long: environment ## what takes minutes
 	$(bin)/pytest -q -m long
+
+test-cluster: environment ## PostgreSQL, Redis, S3, two schedulers, two workers that share no disk
+	@deploy/system.sh cluster
+	$(bin)/pytest -q -m cluster
 
 test-faults: environment ## one seed of what may go wrong in a night of the engine: make test-faults SEED=7
 	@PYTHONPATH=include:plugins:. $(bin)/python -m tests.faults.night --seed $(SEED)

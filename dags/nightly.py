@@ -2,6 +2,9 @@
 
 It starts by the clock, and where params.yaml says so by an alert too (dags/watch.py). One that ends badly is told by
 the same command that watches, in a process of its own: it goes on where the Airflow of a single night is stopped.
+
+Where workers share no disk (docs/cluster.md), NIGHTSHIFT_REMOTE is the Git repository of record, each worker has a
+checkout of it at NIGHTSHIFT_CHECKOUT, and NIGHTSHIFT_KEEPER is the queue of the one that has NIGHTSHIFT_HOME.
 """
 
 import os
@@ -18,9 +21,11 @@ from ruamel.yaml import YAML
 from dvc_airflow import DvcDag
 
 ROOT = Path(__file__).resolve().parent.parent
-HOME = {
-    name: os.environ.get(name, str(ROOT / place))
-    for name, place in [("NIGHTSHIFT_STATE", ".nightshift"), ("NIGHTSHIFT_HOME", "var"), ("NIGHTSHIFT_SOURCES", "")]
+REMOTE, CHECKOUT = os.environ.get("NIGHTSHIFT_REMOTE", ""), os.environ.get("NIGHTSHIFT_CHECKOUT")
+PROJECT = Path(CHECKOUT or ROOT)  # as a worker has it; ROOT may be a copy that Airflow made of the repository
+PLACES = {"STATE": ".nightshift", "SCRATCH": ".nightshift", "HOME": "var", "SOURCES": ""}
+places = {
+    f"NIGHTSHIFT_{name}": os.environ.get(f"NIGHTSHIFT_{name}") or str(PROJECT / at) for name, at in PLACES.items()
 }
 params = YAML(typ="safe").load(ROOT / "params.yaml")
 when = params["night"]
@@ -33,7 +38,8 @@ alert = [Asset("nightshift://alert")] if params["watch"]["retrain_on_alert"] els
 def tell(context):
     """Tell people now, not at the next look."""
     around = os.environ | {"PYTHONPATH": str(ROOT / "include")}
-    subprocess.Popen([sys.executable, "-m", "nightshift.cli", "watch"], cwd=ROOT, env=around, start_new_session=True)
+    command = [sys.executable, "-m", "nightshift.cli", "watch"]
+    subprocess.Popen(command, cwd=PROJECT, env=around, start_new_session=True)
 
 
 nightly = DvcDag(
@@ -43,12 +49,15 @@ nightly = DvcDag(
     on_failure_callback=tell,
     branch="nightly",
     refs="refs/nightshift",
-    env={**HOME, "PYTHONPATH": "{clone}/include"},
+    remote=REMOTE,
+    checkout=CHECKOUT,
+    queue=os.environ.get("NIGHTSHIFT_KEEPER"),
+    env={**places, "PYTHONPATH": "{clone}/include"},
     publish="python -m nightshift.release.publish",
     after={"deploy": "python -m nightshift.release.deploy", "certify": "python -m nightshift.release.certify"},
     headline={"verdict": "gate.verdict"},
     prices=when["prices"],
-    record=Path(HOME["NIGHTSHIFT_STATE"]) / "runs",
+    record=f"{places['NIGHTSHIFT_STATE'].rstrip('/')}/runs",
     keep_nights=when["keep_nights"],
     keep_bytes=int(when["keep_gb"] * 1e9) if when["keep_gb"] else None,
 )

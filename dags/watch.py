@@ -11,18 +11,20 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.timetables.trigger import CronTriggerTimetable
 
 ROOT = Path(__file__).resolve().parent.parent
+PROJECT = Path(os.environ.get("NIGHTSHIFT_CHECKOUT") or ROOT)
+KEEPER = {"queue": os.environ["NIGHTSHIFT_KEEPER"]} if os.environ.get("NIGHTSHIFT_KEEPER") else {}
 ALERT = Asset("nightshift://alert")  # dags/nightly.py may be started by it
 
 EVERY = CronTriggerTimetable("*/15 * * * *", timezone="UTC")
 
 with DAG("watch", schedule=EVERY, catchup=False, max_active_runs=1) as watch:
 
-    @task
+    @task(**KEEPER)
     def look() -> list[str]:
         """Look, and take what is new; fails with the command's own sentence."""
         command = [sys.executable, "-m", "nightshift.cli", "watch", "--json", "--take"]
         around = os.environ | {"PYTHONPATH": str(ROOT / "include")}
-        ended = subprocess.run(command, cwd=ROOT, env=around, stdout=subprocess.PIPE, text=True, check=False)
+        ended = subprocess.run(command, cwd=PROJECT, env=around, stdout=subprocess.PIPE, text=True, check=False)
         if ended.returncode != 0:
             raise AirflowException(f"`nightshift watch` ended with {ended.returncode}; its sentence is above")
         return list(json.loads(ended.stdout)["taken"])

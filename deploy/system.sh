@@ -1,17 +1,37 @@
 #!/usr/bin/env bash
 # Programs that tests run and PyPI does not have, unpacked from Debian's packages into .system: nothing is installed.
-# Does nothing when they are there. Where there is no apt it says so, and the tests that need one fail with a sentence.
+# `deploy/system.sh` brings promtool, `deploy/system.sh cluster` PostgreSQL and Redis. Does nothing for what is there.
+# Where there is no apt it says so, and the tests that need one fail with a sentence.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-command -v promtool >/dev/null && exit 0
-[ -x .system/usr/bin/promtool ] && exit 0
-command -v apt-get >/dev/null || { echo "system: no apt here; put promtool (of Prometheus) on PATH for its tests" >&2; exit 0; }
 exec 9>.environment.lock && flock 9
-[ -x .system/usr/bin/promtool ] && exit 0
-folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
-fetch() { (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root prometheus >/dev/null 2>&1); }
-echo "system: fetching Debian's package prometheus (20 MB) for promtool" >&2
-fetch || { [ "$(id -u)" = 0 ] && apt-get update -qq && fetch; } ||
-    { echo "system: apt did not bring prometheus; put promtool on PATH for its tests" >&2; exit 0; }
-dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool
-mkdir -p .system/usr/bin && mv "$folder/usr/bin/promtool" .system/usr/bin/promtool
+
+# bring PROGRAM PATH PACKAGE ALL: the program, at that path of .system; alone, or with ALL that is in its package and in
+# those that this machine lacks of what it needs
+bring() {
+    { command -v "$1" || [ -x ".system/$2" ]; } >/dev/null && return
+    command -v apt-get >/dev/null || { echo "system: no apt here; put $1 on PATH for its tests" >&2; return; }
+    echo "system: fetching Debian's package $3 for $1" >&2
+    folder=$(mktemp -d) && mkdir "$folder/partial"
+    local ask=(apt-get -qq -o APT::Sandbox::User=root)
+    if [ -n "${4:-}" ]; then
+        ask+=(install --yes --no-install-recommends --download-only -o "Dir::Cache::archives=$folder" "$3")
+    else
+        ask+=(download "$3")
+    fi
+    fetch() { (cd "$folder" && "${ask[@]}" >/dev/null 2>&1); }
+    if fetch || { [ "$(id -u)" = 0 ] && apt-get update -qq && fetch; }; then
+        mkdir -p .system
+        for deb in "$folder"/*.deb; do dpkg-deb --fsys-tarfile "$deb" | tar -x -C .system ${4:-"./$2"}; done
+    else
+        echo "system: apt did not bring $3; put $1 on PATH for its tests" >&2
+    fi
+    rm -rf "$folder"
+}
+
+if [ "${1:-}" = cluster ]; then
+    bring postgres usr/lib/postgresql/15/bin/postgres postgresql-15 ./usr
+    bring redis-server usr/bin/redis-server redis-server ./usr
+else
+    bring promtool usr/bin/promtool prometheus
+fi

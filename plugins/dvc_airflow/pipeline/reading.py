@@ -53,7 +53,12 @@ def _files(root: Path) -> list[str]:
     asked = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
     listed = subprocess.run([*asked, "*.dvc", f"*{PIPELINE}", ".dvcignore"], capture_output=True, check=False)
     if listed.returncode != 0:
-        raise ProjectError(f"{root}: Git does not know this folder; `git init` there, and commit what is to run")
+        bundle = (
+            "; a Git bundle of Airflow's knows it with `prune_dotgit_folder: false`" if "versions" in root.parts else ""
+        )
+        raise ProjectError(
+            f"{root}: Git does not know this folder; `git init` there, and commit what is to run{bundle}"
+        )
     names = {os.fsdecode(name) for name in listed.stdout.split(b"\0") if name} | {".dvc/config"}
     return sorted(name for name in names if _is_read(name) and (root / name).is_file())
 
