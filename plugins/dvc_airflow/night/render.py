@@ -24,7 +24,7 @@ from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup, get_parsing_context
 from ruamel.yaml import YAML
 
-from dvc_airflow.night import operator
+from dvc_airflow.night import operator, pod
 from dvc_airflow.night.end import EndOperator
 from dvc_airflow.night.pin import PinOperator, shape_tag
 from dvc_airflow.night.settings import END, PIN, PUBLISH, RELEASED, Settings, night, task_id
@@ -166,6 +166,7 @@ def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOpe
             **({"task_group": groups[group]} if item else {}),
             **_airflow(stage),
         )
+        pod.give(tasks[stage.name], stage, Path(settings.root), settings.pods)
     return tasks
 
 

@@ -35,6 +35,7 @@ class Settings:
         checkout: that the engine makes of the remote on each worker, and `root` is in; "" where people made it.
         queue: of the engine's own tasks; "" for the default.
         keep_nights: whose objects stay in the cache after a night; `keep_bytes`: that all which stays may take.
+        pods: whether stages that ask for one have a pod of their own.
         group: prefix of the ids of the night's tasks: "" in a DAG of their own.
     """
 
@@ -54,6 +55,7 @@ class Settings:
     queue: str = ""
     keep_nights: int | None = None
     keep_bytes: int | None = None
+    pods: bool = True
     group: str = ""
 
     @property
@@ -88,6 +90,7 @@ def night(
     limit_bytes: int = uncached.LIMIT,
     keep_nights: int | None = None,
     keep_bytes: int | None = None,
+    pods: bool = True,
 ) -> tuple[Project, Settings, Mapping[str, str]]:
     """What a night is: the stages that run, what its tasks share, and the commands after it. Raises ProjectError.
 
@@ -113,6 +116,7 @@ def night(
         limit_bytes: that a stage's outs with `cache: false` may have together.
         keep_nights: of the branch, whose objects stay in the cache when a night has ended (gc.py); None keeps all.
         keep_bytes: that what stays may take together, before older nights go; None for no limit.
+        pods: False where Airflow has no Kubernetes: a stage with `image` or `pod` runs where the others do.
     """
     known = reading.read(project, reading.kept(project))
     check.refuse(project, known)
@@ -137,6 +141,7 @@ def night(
         queue=queue or "",
         keep_nights=keep_nights,
         keep_bytes=keep_bytes,
+        pods=pods,
     )
     taken = {task_id(name).partition(".")[0] for name in known.stages} | set(RESERVED)
     if twice := [name for name in after or {} if name in taken]:

@@ -2,6 +2,7 @@
 
 project    stages, and which rests on which
 meta       what a stage asks for in `meta.airflow`
+pod        and of its pod in Kubernetes
 reading    any DVC project read into that, as DVC reads it
 check      what DVC takes and a night cannot run
 selection  which stages run

@@ -39,12 +39,17 @@ def _refuse_meta(root: Path, stage: Stage) -> None:
     try:
         _ = stage.airflow
     except Wrong as error:
-        place = _place(root, stage, "meta", "airflow", *error.keys)
-        raise ProjectError(f"{place}: stage {stage.name}: meta.airflow: {error}") from None
+        raise wrong(root, stage, error) from None
     needs = stage.airflow.venv
     if needs and stage.at(needs) not in stage.deps:
         place, what = _place(root, stage, "meta", "airflow", "venv"), f"venv {needs} is not among its deps"
         raise ProjectError(f"{place}: stage {stage.name}: {what}: add it, so that another one runs the stage again")
+
+
+def wrong(root: Path, stage: Stage, error: Wrong) -> ProjectError:
+    """What is wrong in a stage's `meta.airflow`, with its line."""
+    place = _place(root, stage, "meta", "airflow", *error.keys)
+    return ProjectError(f"{place}: stage {stage.name}: meta.airflow: {error}")
 
 
 def _place(root: Path, stage: Stage, *keys: str) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from dvc_airflow.pipeline.pod import Image, Pod, Toleration, amount
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 UNITS |= {f"{unit}i": 1 << shift for unit, shift in [("K", 10), ("M", 20), ("G", 30), ("T", 40)]}
@@ -67,6 +69,7 @@ class Meta(Task):
         memory: bytes, or as in '4GB', that its command and all that this starts may take together.
         approve: a question for a person, who decides whether what it made is read and published.
         nodes: hosts as lines of a hostfile ('host slots=2'), or a number of local ranks: $DVC_AIRFLOW_HOSTFILE.
+        image: of the container that its task runs in; `pod`, what that asks for: both for Kubernetes' executor alone.
     """
 
     env: dict[str, str] = {}
@@ -74,6 +77,24 @@ class Meta(Task):
     memory: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, gt=0)
     approve: str | None = Field(None, min_length=1)
     nodes: int | list[str] | None = None
+    image: Image | None = None
+    pod: Pod | None = None
+
+    @property
+    def podded(self) -> bool:
+        """Whether it asks for a pod of its own."""
+        return self.image is not None or self.pod is not None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        """Refuse what a pod has no use for, and a limit at which the kernel would be faster than the recorder."""
+        if self.podded and self.queue:
+            raise ValueError(f"queue {self.queue} is of Celery's workers, and a pod is none of them; leave one out")
+        limit = self.pod.limits.get("memory") if self.pod else None
+        if self.memory and limit and amount(limit) <= self.memory:
+            what = f"pod.limits.memory is {limit}, and memory lets the command alone have {self.memory / 1e9:g} GB"
+            raise ValueError(f"{what}; Airflow and DVC run beside it, so give the pod about 1Gi more")
+        return self
 
     @property
     def hostfile(self) -> str:
@@ -97,11 +118,21 @@ def told(said: Any, imported: bool) -> Meta:
     try:
         made = kind.model_validate(dict(said))
     except ValidationError as error:
-        first = error.errors()[0]
-        keys = tuple(str(one) for one in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise Wrong(keys[:1], f"unknown key {keys[0]}; name one of {', '.join(kind.model_fields)}") from None
-        what = first["msg"].removeprefix("Value error, ")
-        value = said[keys[0]] if len(keys) == 1 else first["input"]
-        raise Wrong(keys[:1], f"{'.'.join(keys)} is {value!r}: {what[0].lower()}{what[1:]}") from None
+        raise _wrong(error, kind, said) from None
     return made if isinstance(made, Meta) else Meta(**made.model_dump(exclude={"update"}))
+
+
+def _wrong(error: ValidationError, kind: type[BaseModel], said: Mapping[str, Any]) -> Wrong:
+    """The first thing that is wrong, in one sentence."""
+    first = error.errors()[0]
+    keys = tuple(str(one) for one in first["loc"])
+    name = ".".join(keys)
+    if first["type"] == "extra_forbidden":
+        inside: dict[str, type[BaseModel]] = {"pod": Pod, "tolerations": Toleration}
+        known = next((inside[one] for one in reversed(keys[:-1]) if one in inside), kind)
+        return Wrong(keys, f"unknown key {name}; name one of {', '.join(known.model_fields)}")
+    what = first["msg"].removeprefix("Value error, ")
+    if what != first["msg"] and keys in ((), ("pod",)):  # of several keys together
+        return Wrong(keys, f"{name}: {what}" if keys else what)
+    value = said[keys[0]] if len(keys) == 1 else first["input"]
+    return Wrong(keys, f"{name} is {value!r}: {what[0].lower()}{what[1:]}")

@@ -1,0 +1,327 @@
+"""A stage with `image` or `pod`: what is refused, who runs it, and the pod that Airflow's own executor would create."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from dvc_airflow.pipeline import check, meta, project, reading
+from dvc_airflow.pipeline.pod import amount
+from tests.dvc_airflow.conftest import Toy, repository
+
+Make = Callable[..., Toy]
+BOTH = "CeleryExecutor,KubernetesExecutor"
+TEMPLATE = Path("kubernetes_executor_templates", "basic_template.yaml")  # of Airflow's provider
+LARGE = """\
+{
+        image: "registry.example.org:5000/team/train:1.2",
+        memory: 24GB,
+        env: {TOKEN: "airflow://variables/token"},
+        pod: {
+          requests: {cpu: 4, ephemeral-storage: 20Gi},
+          limits: {cpu: 7500m},
+          gpus: 2,
+          node_selector: {cloud.google.com/gke-accelerator: nvidia-l4},
+          tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}, {key: team, value: ml}],
+          service_account: trainer,
+          shm: 8Gi,
+          volumes: {/data: corpora},
+        },
+      }"""
+
+
+def stage(airflow: str) -> str:
+    return f"stages:\n  one:\n    cmd: a\n    outs: [x]\n    meta:\n      airflow: {airflow}\n"
+
+
+@pytest.fixture
+def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Configure an Airflow with these executors."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    from airflow.executors import executor_loader
+
+    def configure(executors: str) -> None:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executors)
+        for name in ("_alias", "_module", "_classname"):
+            getattr(executor_loader, f"{name}_to_executors_per_team").clear()
+        executor_loader._team_name_to_executors.clear()
+        executor_loader._executor_names.clear()
+
+    return configure
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("{image: a b}", "image is 'a b': it is no name of an image, like registry.example.org/team/train:1.2"),
+        ("{pod: {gpu: 1}}", "unknown key pod.gpu; name one of requests, limits, gpus, node_selector, tolerations, ser"),
+        ("{pod: {tolerations: [{taint: a}]}}", "unknown key pod.tolerations.0.taint; name one of key, value, effect"),
+        ("{pod: {limits: {mem: 2Gi}}}", "pod.limits is {'mem': '2Gi'}: 'mem' is no resource, like cpu, memory, ep"),
+        ("{pod: {limits: {memory: 2gb}}}", "pod.limits is {'memory': '2gb'}: memory: '2gb' is no quantity of Kubernet"),
+        ("{pod: {limits: {memory: 500m}}}", "pod.limits is {'memory': '500m'}: memory: 500m is less than a megabyte;"),
+        ("{pod: {requests: {cpu: 0}}}", "pod.requests is {'cpu': 0}: cpu: 0 is nothing"),
+        ("{pod: {requests: {cpu: 3}, limits: {cpu: 2500m}}}", "pod: requests asks for 3 of cpu, and limits lets it ha"),
+        (
+            "{pod: {requests: {amd.com/gpu: 1}}}",
+            "pod: requests has amd.com/gpu, which Kubernetes takes from limits; na",
+        ),
+        ("{pod: {gpus: 1, limits: {nvidia.com/gpu: 1}}}", "pod: gpus and limits both say how many of nvidia.com/gpu"),
+        ("{pod: {gpus: 0}}", "pod.gpus is 0: input should be greater than or equal to 1"),
+        ("{pod: {node_selector: {gpu: true}}}", "pod.node_selector.gpu is True: input should be a valid string"),
+        ("{pod: {volumes: {data: a}}}", "pod.volumes is {'data': 'a'}: 'data' is no absolute path to mount a claim at"),
+        ("{pod: {service_account: A}}", "pod.service_account is 'A': a name in Kubernetes has small letters, digits"),
+        ("{queue: large, pod: {gpus: 1}}", "queue large is of Celery's workers, and a pod is none of them; leave one"),
+        ("{memory: 8GB, pod: {limits: {memory: 8G}}}", "pod.limits.memory is 8G, and memory lets the command alone ha"),
+    ],
+)
+def test_what_kubernetes_would_refuse_later_is_refused_at_once(said: str, sentence: str) -> None:
+    with pytest.raises(meta.Wrong) as refused:
+        meta.told(YAML(typ="safe").load(said), imported=False)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_a_nested_key_has_its_own_line(toy: Make) -> None:
+    made = toy(stage("\n        pod:\n          gpus: 1\n          gpu_kind: l4"))
+    with pytest.raises(project.ProjectError, match=r"^dvc\.yaml:9: .* unknown key pod\.gpu_kind"):
+        check.refuse(made.root, reading.read(made.root))
+
+
+@pytest.mark.parametrize(
+    "said", ["2", "0.5", ".5", "500m", "1e3", "12E", "3E2", "4Gi", "1.5Ti", "7k", "100n", "9u", "1Ei"]
+)
+def test_a_quantity_comes_to_what_kubernetes_makes_of_it(said: str) -> None:
+    from kubernetes.utils.quantity import parse_quantity
+
+    assert amount(said) == parse_quantity(said)
+
+
+@pytest.mark.parametrize(
+    ("executors", "said", "runs_by"),
+    [
+        ("KubernetesExecutor", "{pod: {gpus: 1}}", None),
+        (BOTH, "{image: a}", "KubernetesExecutor"),
+        (BOTH, "{image: a, executor: KubernetesExecutor}", "KubernetesExecutor"),
+        ("LocalExecutor,gpus:KubernetesExecutor", "{image: a}", "gpus"),
+        ("LocalExecutor,gpus:KubernetesExecutor", "{image: a, executor: gpus}", "gpus"),
+        ("LocalExecutor,mine.pods.MyKubernetesExecutor", "{image: a}", "mine.pods.MyKubernetesExecutor"),
+    ],
+)
+def test_a_pod_goes_to_the_executor_that_makes_pods(
+    executors: str, said: str, runs_by: str | None, toy: Make, airflow: Callable[[str], None]
+) -> None:
+    airflow(executors)
+    from dvc_airflow import DvcDag
+
+    dag = DvcDag("toy", toy(stage(said)).root)
+    assert (dag.get_task("one").executor, dag.get_task("publish").executor) == (runs_by, None)
+    assert dag.get_task("one").executor_config["pod_override"].spec.containers[0].name == "base"
+    assert dag.get_task("publish").executor_config == {}
+
+
+@pytest.mark.parametrize(
+    ("executors", "said", "sentence"),
+    [
+        ("LocalExecutor", "{image: a}", "image: Airflow makes no pods here, its [core] executor is LocalExecutor; add"),
+        (BOTH, "{pod: {}, executor: CeleryExecutor}", "pod: executor CeleryExecutor makes no pods; name Kubernetes"),
+    ],
+)
+def test_a_pod_that_nobody_would_make_is_refused(
+    executors: str, said: str, sentence: str, toy: Make, airflow: Callable[[str], None]
+) -> None:
+    airflow(executors)
+    from dvc_airflow import DvcDag
+
+    with pytest.raises(project.ProjectError) as refused:
+        DvcDag("toy", toy(stage(said)).root)
+    assert str(refused.value).startswith(f"dvc.yaml:6: stage one: meta.airflow: {sentence}")
+
+
+def test_a_dag_may_do_without_pods(toy: Make, airflow: Callable[[str], None]) -> None:
+    airflow("LocalExecutor")
+    from dvc_airflow import DvcDag
+
+    task = DvcDag("toy", toy(stage("{image: a, executor: KubernetesExecutor}")).root, pods=False).get_task("one")
+    assert (task.executor, task.executor_config) == (None, {})
+
+
+def test_the_client_that_is_not_installed_is_named(
+    toy: Make, airflow: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow("KubernetesExecutor")
+    monkeypatch.setitem(sys.modules, "kubernetes.client", None)
+    from dvc_airflow import DvcDag
+
+    with pytest.raises(project.ProjectError, match="pip install apache-airflow-providers-cncf-kubernetes"):
+        DvcDag("toy", toy(stage("{pod: {gpus: 1}}")).root)
+
+
+def test_only_a_parse_that_makes_pods_pays_for_the_client(toy: Make, tmp_path: Path) -> None:
+    """In a pod Airflow may be told of another executor: nothing is refused there, and nothing imported."""
+    podded = str(toy(stage("{image: a}")).root)
+    plain = repository(tmp_path / "plain", {"dvc.yaml": stage("{}")})
+    script = f"""
+import os, sys
+from pathlib import Path
+from dvc_airflow import DvcDag
+DvcDag("toy", Path({str(plain)!r}))
+print("kubernetes" in sys.modules)
+os.environ |= {{"_AIRFLOW_PARSING_CONTEXT_DAG_ID": "toy", "_AIRFLOW_PARSING_CONTEXT_TASK_ID": "one"}}
+DvcDag("toy", Path({podded!r}))
+print("kubernetes" in sys.modules)
+del os.environ["_AIRFLOW_PARSING_CONTEXT_TASK_ID"]
+try:
+    DvcDag("toy", Path({podded!r}))
+except Exception as error:
+    print(error)
+"""
+    around = {"AIRFLOW_HOME": str(tmp_path / "airflow"), "AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}
+    ran = subprocess.run([sys.executable, "-c", script], env=os.environ | around, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[:2] == ["False", "False"]
+    assert "Airflow makes no pods here" in ran.stdout
+
+
+class Api:
+    """A cluster that is not there: it takes pods, and remembers them as they came over the wire."""
+
+    def __init__(self) -> None:
+        from kubernetes.client import ApiClient, Configuration
+
+        self.api_client, self.created = ApiClient(Configuration()), list[dict[str, Any]]()
+
+    def create_namespaced_pod(self, body: dict[str, Any], namespace: str, **kwargs: Any) -> None:
+        self.created.append(json.loads(json.dumps(body)))
+
+
+def created(dag: Any, monkeypatch: pytest.MonkeyPatch, template: Path) -> dict[str, Any]:
+    """The pod that Airflow's KubernetesExecutor asks a cluster for when the task's turn has come.
+
+    The DAG is read back from its serialised form, and the task's executor_config from a column of the database, as
+    the scheduler has them.
+    """
+    from airflow.executors.workloads import BundleInfo, ExecuteTask
+    from airflow.executors.workloads.task import TaskInstanceDTO
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.providers.cncf.kubernetes.executors import kubernetes_executor, kubernetes_executor_utils
+    from airflow.serialization.serialized_objects import DagSerialization
+    from sqlalchemy.dialects.sqlite import dialect
+
+    read = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+    column = TaskInstance.__table__.c.executor_config.type
+    kept = column.bind_processor(dialect())(read.get_task("one").executor_config)
+    config = column.result_processor(dialect(), None)(kept)
+    ti = TaskInstanceDTO(
+        id=uuid.uuid4(), dag_version_id=uuid.uuid4(), task_id="one", dag_id="toy", run_id="run", try_number=1,
+        map_index=-1, pool_slots=1, queue="default", priority_weight=1, executor_config=config,
+    )  # fmt: skip
+    bundle = BundleInfo(name="project", version="c" * 40)
+    work = ExecuteTask(ti=ti, dag_rel_path=Path("dags/toy.py"), token="t", log_path="log", bundle_info=bundle)
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE", str(template))
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE", "nightshift")
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY", "nightshift")
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG", "main")
+    scheduler = kubernetes_executor_utils.AirflowKubernetesScheduler
+    monkeypatch.setattr(scheduler, "_make_kube_watchers", lambda self: {})  # they would ask a cluster for news
+    executor, api = kubernetes_executor.KubernetesExecutor(), Api()
+    executor.job_id, executor.scheduler_job_id, executor.task_queue = 1, "1", Queue()
+    executor.queue_workload(work, session=SimpleNamespace())
+    executor._process_workloads([work])
+    assert executor.event_buffer[next(iter(executor.event_buffer))][0] == "queued"
+    scheduler(executor.kube_config, Queue(), api, "1").run_next(executor.task_queue.get_nowait())
+    (pod,) = api.created
+    return pod
+
+
+def known(pod: Mapping[str, Any], api: Api) -> bool:
+    """Whether a pod is one by Kubernetes' own models: each key known, each value of its type, what is required there.
+
+    Reading it back drops what no model knows, and refuses what a model requires.
+    """
+    read = api.api_client.deserialize(SimpleNamespace(data=json.dumps(pod)), "V1Pod")
+    return bool(api.api_client.sanitize_for_serialization(read) == pod)
+
+
+def test_the_pod_that_airflow_asks_a_cluster_for(
+    toy: Make, airflow: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow(BOTH)
+    from airflow.providers.cncf import kubernetes
+
+    from dvc_airflow import DvcDag
+
+    monkeypatch.setenv("AIRFLOW_VAR_TOKEN", "t-1")
+    dag = DvcDag("toy", toy(stage(LARGE)).root)
+    pod = created(dag, monkeypatch, Path(kubernetes.__file__).parent / TEMPLATE)
+    (container,) = pod["spec"]["containers"]
+    assert (container["name"], container["image"]) == ("base", "registry.example.org:5000/team/train:1.2")
+    memory = str(24 * 10**9 + 2**30)
+    assert container["resources"] == {
+        "requests": {"cpu": "4", "ephemeral-storage": "20Gi", "memory": memory},
+        "limits": {"cpu": "7500m", "nvidia.com/gpu": "2", "memory": memory},
+    }
+    assert pod["spec"]["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    assert pod["spec"]["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "team", "operator": "Equal", "value": "ml"},
+    ]
+    assert pod["spec"]["serviceAccountName"] == "trainer"
+    volumes = {one.pop("name"): one for one in pod["spec"]["volumes"]}
+    mounts = {one["mountPath"]: volumes[one["name"]] for one in container["volumeMounts"]}
+    assert mounts["/data"] == {"persistentVolumeClaim": {"claimName": "corpora"}}
+    assert mounts["/dev/shm"] == {"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}
+    assert mounts["/opt/airflow/logs"] == {"emptyDir": {}}  # the template's
+    assert "t-1" not in json.dumps(pod)
+    assert {one["name"] for one in container["env"]} >= {"AIRFLOW_IS_K8S_EXECUTOR_POD", "foo"}
+    assert container["args"][:3] == ["python", "-m", "airflow.sdk.execution_time.execute_workload"]
+    assert pod["metadata"]["namespace"] == "nightshift"
+
+
+def test_that_pod_is_one_by_kubernetes_own_models(
+    toy: Make, airflow: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow("KubernetesExecutor")
+    from airflow.providers.cncf import kubernetes
+
+    from dvc_airflow import DvcDag
+
+    pod = created(DvcDag("toy", toy(stage(LARGE)).root), monkeypatch, Path(kubernetes.__file__).parent / TEMPLATE)
+    assert known(pod, Api())
+    container = pod["spec"]["containers"][0]
+    assert not known(pod | {"spec": pod["spec"] | {"containers": [container | {"cpus": "4"}]}}, Api())
+    assert not known(pod | {"spec": pod["spec"] | {"nodeSelector": {"gpus": 1}}}, Api())
+    with pytest.raises(ValueError, match="must not be `None`"):
+        known(pod | {"spec": pod["spec"] | {"containers": [{"image": "a"}]}}, Api())
+
+
+def test_a_stage_without_an_image_has_the_installations(
+    toy: Make, airflow: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow("KubernetesExecutor")
+    from airflow.providers.cncf import kubernetes
+
+    from dvc_airflow import DvcDag
+
+    dag = DvcDag("toy", toy(stage("{pod: {limits: {cpu: 0.5, memory: 2Gi}}, memory: 1GB}")).root)
+    (container,) = created(dag, monkeypatch, Path(kubernetes.__file__).parent / TEMPLATE)["spec"]["containers"]
+    assert container["image"] == "nightshift:main"
+    assert container["resources"] == {"limits": {"cpu": "0.5", "memory": "2Gi"}}
+
+
+def test_an_image_is_named_by_a_param_whose_change_runs_the_stage_again(toy: Make) -> None:
+    text = stage("{image: '${image}'}").replace("cmd: a", "cmd: echo > x")
+    made = toy(f"{text}    params: [image]\n", **{"params.yaml": "image: a:1\n"})
+    assert reading.read(made.root).stages["one"].airflow.image == "a:1"
+    assert made.run("HEAD")["one"].outcome == "ran"
+    assert made.run("HEAD")["one"].outcome == "unchanged"
+    assert made.run(made.commit({"params.yaml": "image: a:2\n"}))["one"].outcome == "ran"
