@@ -247,7 +247,7 @@ def test_a_secret_that_a_stage_says_is_not_repeated() -> None:
 
 
 def test_values_that_json_does_not_have_are_no_field(toy: Make, tmp_path: Path) -> None:
-    from dvc_airflow.night.render import form
+    from dvc_airflow.night.form import form
 
     made = toy()
     made.commit({"params.yaml": "start: 2024-01-01\nby: 1\n"})

@@ -2,6 +2,7 @@
 
 settings  what a DAG's author may say of a night, and what its tasks share of that
 render    a project as a DAG or a group in one: a task a stage, pin before and publish after
+form      what of params.yaml a run may override
 pod       of a stage whose task is Kubernetes' to run
 operator  the tasks of a night, and what they share
 pin       the first: what this night runs

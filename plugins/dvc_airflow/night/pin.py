@@ -6,7 +6,7 @@ import json
 import posixpath
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow.git import GitError, tags_of, top
+from dvc_airflow.night import form
 from dvc_airflow.night.operator import Task, refusal
 from dvc_airflow.night.settings import run_name
 from dvc_airflow.pipeline import check, project, reading, selection
@@ -29,13 +30,20 @@ WAIT_FOR_SHAPE_S = 60.0
 
 
 class PinOperator(Task):
-    """Fix what this night runs: commit, entries, tags, graph; and take the lease."""
+    """Fix what this night runs: commit, entries, tags, graph; and take the lease.
+
+    Attributes:
+        fields: of a DAG of the night's own, key → default: in a task Airflow writes a run's conf into those of the DAG.
+        own: whether its writer gave these, and not params.yaml: then they hold for runs that nobody triggers too.
+    """
 
     ui_color = "#e8f0fe"
 
     def __init__(self, *, shape: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.shape = shape
+        self.fields: Mapping[str, Any] = {}
+        self.own = False
 
     def execute(self, context: Any) -> dict[str, str]:
         """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
@@ -82,15 +90,28 @@ class PinOperator(Task):
             if record.remote:
                 snapshot.refuse_changes(repository, record.remote)
             commit = snapshot.take(repository)
-        fields, conf = self.dag.params.dump(), dict(context["dag_run"].conf or {})
-        if self.settings.group:  # the DAG's other fields are its owner's
-            ours = snapshot.keys(repository, commit, file)
-            overrides = {key: value for key, value in (fields | conf).items() if key in ours}
-        else:
-            overrides = snapshot.chosen(conf, fields)
+        overrides = self._overrides(dict(context["dag_run"].conf or {}), snapshot.values(repository, commit, file))
         if name := overrides.pop("profile", None):
             overrides = snapshot.overlay(repository, commit, name, file) | overrides
         return snapshot.override(repository, commit, overrides, file)
+
+    def _overrides(self, conf: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """Dotted key → value that this run has instead of that in its params file.
+
+        Of a group's DAG the other fields are its owner's, and so is what else a run's conf has; but not what begins as
+        a key of the params file does.
+        """
+        if self.settings.group:
+            fields, sections = self.dag.params.dump(), {key.partition(".")[0] for key in values}
+            unknown = sorted(key for key in conf if key not in fields | values and key.partition(".")[0] in sections)
+            if unknown:
+                raise snapshot.Refused(f"the run's conf has {unknown[0]}, and {snapshot.PARAMS} has no such key")
+        else:
+            fields, conf = dict(self.fields) if self.own else {}, snapshot.chosen(conf, self.fields)
+        said = {key: value for key, value in fields.items() if value is not None} | conf
+        found = {key: value for key, value in said.items() if key in values or not self.settings.group}
+        form.refuse(found, values, snapshot.PARAMS)
+        return found
 
     def _lease(self, context: Any) -> None:
         def ended(run: str) -> bool:

@@ -21,15 +21,14 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow.providers.standard.operators.python import ShortCircuitOperator
-from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup, get_parsing_context
-from ruamel.yaml import YAML
+from airflow.sdk import DAG, Asset, BaseOperator, TaskGroup, get_parsing_context
 
 from dvc_airflow.night import operator, pod
 from dvc_airflow.night.end import EndOperator
+from dvc_airflow.night.form import form
 from dvc_airflow.night.pin import PinOperator, shape_tag
 from dvc_airflow.night.settings import END, PIN, PUBLISH, RELEASED, Settings, night, task_id
 from dvc_airflow.pipeline.project import Project, Stage, outside
-from dvc_airflow.store import snapshot
 
 RETRIES = 2
 RETRY_DELAY = timedelta(seconds=5)
@@ -54,11 +53,12 @@ def DvcDag(dag_id: str, project: Path, **options: Any) -> DAG:  # noqa: N802  a 
     fields = dag.pop("params", None)
     dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*dag.get("tags", []), shape_tag(known)]}
     with DAG(dag_id, **dag) as made:
-        _tasks(known, settings, after, dag_id)
+        pin = _tasks(known, settings, after, dag_id)
     # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
     # spend a tenth of a second on checking them
     if get_parsing_context().task_id in (None, PIN):
         made.params = form(project) if fields is None else fields
+        pin.fields, pin.own = made.params.dump(), fields is not None
     return made
 
 
@@ -91,8 +91,8 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: options[name] for name in ours}, {name: options[name] for name in options if name not in ours}
 
 
-def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: str) -> None:
-    """The tasks of a night, in the DAG or the group that is being made."""
+def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: str) -> PinOperator:
+    """The tasks of a night, in the DAG or the group that is being made; the first of them."""
     again = _again(settings)
     pin = PinOperator(task_id=PIN, settings=settings, shape=known.shape, **again)
     tasks = _stages(known, settings, where)
@@ -108,44 +108,13 @@ def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: 
     ended: dict[str, Any] = {"after": list(after), "asked": people, "trigger_rule": "all_done"}
     end = EndOperator(task_id=END, settings=settings, **ended, **again)
     end.set_upstream([*ends, *tasks.values()])
+    return pin
 
 
 def _again(settings: Settings) -> dict[str, Any]:
     """What Airflow is told of the engine's own tasks."""
     again: dict[str, Any] = {"retries": RETRIES, "retry_delay": RETRY_DELAY}
     return again | ({"queue": settings.queue} if settings.queue else {})
-
-
-def form(project: Path, file: str = snapshot.PARAMS) -> dict[str, Param]:
-    """The trigger form: a typed field for every value of a params file, with what it is now as default.
-
-    `profile`, where the file has `profiles`, is a choice among them.
-    """
-    path = project / file
-    document = (YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
-    profiles = document.pop("profiles", None) or {}
-    chosen = document.pop("profile", None)
-    values = {key: value for key, value in snapshot.leaves(document).items() if type(value) in _JSON}  # no dates
-    fields = {key: Param(value, **_schema(value)) for key, value in values.items()}
-    return ({"profile": Param(chosen, enum=list(profiles))} if profiles else {}) | fields
-
-
-# JSON schema's name of a value's type; None may become anything
-_JSON: dict[type, Any] = {
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-    str: "string",
-    dict: "object",
-    list: "array",
-    type(None): ["null", "string", "number"],
-}
-
-
-def _schema(value: Any) -> dict[str, Any]:
-    """JSON schema of a field; a list of mappings says so, else the form shows it as '[object Object]'."""
-    nested = isinstance(value, list) and any(isinstance(one, dict) for one in value)
-    return {"type": _JSON[type(value)]} | ({"items": {"type": "object"}} if nested else {})
 
 
 def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOperator]:

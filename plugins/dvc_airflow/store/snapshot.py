@@ -105,14 +105,15 @@ def chosen(conf: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
     return dict(conf)
 
 
-def keys(repository: Path, commit: str, file: str = PARAMS) -> set[str]:
-    """The dotted keys that a run may override: of all values of a params file, and `profile` where it has some."""
+def values(repository: Path, commit: str, file: str = PARAMS) -> dict[str, Any]:
+    """Dotted key → value of what a run may override: of a params file, and `profile` where it has some."""
     try:
         text = git(repository, "cat-file", "blob", f"{commit}:{file}")
     except GitError:
-        return set()
+        return {}
     document = YAML(typ="safe").load(text) or {}
-    return {*leaves(document), *(["profile"] if document.get("profiles") else [])}
+    profile = {"profile": document.get("profile")} if document.get("profiles") else {}
+    return leaves(document) | profile
 
 
 def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:
