@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.pipeline import check, lock, project, reading
+from dvc_airflow.pipeline import check, lock, project, reading, requirements
 from dvc_airflow.stage import venvs
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import objects, workspace
@@ -31,8 +31,8 @@ def stage(cmd: str, airflow: str) -> str:
     return f"stages:\n  one:\n    cmd: {cmd}\n    outs: [x]\n    meta:\n      airflow: {airflow}\n"
 
 
-def with_venv(cmd: str) -> str:
-    return f"{stage(cmd, '{venv: needs.txt}')}    deps: [needs.txt]\n"
+def with_venv(cmd: str, deps: str = "needs.txt") -> str:
+    return f"{stage(cmd, '{venv: needs.txt}')}    deps: [{deps}]\n"
 
 
 def made_by(made: Toy, result: Result) -> str:
@@ -107,7 +107,9 @@ def wheel(folder: Path) -> None:
 
 def test_a_stage_with_requirements_of_its_own_has_an_environment_of_its_own(toy: Make) -> None:
     asks = """'python -c "import sys, tiny; print(tiny.ANSWER, sys.prefix)" > x'"""
-    made = toy(with_venv(asks), **{"needs.txt": "./tiny-1.0-py3-none-any.whl\n"})
+    made = toy(
+        with_venv(asks, "needs.txt, tiny-1.0-py3-none-any.whl"), **{"needs.txt": "./tiny-1.0-py3-none-any.whl\n"}
+    )
     wheel(made.root)
     made.commit({})
     answer, prefix = made_by(made, made.attempt("one", made.night("HEAD"), {}).run()).split()
@@ -142,6 +144,57 @@ def test_of_environments_the_least_used_go(tmp_path: Path, monkeypatch: pytest.M
         made.append(venvs.make(needs, tmp_path / "venvs"))
     assert made[0] == made[2]
     assert [one.is_dir() for one in made] == [True, False, True, True]
+
+
+def test_an_environment_is_kept_by_all_that_its_requirements_rest_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venvs, "_install", lambda _, made: made.mkdir())
+    (tmp_path / "more").mkdir()
+    files = {
+        "needs.txt": "-r more/more.txt  # and others\n--constraint=limits.txt\ntiny @ file:tiny-1.0.whl\n",
+        "more/more.txt": "-rlast.txt\n-r ../needs.txt\nhttps://example.org/a.zip\n",
+        "more/last.txt": "polars \\\n  --hash=sha256:0\n",
+        "limits.txt": "polars<2",
+        "tiny-1.0.whl": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    needs = tmp_path / "needs.txt"
+    read = ["needs.txt", "more/more.txt", "more/last.txt", "limits.txt", "tiny-1.0.whl"]
+    assert [one.relative_to(tmp_path).as_posix() for one in requirements.rests_on(needs)] == read
+    made = {venvs.make(needs, tmp_path / "venvs")}
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n# another\n")
+        made.add(venvs.make(needs, tmp_path / "venvs"))
+    assert len(made) == 1 + len(files)
+    assert venvs.make(needs, tmp_path / "venvs") in made
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ("polars\n-e .\n", "venv needs.txt: needs.txt:2: -e . is of a clone that goes; let PYTHONPATH show what"),
+        ("--editable=./src", "venv needs.txt: needs.txt:1: --editable=./src is of a clone that goes;"),
+        (".[dev]\n", "venv needs.txt: needs.txt:1: .[dev] is a folder, of a clone that goes;"),
+        ("-r https://example.org/a.txt", "venv needs.txt: needs.txt:1: -r https://example.org/a.txt may say something"),
+        ("-r more.txt", "venv needs.txt names more.txt, which is not among its deps: add it, so that another one runs"),
+        ("more.zip", "venv needs.txt names more.zip, which is not among its deps: add it, so that another one runs"),
+    ],
+)
+def test_requirements_of_which_no_environment_can_be_kept_are_refused(needs: str, said: str, toy: Make) -> None:
+    made = toy(with_venv("a"), **{"needs.txt": needs, "more.txt": "", "more.zip": ""})
+    with pytest.raises(project.ProjectError) as refused:
+        check.refuse(made.root, reading.read(made.root))
+    assert str(refused.value).startswith(f"dvc.yaml:6: stage one: meta.airflow: {said}")
+
+
+@pytest.mark.parametrize(
+    "line", ["polars==1.0", "a @ https://x.org/a.zip", "git+https://x.org/a@main", "--index-url x", "a.b"]
+)
+def test_what_an_index_has_is_no_file(line: str, tmp_path: Path) -> None:
+    (tmp_path / "needs.txt").write_text(line)
+    assert requirements.rests_on(tmp_path / "needs.txt") == [tmp_path / "needs.txt"]
 
 
 @pytest.mark.parametrize(

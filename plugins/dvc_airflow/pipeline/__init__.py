@@ -1,10 +1,11 @@
 """A DVC project as plain data; below everything else here, and knows neither Git's refs nor Airflow.
 
-project    stages, and which rests on which
-meta       what a stage asks for in `meta.airflow`
-pod        and of its pod in Kubernetes
-reading    any DVC project read into that, as DVC reads it
-check      what DVC takes and a night cannot run
-selection  which stages run
-lock       lock entries: read, merge, write
+project       stages, and which rests on which
+meta          what a stage asks for in `meta.airflow`
+pod           and of its pod in Kubernetes
+requirements  what an environment of its own rests on
+reading       any DVC project read into that, as DVC reads it
+check         what DVC takes and a night cannot run
+selection     which stages run
+lock          lock entries: read, merge, write
 """

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from dvc_airflow.git import top
+from dvc_airflow.pipeline import requirements
 from dvc_airflow.pipeline.meta import Wrong
 from dvc_airflow.pipeline.project import PIPELINE, Project, ProjectError, Stage, outside
 
@@ -40,10 +41,22 @@ def _refuse_meta(root: Path, stage: Stage) -> None:
         _ = stage.airflow
     except Wrong as error:
         raise wrong(root, stage, error) from None
-    needs = stage.airflow.venv
-    if needs and stage.at(needs) not in stage.deps:
-        place, what = _place(root, stage, "meta", "airflow", "venv"), f"venv {needs} is not among its deps"
-        raise ProjectError(f"{place}: stage {stage.name}: {what}: add it, so that another one runs the stage again")
+    if stage.airflow.venv:
+        _refuse_venv(root, stage, stage.airflow.venv)
+
+
+def _refuse_venv(root: Path, stage: Stage, needs: str) -> None:
+    """What an environment rests on is read by the stage."""
+    file = stage.at(needs)
+    try:
+        others = [posixpath.relpath(one, root) for one in requirements.rests_on(root / file)[1:]]
+    except requirements.RequirementsError as error:
+        raise wrong(root, stage, Wrong(("venv",), f"venv {needs}: {error}")) from None
+    for path in [file, *others]:
+        if not any(path == dep or path.startswith(f"{dep}/") for dep in stage.deps):
+            named = f"venv {needs}" if path == file else f"venv {needs} names {path}, which"
+            what = f"{named} is not among its deps: add it, so that another one runs the stage again"
+            raise wrong(root, stage, Wrong(("venv",), what))
 
 
 def wrong(root: Path, stage: Stage, error: Wrong) -> ProjectError:

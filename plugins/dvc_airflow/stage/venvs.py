@@ -1,4 +1,4 @@
-"""Environments of stages: one for each content of a requirements file, made once and kept by its hash."""
+"""Environments of stages: one for each content of a requirements file and all that it names, kept by its hash."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dvc_airflow.pipeline.requirements import RequirementsError, rests_on
 from dvc_airflow.stage.process import scrubbed
 
 MOST_KEPT = 10
@@ -25,7 +26,12 @@ def make(requirements: Path, folder: Path) -> Path:
     """The environment with what a file names, made if there is none; the least used over ten go. Raises VenvError."""
     if not requirements.is_file():
         raise VenvError(f"{requirements.name}: no such file at this commit; commit it, or name another in venv")
-    content = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    try:
+        files = rests_on(requirements)
+    except RequirementsError as error:
+        raise VenvError(str(error)) from None
+    hashes = [hashlib.sha256(said).hexdigest() for said in [sys.version.encode(), *(one.read_bytes() for one in files)]]
+    content = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{content}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
