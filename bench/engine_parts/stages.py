@@ -1,0 +1,105 @@
+"""One stage, outside Airflow: `Attempt(...).run()` beside `dvc repro -s STAGE` in a warm checkout of the same project.
+
+The command takes next to nothing, so that what is measured is what stands around it. In turns, each time of a seed that
+neither has seen, so that both run it; their lock entries are compared.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.engine_parts import projects
+from bench.engine_parts.server import Broke
+from dvc_airflow.git import git
+from dvc_airflow.pipeline import lock, reading
+from dvc_airflow.stage.attempt import Attempt
+from dvc_airflow.stage.outcome import Night, Result
+
+WRITE = """\
+import sys
+from pathlib import Path
+
+out, seed = Path("out"), Path("seed.txt").read_text()
+for n in range(int(sys.argv[1])):
+    (out / f"{n % 100:02}").mkdir(parents=True, exist_ok=True)
+    (out / f"{n % 100:02}" / str(n)).write_text(f"{seed}{n}")
+"""
+
+
+def overhead(scratch: Path, rounds: int) -> dict[str, Any]:
+    """Seconds of a stage that runs `cp`."""
+    stages = {"one": {"cmd": "cp seed.txt out", "deps": ["seed.txt"], "outs": ["out"]}}
+    ours, plain = (projects.made(scratch / name, stages) for name in ("overhead-ours", "overhead-plain"))
+    took: dict[str, list[float]] = {"ours": [], "plain": []}
+    for number in range(rounds + 1):
+        for root in (ours, plain):
+            (root / "seed.txt").write_text(f"{number}\n")
+            git(root, "commit", "-qam", f"Seed {number}")
+        result, seconds = attempt(ours, "one", None, number)
+        again = repro(plain, "one")
+        refuse_others(result, "ran", plain)
+        if number:  # the first does not count
+            took["ours"].append(seconds)
+            took["plain"].append(again)
+    return {
+        "ours_s": round(median(took["ours"]), 3),
+        "dvc_repro_s": round(median(took["plain"]), 3),
+        "overhead_s": round(median(a - b for a, b in zip(took["ours"], took["plain"], strict=True)), 3),
+    }
+
+
+def folder(scratch: Path, files: int) -> dict[str, Any]:
+    """Seconds of a stage whose out is a folder of so many small files, and of finding that it need not run."""
+    cmd = f"{sys.executable} write.py {files}"
+    stages = {"one": {"cmd": cmd, "deps": ["seed.txt", "write.py"], "outs": ["out"]}}
+    ours, plain = (projects.made(scratch / f"{name}-{files}", stages) for name in ("folder-ours", "folder-plain"))
+    for root in (ours, plain):
+        (root / "write.py").write_text(WRITE)
+        git(root, "add", "-A")
+        git(root, "commit", "-qm", "What writes")
+    result, ran = attempt(ours, "one", None, 0)
+    plain_ran = repro(plain, "one")
+    refuse_others(result, "ran", plain)
+    again, unchanged = attempt(ours, "one", result.entry, 1)
+    if again.outcome != "unchanged":
+        raise Broke(f"a stage with nothing changed was {again.outcome}: {again.sentence}")
+    return {
+        "files": files,
+        "ours_s": round(ran, 2),
+        "dvc_repro_s": round(plain_ran, 2),
+        "times": round(ran / plain_ran, 2),
+        "unchanged_s": round(unchanged, 3),
+        "unchanged_dvc_repro_s": round(repro(plain, "one"), 3),
+    }
+
+
+def attempt(root: Path, stage: str, entry: lock.Entry | None, number: int) -> tuple[Result, float]:
+    """One attempt at HEAD, and its seconds."""
+    known, commit = reading.read(root, reading.kept(root)), git(root, "rev-parse", "HEAD")
+    entries: Mapping[str, lock.Entry] = {stage: entry} if entry else {}
+    night = Night(str(root), commit, {}, entries, dict.fromkeys(entries, commit), f"bench-{number}")
+    began = time.perf_counter()
+    clones = root / ".dvc" / "tmp" / "clones"
+    result = Attempt(night, known, stage, lambda _: {}, clones, {}).run()
+    return result, time.perf_counter() - began
+
+
+def repro(root: Path, stage: str) -> float:
+    """Seconds of `dvc repro -s`."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", "-s", stage], cwd=root, check=True)
+    return time.perf_counter() - began
+
+
+def refuse_others(result: Result, outcome: str, plain: Path) -> None:
+    """Raises Broke where the attempt ended otherwise, or has another entry than the checkout's dvc.lock."""
+    if result.outcome != outcome:
+        raise Broke(f"{result.stage} was {result.outcome}, and should be {outcome}: {result.sentence}")
+    if result.entry != lock.parse((plain / "dvc.lock").read_text())[result.stage]:
+        raise Broke(f"{result.stage} has another lock entry than `dvc repro` wrote in {plain}")
