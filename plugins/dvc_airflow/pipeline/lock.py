@@ -7,7 +7,10 @@ order, by whoever needs one. No two tasks share a dvc.lock, and nothing is merge
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Callable, Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from dvc_airflow.pipeline.project import Project, Stage
 
 Entry = Mapping[str, Any]
+UNLIKE = re.compile(r"""['\\]|\bnull\b|NaN|Infinity|[^"]{61}""")
 
 
 def parse(text: str) -> dict[str, Entry]:
@@ -63,9 +67,25 @@ def _kept(pinned: bytes) -> dict[str, Any]:
 
 
 def _dump(document: Mapping[str, Any]) -> str:
+    """A dvc.lock as DVC writes it, by ruamel's emitter, and by libyaml's, three times as fast, where both agree."""
+    if len(document) > 2 or not document["stages"]:
+        return _text(YAML(), document)
+    texts = [_text(YAML(), {"schema": document["schema"]}), "stages:\n"]
+    for alike, some in groupby(document["stages"].items(), lambda one: _alike(*one)):
+        text = _text(YAML(typ="safe") if alike else YAML(), {"stages": dict(some)})
+        texts.append(text.removeprefix("stages:\n"))
+    return "".join(texts)
+
+
+def _alike(name: str, entry: Entry) -> bool:
+    """Whether both write an entry alike: not with apostrophes, nulls, long words, or what JSON escapes but quotes."""
+    return not UNLIKE.search(json.dumps([name, entry], default=str).replace('\\"', ""))
+
+
+def _text(yaml: YAML, document: Mapping[str, Any]) -> str:
     out = io.StringIO()
-    yaml = YAML()
     yaml.default_flow_style = False
+    yaml.representer.sort_base_mapping_type_on_output = False
     yaml.dump(document, out)
     return out.getvalue()
 
