@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from bench.engine_parts import projects
 from bench.engine_parts.server import Airflow, Broke, Run, Watch
+from ruamel.yaml import YAML
+
+from dvc_airflow.git import git
 from dvc_airflow.pipeline import reading
 
 SLEEP_S = 1.0  # of a stage that is run: it waits, as one does for a GPU or for a server, and takes no core
@@ -169,9 +170,9 @@ def seed(root: Path) -> str:
 
 def refuse_others(ours: Path, usual: Path) -> None:
     """Raises Broke where the two have other lock entries."""
-    shown = subprocess.run(["git", "show", "dvc-airflow:dvc.lock"], cwd=ours, capture_output=True, text=True, check=True)
+    shown = git(ours, "show", "dvc-airflow:dvc.lock")
     yaml = YAML(typ="safe")
-    if yaml.load(shown.stdout)["stages"] != yaml.load((usual / "dvc.lock").read_text())["stages"]:
+    if yaml.load(shown)["stages"] != yaml.load((usual / "dvc.lock").read_text())["stages"]:
         raise Broke(f"{ours} and {usual} have other lock entries")
 
 
@@ -193,4 +194,3 @@ def fan(airflow: Airflow, scratch: Path) -> dict[str, Any]:
         said[f"{kind}_task_s"] = round(median(task_seconds([run])), 3)
         said[f"{kind}_mb"] = {one: round(held / 1e6) for one, held in watch.most.items()}
     return said
-

@@ -2,8 +2,8 @@
 
 What is equal between ours and the one by hand is compared first: ids, edges, groups, outlets, texts, params. That one
 is loops and BashOperators, with Airflow's BashOperator imported before, as the DAG processor does. Cosmos renders the
-same stages as models from a manifest (LoadMode.DBT_MANIFEST, no tests); it has no pin, publish and end, no groups and no
-outlets at this point, and so less to make.
+same stages as models from a manifest (LoadMode.DBT_MANIFEST, no tests); it has no pin, publish and end, no groups and
+no outlets at this point, and so less to make.
 """
 
 from __future__ import annotations

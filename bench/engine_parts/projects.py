@@ -122,7 +122,8 @@ with DAG({dag!r}, schedule=None, catchup=False, max_active_runs=1, tags=["by han
                 fits.append(stage(item, f"fit-{{n}}@{{item}}", cmd, [f"prepare/{{n}}"], f"fit/{{n}}-{{item}}"))
         prepare >> fits
         read = [f"fit/{{n}}-{{item}}" for item in ITEMS]
-        join = stage(f"join-{{n}}", f"join-{{n}}", f"mkdir -p join && cat fit/{{n}}-* > join/{{n}}", read, f"join/{{n}}")
+        cmd = f"mkdir -p join && cat fit/{{n}}-* > join/{{n}}"
+        join = stage(f"join-{{n}}", f"join-{{n}}", cmd, read, f"join/{{n}}")
         join.set_upstream(fits)
         cmd = f"mkdir -p report && echo {{{{}}}} > report/{{n}}.json"
         report = stage(f"report-{{n}}", f"report-{{n}}", cmd, [f"join/{{n}}"], f"report/{{n}}.json")

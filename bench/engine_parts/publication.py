@@ -9,13 +9,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.engine_parts import projects
 from bench.engine_parts.server import Broke
+
 from dvc_airflow.git import git
 from dvc_airflow.night.publish import Published, publish
 from dvc_airflow.pipeline import lock, project, reading
@@ -25,54 +26,61 @@ from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.store import history, objects, repository, uncached, workspace
 
 
-def measure(scratch: Path, stages: int, rounds: int) -> dict[str, Any]:
-    """Seconds of each part, and bytes that a task reads of the pin."""
-    blocks = stages // projects.BLOCK
-    root = projects.made(scratch / f"publication-{stages}", projects.tree(blocks), projects.tree_params(blocks))
-    cache, record, kept = workspace.cache_of(root), repository.of(root), reading.kept(root)
-    took: dict[str, list[float]] = {}
+class Clock:
+    """Seconds of what was timed, by name."""
 
-    def timed(name: str, does: Callable[[], Any]) -> Any:
+    def __init__(self) -> None:
+        self.took: dict[str, list[float]] = {}
+
+    def __call__(self, name: str, does: Callable[..., Any], *words: Any) -> Any:
+        """What a call returns."""
         began = time.perf_counter()
-        said = does()
-        took.setdefault(name, []).append(time.perf_counter() - began)
+        said = does(*words)
+        self.took.setdefault(name, []).append(time.perf_counter() - began)
         return said
 
-    commit = git(root, "rev-parse", "HEAD")
-    night = Night(str(root), commit, {}, {}, {}, "bench")
-    for number in range(rounds):
-        shutil.rmtree(kept, ignore_errors=True)
-        timed("read_first", lambda: reading.read(root, kept))
-        known: Project = timed("read_kept", lambda: reading.read(root, kept))
-        made = results(known, f"{number}\n", cache)
-        night = Night(str(root), commit, {}, {}, {}, f"bench-{number}", tip=record.tip)
-        done = timed("publish", lambda known=known, made=made, night=night: published(night, known, made, cache))
-        if not done.new or lock.parse(git(root, "show", f"{done.commit}:dvc.lock")) != {
-            name: one.entry for name, one in made.items()
-        }:
-            raise Broke(f"what was published of {stages} stages is not what they made: {done.refused}")
-        night = Night(str(root), commit, {}, {}, {}, f"again-{number}", tip=record.tip)
-        again = timed("publish_nothing_new", lambda known=known, made=made, night=night: published(night, known, made, cache))
-        if again.new:
-            raise Broke("a night that changed nothing was published")
-        entries, came = timed("newest_entries", lambda known=known: history.newest(record, night.pinned, known))
-        if len(entries) != stages:
-            raise Broke(f"{len(entries)} entries are found of {stages} stages")
-        timed("lacking", lambda known=known: plan.lacking(known, night.pinned))
-        night = Night(str(root), commit, {}, entries, came, f"bench-{number}")
-        sent = timed("dump", lambda known=known, night=night: dumped(night, known))
-        timed("task_loads", lambda sent=sent: loaded(sent))
-    size = {name: len(text) for name, text in sent.items()}
-    return {"stages": stages, "seconds": {name: round(median(one), 3) for name, one in took.items()}, "xcom_bytes": size}
+
+def measure(scratch: Path, stages: int, rounds: int) -> dict[str, Any]:
+    """Seconds of each part, and bytes that a task reads of the pin."""
+    blocks, clock = stages // projects.BLOCK, Clock()
+    root = projects.made(scratch / f"publication-{stages}", projects.tree(blocks), projects.tree_params(blocks))
+    sizes = [night(root, stages, number, clock) for number in range(rounds)]
+    seconds = {name: round(median(one), 3) for name, one in clock.took.items()}
+    return {"stages": stages, "seconds": seconds, "xcom_bytes": sizes[-1]}
 
 
-def published(night: Night, known: Project, made: dict[str, Result], cache: Path) -> Published:
-    return publish(night, known, made, repository.of(night.root), None, {}, night.root / ".dvc" / "tmp" / "clones")
+def night(root: Path, stages: int, number: int, clock: Clock) -> dict[str, int]:
+    """One night's parts, timed; bytes of what its pin returns. Raises Broke where a part gives something else."""
+    cache, record, kept = workspace.cache_of(root), repository.of(root), reading.kept(root)
+    shutil.rmtree(kept, ignore_errors=True)
+    clock("read_first", reading.read, root, kept)
+    known: Project = clock("read_kept", reading.read, root, kept)
+    made = results(known, f"{number}\n", cache)
+    pinned = Night(str(root), git(root, "rev-parse", "HEAD"), {}, {}, {}, f"bench-{number}", tip=record.tip)
+    done = clock("publish", published, pinned, known, made, cache)
+    held = lock.parse(git(root, "show", f"{done.commit}:dvc.lock"))
+    if not done.new or held != {name: one.entry for name, one in made.items()}:
+        raise Broke(f"what was published of {stages} stages is not what they made: {done.refused}")
+    pinned = replace(pinned, run=f"again-{number}", tip=record.tip)
+    if clock("publish_nothing_new", published, pinned, known, made, cache).new:
+        raise Broke("a night that changed nothing was published")
+    entries, came = clock("newest_entries", history.newest, record, pinned.pinned, known)
+    if entries != held:
+        raise Broke(f"{len(entries)} entries are found of {stages} stages, or others than were published")
+    clock("lacking", plan.lacking, known, pinned.pinned)
+    sent = clock("dump", dumped, replace(pinned, entries=entries, came=came), known)
+    clock("task_loads", loaded, sent)
+    return {name: len(text) for name, text in sent.items()}
 
 
-def dumped(night: Night, known: Project) -> dict[str, str]:
+def published(pinned: Night, known: Project, made: dict[str, Result], cache: Path) -> Published:
+    """What publish makes of these results."""
+    return publish(pinned, known, made, repository.of(pinned.root), None, {}, pinned.root / ".dvc" / "tmp" / "clones")
+
+
+def dumped(pinned: Night, known: Project) -> dict[str, str]:
     """What the pin returns."""
-    return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
+    return {"night": json.dumps(asdict(pinned), default=str), "project": project.dumps(known)}
 
 
 def loaded(sent: dict[str, str]) -> tuple[Night, Project]:

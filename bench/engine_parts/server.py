@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 import psutil
-
 from bench.engine_parts.projects import HERE
+
 from nightshift import port
 
 SPARE = 4  # slots above the cores, as the night of this checkout has
@@ -72,9 +72,10 @@ class Airflow:
                 watch.look()
             time.sleep(1)
         tasks: list[dict[str, Any]] = []
-        while len(tasks) < (answer := self.request("GET", f"{place}/taskInstances?limit=100&offset={len(tasks)}"))[
-            "total_entries"
-        ]:
+        while (
+            len(tasks)
+            < (answer := self.request("GET", f"{place}/taskInstances?limit=100&offset={len(tasks)}"))["total_entries"]
+        ):
             tasks += answer["task_instances"]
         if said["state"] != "success":
             failed = [one["task_id"] for one in tasks if one["state"] == "failed"]

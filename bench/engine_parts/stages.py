@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.engine_parts import projects
 from bench.engine_parts.server import Broke
+
 from dvc_airflow.git import git
 from dvc_airflow.pipeline import lock, reading
 from dvc_airflow.stage.attempt import Attempt
