@@ -37,7 +37,7 @@ alert = [Asset("nightshift://alert")] if params["watch"]["retrain_on_alert"] els
 
 def tell(context):
     """Tell people now, not at the next look."""
-    around = os.environ | {"PYTHONPATH": str(ROOT / "include")}
+    around = os.environ | {"PYTHONPATH": str(PROJECT / "include")}
     command = [sys.executable, "-m", "nightshift.cli", "watch"]
     subprocess.Popen(command, cwd=PROJECT, env=around, start_new_session=True)
 

@@ -23,7 +23,9 @@ with DAG("watch", schedule=EVERY, catchup=False, max_active_runs=1) as watch:
     def look() -> list[str]:
         """Look, and take what is new; fails with the command's own sentence."""
         command = [sys.executable, "-m", "nightshift.cli", "watch", "--json", "--take"]
-        around = os.environ | {"PYTHONPATH": str(ROOT / "include")}
+        around = os.environ | {"PYTHONPATH": str(PROJECT / "include")}
+        if not PROJECT.is_dir():
+            raise AirflowSkipException("this worker has no checkout yet; its first night makes it")
         ended = subprocess.run(command, cwd=PROJECT, env=around, stdout=subprocess.PIPE, text=True, check=False)
         if ended.returncode != 0:
             raise AirflowException(f"`nightshift watch` ended with {ended.returncode}; its sentence is above")

@@ -113,15 +113,23 @@ class Cluster:
         found = self.ask("GET", f"dags/nightly/dagRuns/{run}/taskInstances?limit=500")["task_instances"]
         return {one["task_display_name"]: one for one in found}
 
-    def ended(self, run: str, within_s: float) -> str:
-        """The state that a run ends in."""
+    def end(self, run: str, within_s: float) -> None:
+        """Wait until a run has ended well."""
         deadline = time.monotonic() + within_s
         while (state := self.ask("GET", f"dags/nightly/dagRuns/{run}")["state"]) in ("queued", "running"):
-            assert time.monotonic() < deadline, json.dumps(
-                {name: (one["state"], one["hostname"]) for name, one in self.tasks(run).items()}, indent=1
-            )
+            assert time.monotonic() < deadline, self.told(run)
             time.sleep(1)
-        return str(state)
+        assert state == "success", self.told(run)
+
+    def told(self, run: str) -> str:
+        """Of a run that did not end well: where its tasks are, and the last words of those that failed."""
+        tasks = self.tasks(run)
+        lines = [f"{name}: {one['state']} on {one['hostname']}" for name, one in tasks.items()]
+        for one in tasks.values():
+            if one["state"] in ("failed", "up_for_retry", "running"):
+                for log in sorted((self.folder / "machines").glob(f"*/airflow/logs/**/task_id={one['task_id']}/*.log")):
+                    lines += [str(log), log.read_text()[-3000:]]
+        return "\n".join(lines)
 
 
 @contextmanager
