@@ -155,3 +155,19 @@ def toy(tmp_path: Path) -> Callable[..., Toy]:
         return made
 
     return make
+
+
+@pytest.fixture
+def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Configure an Airflow with these executors."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    from airflow.executors import executor_loader
+
+    def configure(executors: str) -> None:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executors)
+        for name in ("_alias", "_module", "_classname"):
+            getattr(executor_loader, f"{name}_to_executors_per_team").clear()
+        executor_loader._team_name_to_executors.clear()
+        executor_loader._executor_names.clear()
+
+    return configure

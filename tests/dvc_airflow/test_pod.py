@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from queue import Queue
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -19,6 +16,7 @@ from ruamel.yaml import YAML
 from dvc_airflow.pipeline import check, meta, project, reading
 from dvc_airflow.pipeline.pod import amount
 from tests.dvc_airflow.conftest import Toy, repository
+from tests.dvc_airflow.pods import Api, created, known, stage
 
 Make = Callable[..., Toy]
 BOTH = "CeleryExecutor,KubernetesExecutor"
@@ -39,26 +37,6 @@ LARGE = """\
           volumes: {/data: corpora},
         },
       }"""
-
-
-def stage(airflow: str) -> str:
-    return f"stages:\n  one:\n    cmd: a\n    outs: [x]\n    meta:\n      airflow: {airflow}\n"
-
-
-@pytest.fixture
-def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Configure an Airflow with these executors."""
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    from airflow.executors import executor_loader
-
-    def configure(executors: str) -> None:
-        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executors)
-        for name in ("_alias", "_module", "_classname"):
-            getattr(executor_loader, f"{name}_to_executors_per_team").clear()
-        executor_loader._team_name_to_executors.clear()
-        executor_loader._executor_names.clear()
-
-    return configure
 
 
 @pytest.mark.parametrize(
@@ -192,66 +170,6 @@ except Exception as error:
     assert "Airflow makes no pods here" in ran.stdout
 
 
-class Api:
-    """A cluster that is not there: it takes pods, and remembers them as they came over the wire."""
-
-    def __init__(self) -> None:
-        from kubernetes.client import ApiClient, Configuration
-
-        self.api_client, self.created = ApiClient(Configuration()), list[dict[str, Any]]()
-
-    def create_namespaced_pod(self, body: dict[str, Any], namespace: str, **kwargs: Any) -> None:
-        self.created.append(json.loads(json.dumps(body)))
-
-
-def created(dag: Any, monkeypatch: pytest.MonkeyPatch, template: Path) -> dict[str, Any]:
-    """The pod that Airflow's KubernetesExecutor asks a cluster for when the task's turn has come.
-
-    The DAG is read back from its serialised form, and the task's executor_config from a column of the database, as
-    the scheduler has them.
-    """
-    from airflow.executors.workloads import BundleInfo, ExecuteTask
-    from airflow.executors.workloads.task import TaskInstanceDTO
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.providers.cncf.kubernetes.executors import kubernetes_executor, kubernetes_executor_utils
-    from airflow.serialization.serialized_objects import DagSerialization
-    from sqlalchemy.dialects.sqlite import dialect
-
-    read = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
-    column = TaskInstance.__table__.c.executor_config.type
-    kept = column.bind_processor(dialect())(read.get_task("one").executor_config)
-    config = column.result_processor(dialect(), None)(kept)
-    ti = TaskInstanceDTO(
-        id=uuid.uuid4(), dag_version_id=uuid.uuid4(), task_id="one", dag_id="toy", run_id="run", try_number=1,
-        map_index=-1, pool_slots=1, queue="default", priority_weight=1, executor_config=config,
-    )  # fmt: skip
-    bundle = BundleInfo(name="project", version="c" * 40)
-    work = ExecuteTask(ti=ti, dag_rel_path=Path("dags/toy.py"), token="t", log_path="log", bundle_info=bundle)
-    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE", str(template))
-    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE", "nightshift")
-    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY", "nightshift")
-    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG", "main")
-    scheduler = kubernetes_executor_utils.AirflowKubernetesScheduler
-    monkeypatch.setattr(scheduler, "_make_kube_watchers", lambda self: {})  # they would ask a cluster for news
-    executor, api = kubernetes_executor.KubernetesExecutor(), Api()
-    executor.job_id, executor.scheduler_job_id, executor.task_queue = 1, "1", Queue()
-    executor.queue_workload(work, session=SimpleNamespace())
-    executor._process_workloads([work])
-    assert executor.event_buffer[next(iter(executor.event_buffer))][0] == "queued"
-    scheduler(executor.kube_config, Queue(), api, "1").run_next(executor.task_queue.get_nowait())
-    (pod,) = api.created
-    return pod
-
-
-def known(pod: Mapping[str, Any], api: Api) -> bool:
-    """Whether a pod is one by Kubernetes' own models: each key known, each value of its type, what is required there.
-
-    Reading it back drops what no model knows, and refuses what a model requires.
-    """
-    read = api.api_client.deserialize(SimpleNamespace(data=json.dumps(pod)), "V1Pod")
-    return bool(api.api_client.sanitize_for_serialization(read) == pod)
-
-
 def test_the_pod_that_airflow_asks_a_cluster_for(
     toy: Make, airflow: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +220,25 @@ def test_that_pod_is_one_by_kubernetes_own_models(
     assert not known(pod | {"spec": pod["spec"] | {"nodeSelector": {"gpus": 1}}}, Api())
     with pytest.raises(ValueError, match="must not be `None`"):
         known(pod | {"spec": pod["spec"] | {"containers": [{"image": "a"}]}}, Api())
+
+
+def test_the_page_shows_a_pod_that_airflow_would_make(
+    root: Path, toy: Make, airflow: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow(BOTH)
+    from airflow.providers.cncf import kubernetes
+
+    from dvc_airflow import DvcDag
+
+    page = (root / "docs" / "dvc-on-airflow.md").read_text()
+    (block,) = re.findall(r"```yaml\n(stages:\n.*?)```", page, flags=re.S)
+    params = "image: 'team/train:1'\ntrain: 1\n"
+    made = toy(block.replace("  train:\n", "  one:\n"), **{"params.yaml": params, "train.py": "", "data": ""})
+    pod = created(DvcDag("toy", made.root), monkeypatch, Path(kubernetes.__file__).parent / TEMPLATE)
+    (container,) = pod["spec"]["containers"]
+    assert known(pod, Api())
+    assert container["image"] == "team/train:1"
+    assert container["resources"]["limits"] == {"memory": str(24 * 10**9 + 2**30), "nvidia.com/gpu": "1"}
 
 
 def test_a_stage_without_an_image_has_the_installations(
