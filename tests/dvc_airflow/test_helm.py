@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,16 @@ def test_every_variable_is_one_that_somebody_reads(values: dict[str, Any], root:
     assert {"NIGHTSHIFT_STATE", "NIGHTSHIFT_REMOTE", "NIGHTSHIFT_CHECKOUT", "NIGHTSHIFT_KEEPER"} < ours
     assert [name for name in ours if name not in code and f'"{name.removeprefix("NIGHTSHIFT_")}"' not in code] == []
     assert all(isinstance(value, str) for value in environment(values).values())
+
+
+def test_what_all_machines_of_a_cluster_have_these_have_too(values: dict[str, Any], root: Path) -> None:
+    said = dict(re.findall(r"(?m)^([A-Z_]+)=(.*)$", (root / "deploy" / "cluster.env").read_text()))
+    of_the_chart = {"AIRFLOW__CORE__EXECUTOR", "AIRFLOW__CORE__LOAD_EXAMPLES", "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG"}
+    longer = {"AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT"}  # a pod waits for a node
+    same = {name: value for name, value in said.items() if name not in of_the_chart | longer}
+    assert len(same) > 5
+    assert {name: environment(values).get(name) for name in same} == same
+    assert longer < set(environment(values))
 
 
 def test_every_option_is_one_that_airflow_has(values: dict[str, Any]) -> None:
