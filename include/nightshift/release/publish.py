@@ -72,21 +72,32 @@ def publish(clone: Path, home: Path, night: str, now: float) -> dict[str, Any]:
         return said(metrics, None, night)
     if known := registry.by_digest(clone, metrics["digest"]):
         return again(metrics, known, registry.assigned(clone, known.digest), night)
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(clone)) as repo:
-            repo.checkout(targets=[registry.OUT], force=True)
-    except DvcException as error:
-        do = "run the night again, which makes it anew"
-        raise CacheCorrupt(f"it is not whole in DVC's cache ({error})", registry.OUT, do) from None
+    _check_out(clone)
     folder = commit.check(clone / registry.OUT)
     if commit.digest(folder) != metrics["digest"]:
         raise ReleaseInvalid("the release is not the one that its metrics name", str(folder), "run the night again")
     signature.sign(folder, home / "releases" / metrics["digest"] / "model.sig", home)
     version = registry.next_version(clone, minor=metrics["role"] == "winner")
     return said(metrics, version, night)
+
+
+def _check_out(clone: Path) -> None:
+    """Bring the release into the clone: from DVC's cache, or from its remote, where another worker made it."""
+    from dvc.exceptions import CheckoutError, DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(clone)) as repo:
+            try:
+                repo.checkout(targets=[registry.OUT], force=True)
+            except CheckoutError:
+                if not repo.config["core"].get("remote"):
+                    raise
+                repo.fetch(targets=[registry.OUT])
+                repo.checkout(targets=[registry.OUT], force=True)
+    except DvcException as error:
+        do = "run the night again, which makes it anew"
+        raise CacheCorrupt(f"it is whole neither in DVC's cache nor in a remote ({error})", registry.OUT, do) from None
 
 
 def main() -> None:
