@@ -235,9 +235,9 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
 def test_what_airflow_keeps_secret_is_a_stages_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_TOKEN", "t-1")
     monkeypatch.setenv("AIRFLOW_CONN_STORE", "s3://key:word@host")
-    from dvc_airflow.night import operator
+    from dvc_airflow.night import secrets
 
-    assert operator.secret("airflow://variables/token") == "t-1"
-    assert operator.secret("airflow://connections/store") == "s3://key:word@host"
-    assert operator.secret("airflow://else/x") == "airflow://else/x"
-    assert operator.secret("plain") == "plain"
+    assert secrets.secret("airflow://variables/token") == "t-1"
+    assert secrets.secret("airflow://connections/store") == "s3://key:word@host"
+    assert secrets.secret("airflow://else/x") == "airflow://else/x"
+    assert secrets.secret("plain") == "plain"

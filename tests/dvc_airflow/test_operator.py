@@ -242,7 +242,9 @@ def test_another_graph_is_refused_with_a_sentence_for_the_record(dag: Any, monke
 
 def test_a_secret_that_a_stage_says_is_not_repeated() -> None:
     told = Result("one", "failed", sentence="it said t-1\nand t-1", report={"outcome": "failed", "sentence": "t-1"})
-    hidden = operator.hidden(told, ["t-1", ""])
+    from dvc_airflow.night import secrets
+
+    hidden = secrets.hidden(told, ["t-1", ""])
     assert (hidden.sentence, hidden.report["sentence"]) == ("it said ***\nand ***", "***")
 
 

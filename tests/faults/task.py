@@ -79,7 +79,7 @@ def _stage(night: Night, known: project.Project, state: Path, name: str, number:
         _write(state / f"{name.replace('/', '.')}.result.json", result.as_json())
         return 0
     print(f"{name}: {result.outcome}: {result.sentence}", file=sys.stderr)
-    return AGAIN if result.outcome in {*RETRIED, "cancelled"} else 1
+    return AGAIN if result.outcome in RETRIED else 1
 
 
 def _pinned(state: Path) -> tuple[Night, project.Project]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,13 +17,12 @@ from typing import Any
 
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import BaseOperator, Connection, Variable
+from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from airflow.sdk.log import mask_secret
 
 from dvc_airflow.git import GitError, tags_of
-from dvc_airflow.night import publish
+from dvc_airflow.night import publish, secrets
 from dvc_airflow.night.settings import PIN, PUBLISH, Settings, task_id
 from dvc_airflow.pipeline import project
 from dvc_airflow.pipeline.project import Project, Stage
@@ -88,13 +87,13 @@ class StageOperator(Task):
         number, shared = context["ti"].try_number, self.settings
         results = partial(self.results, context, night, known)
         said = known.stages[self.stage].airflow.env
-        env = {**shared.env, **{key: secret(value) for key, value in said.items()}}
-        secrets = [env[key] for key, value in said.items() if value != env[key]]
+        env = {**shared.env, **{key: secrets.secret(value) for key, value in said.items()}}
+        secret = [env[key] for key, value in said.items() if value != env[key]]
         self._attempt = Attempt(
             night, known, self.stage, results, shared.clones, env, number, shared.limit_bytes, shared.repository
         )
         with self.leased(context):
-            result = hidden(self._attempt.run(), secrets)
+            result = secrets.hidden(self._attempt.run(), secret)
         context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
         self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
         if result.undeclared:
@@ -192,27 +191,6 @@ class CommandOperator(Task):
             return said
         except (publish.PublishError, GitError) as error:
             raise refusal(context, error, AirflowException) from None
-
-
-def secret(value: str) -> str:
-    """A stage's variable: 'airflow://variables/NAME' and 'airflow://connections/ID' from Airflow's secrets backend.
-
-    What comes from there is masked wherever Airflow logs it.
-    """
-    kind, _, name = value.removeprefix("airflow://").partition("/")
-    if not value.startswith("airflow://") or kind not in ("variables", "connections"):
-        return value
-    found = str(Variable.get(name) if kind == "variables" else Connection.get(name).get_uri())
-    mask_secret(found)
-    return found
-
-
-def hidden(result: Result, secrets: Sequence[str]) -> Result:
-    """A result whose words show none of these."""
-    sentence, report = result.sentence, json.dumps(result.report)
-    for one in filter(None, secrets):
-        sentence, report = sentence.replace(one, "***"), report.replace(json.dumps(one)[1:-1], "***")
-    return replace(result, sentence=sentence, report=json.loads(report))
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

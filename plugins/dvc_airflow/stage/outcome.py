@@ -14,7 +14,8 @@ from typing import Any
 from dvc_airflow.pipeline.lock import Entry
 from dvc_airflow.store.commit import Commit
 
-RETRIED = {"lock", "storage", "lost"}  # outcomes that another attempt may mend
+# outcomes that another attempt may mend; Airflow asks for none of what a person cancelled
+RETRIED = {"lock", "storage", "lost", "cancelled"}
 # DVC's words for a shell that a signal ended; the shell is the recorder
 RECORDER_ENDED = re.compile(r"exited with -(\d+)$")
 # that come from outside a stage: out of memory, a host or terminal that goes, a disk; a crash of its own is its own
