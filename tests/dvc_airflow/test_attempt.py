@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from dvc_airflow.pipeline import lock, reading
+from dvc_airflow.stage import process
 from dvc_airflow.store import objects, uncached, workspace
 from tests.dvc_airflow.conftest import Toy
 
@@ -283,3 +284,40 @@ def test_what_a_stage_does_not_declare_is_told_and_who_misses_it_is_told_who_wro
         "tmp/loose.txt was written by stage one, which does not declare it: add it to its outs, and to these deps"
         in said
     )
+
+
+WORKER = """\
+import os, sys
+from pathlib import Path
+from dvc_airflow.stage.process import attended
+
+began, ended = map(Path, sys.argv[1:])
+if task := os.fork():
+    os.waitpid(task, 0)
+else:
+    with attended(ended.touch, every_s=0.02):
+        began.touch()
+        sys.stdin.read(1)
+"""
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_task_whose_worker_dies_ends_its_stage(dies: bool, tmp_path: Path) -> None:
+    began, ended = tmp_path / "began", tmp_path / "ended"
+    env = os.environ | {"PYTHONPATH": str(Path(process.__file__).parents[2])}
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(began), str(ended)], stdin=subprocess.PIPE, env=env)
+    assert worker.stdin is not None
+    until(began.is_file)
+    if dies:
+        worker.kill()
+        until(ended.is_file)
+    worker.stdin.close()
+    worker.wait()
+    assert ended.is_file() is dies
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -71,11 +71,12 @@ def test_a_size_is_in_bytes(said: str, size: int, toy: Make) -> None:
 def test_its_task_has_what_it_asks_for(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
     from dvc_airflow import DvcDag
+    from dvc_airflow.night.retries import OUTAGE
 
     asked = "{pool: gpu, slots: 2, queue: large, execution_timeout: '1:30:00', retries: 5, owner: ml}"
     dag = DvcDag("toy", toy(stage("a", asked)).root)
     task = dag.get_task("one")
-    assert (task.pool, task.pool_slots, task.queue, task.retries, task.owner) == ("gpu", 2, "large", 5, "ml")
+    assert (task.pool, task.pool_slots, task.queue, task.retries, task.owner) == ("gpu", 2, "large", 5 + OUTAGE, "ml")
     assert task.execution_timeout == timedelta(hours=1.5)
     assert dag.get_task("publish").queue == "default"
 

@@ -32,6 +32,8 @@ class Task:
     states: dict[str, str] = field(default_factory=dict)  # of this run's tasks
     runs: dict[str, str] = field(default_factory=dict)
     own: str = "task"
+    try_number: int = 1
+    max_tries: int = 5
 
     def xcom_pull(self, task_ids: str, key: str = "return_value") -> Any:
         return self.said.get((task_ids, key))
@@ -175,7 +177,7 @@ def test_what_could_not_be_pushed_is_not_deployed(dag: Any) -> None:
 def test_commands_after_publish_are_tried_again(dag: Any) -> None:
     made, of = dag
     deploy = of.get_task("deploy")
-    assert (deploy.retries, deploy.retry_delay.total_seconds()) == (2, 5)
+    assert (deploy.retries, deploy.retry_delay.total_seconds()) == (5, 5)
     ti = published(made, released="a" * 64)
     ti.own, ti.said["publish", "return_value"]["commit"] = "deploy", made.git("rev-parse", "HEAD")
     from airflow.sdk.exceptions import AirflowException, AirflowFailException

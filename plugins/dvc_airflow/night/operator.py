@@ -22,12 +22,13 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dvc_airflow.git import GitError, tags_of
-from dvc_airflow.night import publish, secrets
+from dvc_airflow.night import publish, retries, secrets
 from dvc_airflow.night.settings import PIN, PUBLISH, Settings, task_id
 from dvc_airflow.pipeline import project
 from dvc_airflow.pipeline.project import Project, Stage
 from dvc_airflow.stage.attempt import Attempt
 from dvc_airflow.stage.outcome import RETRIED, Night, Result, numbers
+from dvc_airflow.stage.process import attended
 from dvc_airflow.store import lease, workspace
 
 
@@ -92,7 +93,7 @@ class StageOperator(Task):
         self._attempt = Attempt(
             night, known, self.stage, results, shared.clones, env, number, shared.limit_bytes, shared.repository
         )
-        with self.leased(context):
+        with self.leased(context), attended(self.on_kill):
             result = secrets.hidden(self._attempt.run(), secret)
         context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
         self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
@@ -104,7 +105,7 @@ class StageOperator(Task):
             self._tell_assets(context, night.commit, known.stages[self.stage], result)
             return result.outcome
         sentence = f"{self.stage}: {result.outcome}: {result.sentence}"
-        raise AirflowException(sentence) if result.outcome in RETRIED else AirflowFailException(sentence)
+        raise (retries.mendable(context["ti"]) if result.outcome in RETRIED else AirflowFailException)(sentence)
 
     def _tell_assets(self, context: Any, commit: str, stage: Stage, result: Result) -> None:
         """Say of each out what it is now; of a stage that is unchanged nobody is told, and no other DAG is started."""
@@ -157,7 +158,7 @@ class PublishOperator(Task):
             with self.leased(context):
                 done = publish.publish(night, known, results, record, shared.publish, env, shared.clones)
         except GitError as error:
-            raise refusal(context, error, AirflowException if shared.remote else AirflowFailException) from None
+            raise refusal(context, error, retried=bool(shared.remote)) from None
         except publish.PublishError as error:
             raise refusal(context, error) from None
         return asdict(done)
@@ -179,7 +180,7 @@ class CommandOperator(Task):
             record.fetch()
             record.have(night.run, done["commit"])
         except GitError as error:
-            raise refusal(context, error, AirflowException) from None
+            raise refusal(context, error, retried=True) from None
         now = replace(night, commit=done["commit"], tags=tags_of(record.path), run=f"{night.run}-{self.task_id}")
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         try:
@@ -190,7 +191,7 @@ class CommandOperator(Task):
                 )
             return said
         except (publish.PublishError, GitError) as error:
-            raise refusal(context, error, AirflowException) from None
+            raise refusal(context, error, retried=True) from None
 
 
 def released(done: Mapping[str, Any] | None) -> bool:
@@ -198,7 +199,7 @@ def released(done: Mapping[str, Any] | None) -> bool:
     return bool(done and (done.get("said") or {}).get("released") and not done.get("refused"))
 
 
-def refusal(context: Any, error: Exception, kind: type[AirflowException] = AirflowFailException) -> AirflowException:
-    """What ends a task, by default for good; its sentence is kept for night.json."""
+def refusal(context: Any, error: Exception, retried: bool = False) -> AirflowException:
+    """What ends a task, for good, or to be tried again; its sentence is kept for night.json."""
     context["ti"].xcom_push(key="sentence", value=str(error))
-    return kind(str(error))
+    return (retries.mendable(context["ti"]) if retried else AirflowFailException)(str(error))

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError
+from airflow.sdk.exceptions import AirflowRuntimeError
 
 from dvc_airflow.git import GitError, tags_of, top
 from dvc_airflow.night import form
@@ -70,7 +70,7 @@ class PinOperator(Task):
                 raise snapshot.Refused(never)
             record.pin(run, commit)
         except GitError as error:  # a remote may answer another time
-            raise refusal(context, error, AirflowException if self.settings.remote else AirflowFailException) from None
+            raise refusal(context, error, retried=bool(self.settings.remote)) from None
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
         night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,12 @@ from urllib.parse import quote
 from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, Asset, BaseOperator, TaskGroup, get_parsing_context
 
-from dvc_airflow.night import operator, pod
+from dvc_airflow.night import operator, pod, retries
 from dvc_airflow.night.end import EndOperator
 from dvc_airflow.night.form import form
 from dvc_airflow.night.pin import PinOperator, shape_tag
 from dvc_airflow.night.settings import END, PIN, PUBLISH, RELEASED, Settings, night, task_id
 from dvc_airflow.pipeline.project import Project, Stage, outside
-
-RETRIES = 2
-RETRY_DELAY = timedelta(seconds=5)
 
 
 def DvcDag(dag_id: str, project: Path, **options: Any) -> DAG:  # noqa: N802  a DAG's class by its users' eyes
@@ -113,8 +109,7 @@ def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: 
 
 def _again(settings: Settings) -> dict[str, Any]:
     """What Airflow is told of the engine's own tasks."""
-    again: dict[str, Any] = {"retries": RETRIES, "retry_delay": RETRY_DELAY}
-    return again | ({"queue": settings.queue} if settings.queue else {})
+    return retries.told() | ({"queue": settings.queue} if settings.queue else {})
 
 
 def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOperator]:
@@ -169,7 +164,7 @@ def _airflow(stage: Stage) -> dict[str, Any]:
     """What Airflow is told of a stage's task, from `meta.airflow`."""
     said = stage.airflow
     told = {"queue": said.queue, "executor": said.executor, "owner": said.owner}
-    again = {"retries": said.retries, "retry_delay": RETRY_DELAY, "execution_timeout": said.execution_timeout}
+    again = retries.told(said.retries) | {"execution_timeout": said.execution_timeout}
     again |= {"pool": said.pool, "pool_slots": said.slots}
     return {name: value for name, value in told.items() if value} | again
 

@@ -12,13 +12,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 GRACE_S = 4.0
+ATTENDED_S = 2.0
 # a -c command, so that the package's own folder is not on the path (`operator.py` lies there)
 _START = "import sys; from dvc_airflow.stage.child import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
 
@@ -88,6 +90,28 @@ class Process:
             found: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
             return found
         return {}
+
+
+@contextmanager
+def attended(end: Callable[[], None], every_s: float = ATTENDED_S) -> Iterator[None]:
+    """Call `end` where the process that started this one dies while the block runs: nobody hears of the result then.
+
+    Airflow's worker is that process. When it is killed its task runs on, and a stage for as long as it likes, beside
+    the attempt that Airflow makes instead.
+    """
+    parent, done = os.getppid(), threading.Event()
+
+    def look() -> None:
+        while not done.wait(every_s):
+            if os.getppid() != parent:
+                end()
+                return
+
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def spawn(job: Path, leash: int, clone: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
