@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.night import operator, publish
+from dvc_airflow.night import publish
 from dvc_airflow.night.settings import task_id
 from dvc_airflow.pipeline import project, reading
 from dvc_airflow.stage.outcome import Result

@@ -37,7 +37,12 @@ class EndOperator(Task):
         followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
         failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
         told: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
-        told |= {"new": done.get("new", False), "refused": done.get("refused", ""), "stages": {}}
+        told |= {
+            "new": done.get("new", False),
+            "refused": done.get("refused", ""),
+            "stages": {},
+            "changes": done.get("changes", []),
+        }
         told["ended"] = round(time.time(), 3)
         if ti.xcom_pull(task_ids=self.beside(PIN)):
             night, known = self.pinned(context)

@@ -17,12 +17,12 @@ from typing import Any
 
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dvc_airflow.git import GitError, tags_of
-from dvc_airflow.night import publish, retries, secrets
+from dvc_airflow.night import changes, links, publish, retries, secrets
 from dvc_airflow.night.settings import PIN, PUBLISH, Settings, task_id
 from dvc_airflow.pipeline import project
 from dvc_airflow.pipeline.project import Project, Stage
@@ -35,9 +35,17 @@ from dvc_airflow.store import lease, workspace
 class Task(BaseOperator):
     """What the tasks of a night have in common."""
 
+    linked = False  # whether it has links
+
     def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = settings
+        self.pages: dict[str, str] = {}  # name of a link → its page
+
+    @property
+    def operator_extra_links(self) -> list[BaseOperatorLink]:
+        """What Airflow's UI shows beside the task."""
+        return links.of(self.settings.web) if self.linked else []
 
     def pinned(self, context: Any) -> tuple[Night, Project]:
         """What the pin fixed; where nights are published at a remote, each worker has a checkout of its own."""
@@ -77,6 +85,8 @@ class Task(BaseOperator):
 class StageOperator(Task):
     """One stage of dvc.yaml, in a clone of its own."""
 
+    linked = True
+
     def __init__(self, *, stage: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
@@ -86,6 +96,7 @@ class StageOperator(Task):
         """Run it. Raises for Airflow to retry what another attempt may mend, and to fail the rest."""
         night, known = self.pinned(context)
         number, shared = context["ti"].try_number, self.settings
+        self.pages = links.pages(shared.web, night.came.get(self.stage), night.commit)
         results = partial(self.results, context, night, known)
         said = known.stages[self.stage].airflow.env
         env = {**shared.env, **{key: secrets.secret(value) for key, value in said.items()}}
@@ -143,7 +154,7 @@ class ApproveOperator(ApprovalOperator):
 class PublishOperator(Task):
     """Write the night as one commit."""
 
-    ui_color = "#e6f4ea"
+    linked, ui_color = True, "#e6f4ea"
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Publish. Fails when a stage has no result."""
@@ -161,7 +172,11 @@ class PublishOperator(Task):
             raise refusal(context, error, retried=bool(shared.remote)) from None
         except publish.PublishError as error:
             raise refusal(context, error) from None
-        return asdict(done)
+        self.pages = links.pages(shared.web, night.tip, done.commit)
+        told = changes.changed(night, known, results)
+        if told:
+            self.log.info("metrics that are not what they were:\n%s", changes.table(told))
+        return asdict(done) | {"changes": [asdict(one) for one in told]}
 
 
 class CommandOperator(Task):

@@ -15,7 +15,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowRuntimeError
 
 from dvc_airflow.git import GitError, tags_of, top
-from dvc_airflow.night import form
+from dvc_airflow.night import form, links
 from dvc_airflow.night.operator import Task, refusal
 from dvc_airflow.night.settings import run_name
 from dvc_airflow.pipeline import check, project, reading, selection
@@ -37,7 +37,7 @@ class PinOperator(Task):
         own: whether its writer gave these, and not params.yaml: then they hold for runs that nobody triggers too.
     """
 
-    ui_color = "#e8f0fe"
+    linked, ui_color = True, "#e8f0fe"
 
     def __init__(self, *, shape: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -73,6 +73,7 @@ class PinOperator(Task):
             raise refusal(context, error, retried=bool(self.settings.remote)) from None
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
+        self.pages = links.pages(self.settings.web, record.tip, commit)
         night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip)
         return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
 

@@ -11,7 +11,9 @@ from dvc_airflow.git import top
 from dvc_airflow.pipeline import check, reading, selection
 from dvc_airflow.pipeline.project import PIPELINE, Project, ProjectError
 from dvc_airflow.store import repository, uncached
+from dvc_airflow.store import web as pages
 from dvc_airflow.store.repository import Repository
+from dvc_airflow.store.web import NOWHERE, Web
 
 PIN, PUBLISH, RELEASED, END = RESERVED = "pin", "publish", "released", "end"
 
@@ -36,6 +38,7 @@ class Settings:
         queue: of the engine's own tasks; "" for the default.
         keep_nights: whose objects stay in the cache after a night; `keep_bytes`: that all which stays may take.
         pods: whether stages that ask for one have a pod of their own.
+        web: pages of commits of the repository of record.
         group: prefix of the ids of the night's tasks: "" in a DAG of their own.
     """
 
@@ -56,6 +59,7 @@ class Settings:
     keep_nights: int | None = None
     keep_bytes: int | None = None
     pods: bool = True
+    web: Web = NOWHERE
     group: str = ""
 
     @property
@@ -79,6 +83,7 @@ def night(
     branch: str | None = None,
     refs: str | None = None,
     remote: str = "",
+    web: str = "",
     checkout: Path | None = None,
     queue: str | None = None,
     env: Mapping[str, str] | None = None,
@@ -106,6 +111,8 @@ def night(
             runs the commit that Airflow has the DAG of.
         queue: of the tasks that are the engine's own (pin, publish, the commands after it, end): of the worker that has
             what they need and others must not, like a signing key.
+        web: the page of a commit, as "https://git.example.org/mine/commit/{commit}": tasks then link to it. That of a
+            `remote` at GitHub, GitLab, Bitbucket or Codeberg is known.
         env: variables for stages and commands; {clone} becomes the path of the project in its clone.
         publish: command run in a clone of the night's commit; its last line is JSON with message, tags, released.
         after: task → command to run, in this order, when `publish` said that something was released and the push was
@@ -142,11 +149,20 @@ def night(
         keep_nights=keep_nights,
         keep_bytes=keep_bytes,
         pods=pods,
+        web=_web(where, web),
     )
     taken = {task_id(name).partition(".")[0] for name in known.stages} | set(RESERVED)
     if twice := [name for name in after or {} if name in taken]:
         raise ProjectError(f"after: {twice[0]} is the id of another task; call that command otherwise")
     return selection.narrowed(known, select, exclude), settings, dict(after or {})
+
+
+def _web(where: Repository, page: str) -> Web:
+    """The pages of the repository of record. Raises ProjectError."""
+    try:
+        return pages.pages(page) if page else pages.hosted(pages.address(where.path, where.remote))
+    except ValueError as error:
+        raise ProjectError(str(error)) from None
 
 
 def task_id(stage: str) -> str:

@@ -1,6 +1,7 @@
 """Where things are kept: commits and refs in Git, bytes in DVC's cache and remote, clones on a worker's disk.
 
 repository  where nights are published: the checkout's own repository, or a remote of it
+web         pages of commits, where the repository has some
 commit      a project's files at one commit, without a work tree
 history     what earlier nights made of every stage
 snapshot    the commit that a night runs: HEAD, a changed work tree, overridden params
