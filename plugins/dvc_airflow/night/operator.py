@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,7 +22,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dvc_airflow.git import GitError, tags_of
-from dvc_airflow.night import changes, links, publish, retries, secrets
+from dvc_airflow.night import changes, lineage, links, publish, retries, secrets
 from dvc_airflow.night.settings import PIN, PUBLISH, Settings, task_id
 from dvc_airflow.pipeline import project
 from dvc_airflow.pipeline.project import Project, Stage
@@ -91,6 +91,7 @@ class StageOperator(Task):
         super().__init__(**kwargs)
         self.stage = stage
         self._attempt: Attempt | None = None
+        self._lineage: Callable[[], Any] | None = None
 
     def execute(self, context: Any) -> str:
         """Run it. Raises for Airflow to retry what another attempt may mend, and to fail the rest."""
@@ -106,6 +107,7 @@ class StageOperator(Task):
         )
         with self.leased(context), attended(self.on_kill):
             result = secrets.hidden(self._attempt.run(), secret)
+        self._lineage = partial(lineage.of, known.stages[self.stage], night, result, shared)
         context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
         self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
         if result.undeclared:
@@ -129,6 +131,10 @@ class StageOperator(Task):
             metrics = numbers({path: result.files[path]} if path in result.files else {})
             told = about | {"commit": commit, "outcome": result.outcome}
             context["outlet_events"][asset].extra = told | ({"metrics": metrics} if metrics else {})
+
+    def get_openlineage_facets_on_complete(self, ti: Any) -> Any:
+        """What the OpenLineage provider asks for, where it is set up; None for a task that never began."""
+        return self._lineage() if self._lineage else None
 
     def on_kill(self) -> None:
         """End the stage and everything that it started."""
