@@ -9,4 +9,11 @@ pin       the first: what this night runs
 publish   what a night made as one commit on its branch, or kept until that is possible
 end       the last: what the night was, and nothing is left behind
 account   what a night took
+changes   its metrics, beside what they were
+links     to commits, in Airflow's UI
+lineage   what OpenLineage is told of a stage
+late      a night over its deadline
+retries   how often a task is tried again
+secrets   variables of stages from Airflow's secrets backend
+form      what a night is triggered with
 """

@@ -21,7 +21,7 @@ from dvc_airflow.store import web
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from dvc_airflow.night.operator import Settings
+    from dvc_airflow.night.settings import Settings
 
 
 def of(stage: Stage, night: Night, result: Result, settings: Settings) -> OperatorLineage:

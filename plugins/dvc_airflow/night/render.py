@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from urllib.parse import quote
 from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, Asset, BaseOperator, TaskGroup, get_parsing_context
 
-from dvc_airflow.night import operator, pod, retries
+from dvc_airflow.night import late, operator, pod, retries
 from dvc_airflow.night.end import EndOperator
 from dvc_airflow.night.form import form
 from dvc_airflow.night.pin import PinOperator, shape_tag
@@ -30,7 +31,9 @@ from dvc_airflow.night.settings import END, PIN, PUBLISH, RELEASED, Settings, ni
 from dvc_airflow.pipeline.project import Project, Stage, outside
 
 
-def DvcDag(dag_id: str, project: Path, **options: Any) -> DAG:  # noqa: N802  a DAG's class by its users' eyes
+def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
+    dag_id: str, project: Path, *, late_after: timedelta | None = None, on_late: str | None = None, **options: Any
+) -> DAG:
     """The DAG of a DVC project.
 
     What a stage's `meta.airflow` may say is in meta.py. Only what another attempt may mend is tried again (a lock, a
@@ -39,6 +42,8 @@ def DvcDag(dag_id: str, project: Path, **options: Any) -> DAG:  # noqa: N802  a 
     Args:
         dag_id: its name in Airflow.
         project: the folder with `.dvc`, in the checkout of record.
+        late_after: how long a night may take, from when it was asked for, before `on_late` is run in the checkout;
+            {run} in that command becomes the night's name. The night goes on.
         options: those of `night`; all others are for Airflow's DAG (schedule, params, …).
 
     Raises:
@@ -48,6 +53,10 @@ def DvcDag(dag_id: str, project: Path, **options: Any) -> DAG:  # noqa: N802  a 
     known, settings, after = night(project, **ours)
     fields = dag.pop("params", None)
     dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*dag.get("tags", []), shape_tag(known)]}
+    if (late_after is None) != (on_late is None):
+        raise ProjectError("late_after and on_late go together: after how long a night is late, and what is run then")
+    if late_after and on_late:
+        dag |= {"deadline": late.alert(late_after, on_late, settings.root, settings.env)}
     with DAG(dag_id, **dag) as made:
         pin = _tasks(known, settings, after, dag_id)
     # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
