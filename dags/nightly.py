@@ -1,7 +1,8 @@
 """The night, from dvc.yaml: pin, every stage, publish, and what follows a release.
 
-It starts by the clock, and where params.yaml says so by an alert too (dags/watch.py). One that ends badly is told by
-the same command that watches, in a process of its own: it goes on where the Airflow of a single night is stopped.
+It starts by the clock, and where params.yaml says so by an alert too (dags/watch.py). One that ends badly, or is late,
+is told by the same command that watches, in a process of its own: it goes on where the Airflow of a single night is
+stopped.
 
 Where workers share no disk (docs/cluster.md), NIGHTSHIFT_REMOTE is the Git repository of record, each worker has a
 checkout of it at NIGHTSHIFT_CHECKOUT, and NIGHTSHIFT_KEEPER is the queue of the one that has NIGHTSHIFT_HOME.
@@ -47,6 +48,8 @@ nightly = DvcDag(
     ROOT,
     schedule=AssetOrTimeSchedule(timetable=clock, assets=alert) if clock and alert else clock or alert,
     on_failure_callback=tell,
+    late_after=timedelta(hours=when["deadline_hours"]) if when["deadline_hours"] else None,
+    on_late="python -m nightshift.cli watch --late {run}" if when["deadline_hours"] else None,
     branch="nightly",
     refs="refs/nightshift",
     remote=REMOTE,

@@ -24,6 +24,9 @@ class Night(Section):
     name: ClassVar[str] = "night"
     schedule: str | None = Field(description="Cron expression of the nightly run; null for none")
     timezone: str = Field(description="IANA time zone that the expression is read in")
+    deadline_hours: float | None = Field(
+        gt=0, description="Hours after which a night that runs is told of; null: never"
+    )
     prices: dict[str, Price] = Field(description="Price of a slot of a pool for an hour, in any one currency")
     certify_tokens: int = Field(ge=0, description="Tokens to read, at most, to find a release's true window; 0: not")
     keep_nights: int | None = Field(ge=1, description="Nights whose data stay, beside all releases; null keeps all")

@@ -22,20 +22,21 @@ ENDED = ("success", "failed")
 
 
 @pytest.mark.parametrize(
-    ("schedule", "retrains", "wanted"),
+    ("schedule", "retrains", "hours", "wanted"),
     [
-        ('"0 2 * * *"', "false", "CronTriggerTimetable []"),
-        ('"0 2 * * *"', "true", "AssetOrTimeSchedule ['nightshift://alert/']"),
-        ("null", "true", "AssetTriggeredTimetable ['nightshift://alert/']"),
-        ("null", "false", "NullTimetable []"),
+        ('"0 2 * * *"', "false", "4.0", "CronTriggerTimetable []"),
+        ('"0 2 * * *"', "true", "0.5", "AssetOrTimeSchedule ['nightshift://alert/']"),
+        ("null", "true", "null", "AssetTriggeredTimetable ['nightshift://alert/']"),
+        ("null", "false", "4.0", "NullTimetable []"),
     ],
 )
 def test_a_night_is_started_by_the_clock_by_alerts_or_by_hand(
-    schedule: str, retrains: str, wanted: str, tmp_path: Path
+    schedule: str, retrains: str, hours: str, wanted: str, tmp_path: Path
 ) -> None:
     project = make(tmp_path / "project", tmp_path / "home", AIRFLOW_HOME=str(tmp_path / "airflow"))
     path = project.folder / "params.yaml"
     text = path.read_text().replace('schedule: "0 2 * * *"', f"schedule: {schedule}")
+    text = text.replace("deadline_hours: 4.0", f"deadline_hours: {hours}")
     path.write_text(text.replace("retrain_on_alert: false", f"retrain_on_alert: {retrains}"))
     code = (
         "import sys; sys.path[:0] = ['plugins', 'include', 'dags']\n"
@@ -43,13 +44,16 @@ def test_a_night_is_started_by_the_clock_by_alerts_or_by_hand(
         "when = nightly.timetable\nassets = getattr(getattr(when, 'asset_condition', None), 'objects', [])\n"
         "print(type(when).__name__, [one.uri for one in assets])\n"
         "print([*watch.task_ids], nightly.has_on_failure_callback)\n"
+        "deadline = nightly.deadline and nightly.deadline[0]\n"
+        "print(deadline and (deadline.interval.total_seconds(), deadline.callback.kwargs['command']))\n"
     )
     command = [sys.executable, "-c", code]
     ended = subprocess.run(
         command, cwd=project.folder, env=project.environ, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines()[-2:] == [wanted, "['look', 'alert'] True"]
+    late = "None" if hours == "null" else str((3600 * float(hours), "python -m nightshift.cli watch --late {run}"))
+    assert ended.stdout.splitlines()[-3:] == [wanted, "['look', 'alert'] True", late]
 
 
 @pytest.fixture(scope="module")

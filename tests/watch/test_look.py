@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 from nightshift import drift, feedback, invariants, params, registry, rollouts
 from nightshift.counts import Counts
 from nightshift.errors import DiskFull, StorageError, no_room
-from nightshift.watch import look, report, told
+from nightshift.watch import look, nights, report, told
 from nightshift.watch.alerts import Book
 from tests.release.test_release import git, tag
 from tests.watch.sinks import Sink, mail, webhook
@@ -62,6 +63,20 @@ class Project:
 def project(root: Path, tmp_path: Path) -> Any:
     with mail() as mails, webhook() as hook:
         yield Project(root, tmp_path, mails, hook)
+
+
+def test_a_night_over_its_deadline_is_told_once_and_its_end_once(project: Project) -> None:
+    project.counted(0, availability=(100, 100), correctness=(5, 5))
+    nights.mark(project.state, "manual-1")
+    folder = project.state / "runs" / "manual-1"
+    os.utime(folder / nights.LATE, (NOW, NOW))
+    (opened,) = project.look()["opened"]
+    assert opened["sentence"] == "The night manual-1 runs longer than params.yaml: night.deadline_hours"
+    assert project.look()["opened"] == []
+    said = {"run": "manual-1", "published": "c" * 40, "refused": "", "sentence": None, "stages": {}}
+    (folder / "night.json").write_text(json.dumps(said | {"ended": NOW + 30}))
+    assert project.look(1)["resolved"] == ["late manual-1"]
+    assert len(project.told()) == 2
 
 
 def test_a_candidate_that_went_back_is_told_until_another_is_tried(project: Project) -> None:

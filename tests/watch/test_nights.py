@@ -23,7 +23,7 @@ def night(at: float, published: bool = True, validated: bool = True, wrong: str 
 
 def record(folder: Path, run: str, **more: Any) -> None:
     said = {"run": run, "published": "c" * 40, "refused": "", "sentence": None, "stages": {}} | more
-    (folder / "runs" / run).mkdir(parents=True)
+    (folder / "runs" / run).mkdir(parents=True, exist_ok=True)
     (folder / "runs" / run / "night.json").write_text(json.dumps(said))
 
 
@@ -88,6 +88,19 @@ def test_records_are_read_newest_first_and_one_that_is_damaged_is_passed_over(tm
     assert three.wrong == "deploy ended with 14"
     assert four.wrong == "it was published here, and could not be pushed: protected branch"
     assert four.frozen == "the budget is spent"
+
+
+def test_a_night_over_its_deadline_is_told_until_one_is_recorded(tmp_path: Path) -> None:
+    record(tmp_path, "scheduled-1", ended=TWO)
+    nights.mark(tmp_path, "manual-1")
+    os.utime(tmp_path / "runs" / "manual-1" / nights.LATE, (NOON, NOON))
+    running = nights.late(tmp_path, nights.ended(tmp_path))
+    (found,) = nights.alerts([], [], 4 * HOUR, NOON, running)
+    assert (found.id, found.severity) == ("late manual-1", "ticket")
+    (once,) = nights.alerts([], [TWO], 4 * HOUR, NOON, running)
+    assert once.id == "late 2026-09-21T02:00Z"
+    record(tmp_path, "manual-1", ended=NOON + 1)
+    assert nights.late(tmp_path, nights.ended(tmp_path)) == []
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,17 @@ def watch(
     take: Annotated[
         bool, typer.Option("--take", help="For the scheduler: take the alerts that may start a night")
     ] = False,
+    late: Annotated[str | None, typer.Option(help="For the scheduler: a night that is over its deadline")] = None,
 ) -> None:
     """Look once: write the report, and tell people what is new (params.yaml: notify)."""
-    from nightshift.watch import look
+    from nightshift.watch import look, nights
 
     place = Place.here()
+    if late:
+        nights.mark(place.nights, late)
+        if not place.home.is_dir():
+            print(f"Noted; the machine that has {place.home} tells of it at its next look.")
+            return
     found = look.once(place.root, place.home, place.nights, os.environ, int(time.time()), take)
     print(json.dumps(found) if as_json else _said(found))
     for channel, why in found["untold"].items():

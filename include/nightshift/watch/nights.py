@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from nightshift import night
+from nightshift import night, storage
 from nightshift.slo import Alert
 
 VALIDATED = "validate-corpus"  # the stage that lets tonight's data through
+LATE = "late"  # a file beside night.json
 WELL = ("ran", "cached", "unchanged")
 
 
@@ -87,14 +88,34 @@ def freshness(nights: Sequence[Ended], limit: float, window: float, now: float) 
     return int(covered // 60), int((now - begin) // 60)
 
 
-def alerts(nights: Sequence[Ended], due: Sequence[float], within: float, now: float) -> list[Alert]:
-    """What is wrong with the last night, and whether one is late; one that broke is told as that, and not as late."""
+def mark(state: Path | str, run: str) -> None:
+    """Note that a night runs longer than it may, by its name; until a night is recorded that is told."""
+    storage.write(f"{state}/runs/{run}/{LATE}", b"")
+
+
+def late(state: Path | str, nights: Sequence[Ended]) -> list[str]:
+    """The nights that were marked since one was recorded: they run one after another."""
+    last = max((one.at for one in nights), default=0.0)
+    marks = [one for one in storage.held(f"{state}/runs") if one.name.endswith(f"/{LATE}") and one.written > last]
+    return sorted(one.name.removesuffix(f"/{LATE}") for one in marks)
+
+
+def alerts(
+    nights: Sequence[Ended], due: Sequence[float], within: float, now: float, running: Sequence[str] = ()
+) -> list[Alert]:
+    """What is wrong with the last night, and whether one is late; one that broke is told as that, and not as late.
+
+    `running` are nights over their deadline: the one that the schedule misses is the same, and told once.
+    """
     found = []
-    late = [at for at in due if at + within <= now]
-    if late and not any(one.at >= late[-1] for one in nights):
-        when = datetime.fromtimestamp(late[-1], UTC)
+    missed = [at for at in due if at + within <= now]
+    if missed and not any(one.at >= missed[-1] for one in nights):
+        when = datetime.fromtimestamp(missed[-1], UTC)
         said = f"The night of {when:%Y-%m-%d %H:%M} UTC has no verdict after {within / 3600:.3g} hours"
         found.append(Alert(f"late {when:%Y-%m-%dT%H:%M}Z", "ticket", said))
+    elif running:
+        said = f"The night {running[-1]} runs longer than params.yaml: night.deadline_hours"
+        found.append(Alert(f"late {running[-1]}", "ticket", said))
     if nights and (last := nights[0]).wrong:
         found.append(Alert(f"night {last.run}", "ticket", f"The night {last.run} went wrong: {last.wrong}"))
     elif nights and last.frozen:

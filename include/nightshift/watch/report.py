@@ -44,6 +44,7 @@ class Looked:
     drift_days: tuple[int, int]
     ended: Sequence[Ended]
     due: Sequence[float]
+    late: Sequence[str]
     feedback: Mapping[str, tuple[int, int]]  # release → (good, all)
     versions: Mapping[str, str]  # digest → version
     serving: str | None
@@ -57,7 +58,7 @@ class Looked:
     @property
     def alerts(self) -> list[Alert]:
         """Everything that is wrong now."""
-        found = [*self.burning, *nights.alerts(self.ended, self.due, self.within, self.now)]
+        found = [*self.burning, *nights.alerts(self.ended, self.due, self.within, self.now, self.late)]
         found += [Alert(f"invariant {name}", "page", f"{name} broke: {what}") for name, what in self.broken.items()]
         if (back := self.candidate) is not None and back.sent_back:
             said = f"{back.version} went back at {back.step}: {back.told.rstrip('.')}"
@@ -82,6 +83,7 @@ def look(root: Path, home: Path, state: Path | str, night: Night, since: float, 
     serving = registry.current(root)
     standing = slo.standing(home, root, minute)
     windows = slo.series(counts, minute, LONGEST + (standing.silent or 0))  # they end when it was heard last
+    recorded = nights.ended(state)
     return Looked(
         now=now,
         objectives=objectives,
@@ -92,8 +94,9 @@ def look(root: Path, home: Path, state: Path | str, night: Night, since: float, 
         broken=invariants.broken(home, root),
         shifts=drift.shifts(counts, minute),
         drift_days=drift.days(counts, minute, objectives["drift"].threshold or 0.0),
-        ended=nights.ended(state),
+        ended=recorded,
         due=nights.slots(night.schedule, night.timezone, begin, now),
+        late=nights.late(state, recorded),
         feedback=feedback.counted(home, now - WINDOW * 60),
         versions={one.digest: one.version for one in registry.releases(root)},
         serving=serving.digest if serving else None,

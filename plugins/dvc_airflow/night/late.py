@@ -41,7 +41,7 @@ def alert(after: timedelta, command: str, root: str, env: Mapping[str, str]) -> 
 
 def tell(command: str, root: str, env: dict[str, str], context: dict[str, Any]) -> None:
     """Run the command in the checkout of record; {run} in it becomes the night's name. Raises CalledProcessError."""
-    from dvc_airflow.night.operator import run_name
+    from dvc_airflow.night.settings import run_name
 
     said = context["dag_run"]
     if said["state"] in ENDED:

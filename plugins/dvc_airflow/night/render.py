@@ -28,7 +28,7 @@ from dvc_airflow.night.end import EndOperator
 from dvc_airflow.night.form import form
 from dvc_airflow.night.pin import PinOperator, shape_tag
 from dvc_airflow.night.settings import END, PIN, PUBLISH, RELEASED, Settings, night, task_id
-from dvc_airflow.pipeline.project import Project, Stage, outside
+from dvc_airflow.pipeline.project import Project, ProjectError, Stage, outside
 
 
 def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
