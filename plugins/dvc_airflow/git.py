@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 
@@ -31,6 +32,7 @@ def _why(stderr: str) -> str:
     return "; ".join(found[:2])
 
 
+@cache  # a repository does not move under a process
 def top(root: Path) -> tuple[Path, str]:
     """The Git repository that a project stands in, and the project's folder there: "" at its top. Raises GitError."""
     held, _, below = git(root, "rev-parse", "--show-toplevel", "--show-prefix").partition("\n")

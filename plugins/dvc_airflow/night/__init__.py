@@ -5,6 +5,7 @@ render    a project as a DAG or a group in one: a task a stage, pin before and p
 form      what of params.yaml a run may override
 pod       of a stage whose task is Kubernetes' to run
 operator  the tasks of a night, and what they share
+approve   the task in which a person decides about what a stage made
 pin       the first: what this night runs
 publish   what a night made as one commit on its branch, or kept until that is possible
 end       the last: what the night was, and nothing is left behind

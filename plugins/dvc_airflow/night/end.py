@@ -13,12 +13,11 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow.git import GitError
-from dvc_airflow.night import account
 from dvc_airflow.night.operator import Task, released
 from dvc_airflow.night.settings import PIN, PUBLISH, run_name, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage
 from dvc_airflow.stage.outcome import Result, numbers
-from dvc_airflow.store import gc, lease
+from dvc_airflow.store import lease
 from dvc_airflow.store.written import write
 
 
@@ -31,6 +30,8 @@ class EndOperator(Task):
 
     def execute(self, context: Any) -> None:
         """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""
+        from dvc_airflow.night import account
+
         ti, run = context["ti"], run_name(context["run_id"])
         self._leave(context, run)
         done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
@@ -83,6 +84,8 @@ class EndOperator(Task):
         """Remove what is not kept; the lease is still held, so that no other night begins."""
         if self.settings.keep_nights is None:
             return
+        from dvc_airflow.store import gc
+
         try:
             record = self.settings.repository
             record.fetch()

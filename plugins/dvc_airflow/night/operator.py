@@ -2,6 +2,8 @@
 
 They are thin: what they do stands in modules that know nothing of Airflow. A task whose failure another attempt may
 mend (a lock, a store, a lost worker) raises what Airflow retries; a refusal or a stage's own failure is final.
+
+Airflow reads a DAG file anew for each task. So what only some task needs is imported where that runs.
 """
 
 from __future__ import annotations
@@ -13,23 +15,23 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.exceptions import HITLRejectException
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dvc_airflow.git import GitError, tags_of
-from dvc_airflow.night import changes, lineage, links, publish, retries, secrets
+from dvc_airflow.night import links, retries, secrets
 from dvc_airflow.night.settings import PIN, PUBLISH, Settings, task_id
 from dvc_airflow.pipeline import project
 from dvc_airflow.pipeline.project import Project, Stage
-from dvc_airflow.stage.attempt import Attempt
 from dvc_airflow.stage.outcome import RETRIED, Night, Result, numbers
 from dvc_airflow.stage.process import attended
 from dvc_airflow.store import lease, workspace
+
+if TYPE_CHECKING:
+    from dvc_airflow.stage.attempt import Attempt
 
 
 class Task(BaseOperator):
@@ -95,6 +97,9 @@ class StageOperator(Task):
 
     def execute(self, context: Any) -> str:
         """Run it. Raises for Airflow to retry what another attempt may mend, and to fail the rest."""
+        from dvc_airflow.night import lineage
+        from dvc_airflow.stage.attempt import Attempt
+
         night, known = self.pinned(context)
         number, shared = context["ti"].try_number, self.settings
         self.pages = links.pages(shared.web, night.came.get(self.stage), night.commit)
@@ -142,21 +147,6 @@ class StageOperator(Task):
             self._attempt.kill()
 
 
-class ApproveOperator(ApprovalOperator):
-    """A person decides whether what a stage made is read and published; who does not let it ends the night."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(fail_on_reject=True, **kwargs)
-
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Take the answer. Fails for good where it is no."""
-        try:
-            return super().execute_complete(context=context, event=event)
-        except HITLRejectException:
-            who = (event.get("responded_by_user") or {}).get("name") or "somebody"
-            raise refusal(context, Exception(f"{self.task_display_name} was answered with no by {who}")) from None
-
-
 class PublishOperator(Task):
     """Write the night as one commit."""
 
@@ -164,6 +154,8 @@ class PublishOperator(Task):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Publish. Fails when a stage has no result."""
+        from dvc_airflow.night import changes, publish
+
         night, known = self.pinned(context)
         results, shared = self.results(context, night, known, list(known.stages)), self.settings
         try:
@@ -194,6 +186,8 @@ class CommandOperator(Task):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run it. Raises its sentence, for Airflow to try again."""
+        from dvc_airflow.night import publish
+
         night, _ = self.pinned(context)
         done = context["ti"].xcom_pull(task_ids=self.beside(PUBLISH))
         root, record = Path(self.settings.root), self.settings.repository

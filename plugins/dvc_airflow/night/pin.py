@@ -15,14 +15,13 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowRuntimeError
 
 from dvc_airflow.git import GitError, tags_of, top
-from dvc_airflow.night import form, links
+from dvc_airflow.night import links
 from dvc_airflow.night.operator import Task, refusal
 from dvc_airflow.night.settings import run_name
 from dvc_airflow.pipeline import check, project, reading, selection
 from dvc_airflow.pipeline.project import Project
-from dvc_airflow.stage import plan
 from dvc_airflow.stage.outcome import Night
-from dvc_airflow.store import history, lease, snapshot, workspace
+from dvc_airflow.store import lease, snapshot, workspace
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
 
@@ -47,6 +46,9 @@ class PinOperator(Task):
 
     def execute(self, context: Any) -> dict[str, str]:
         """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
+        from dvc_airflow.stage import plan
+        from dvc_airflow.store import history
+
         run, root = run_name(context["run_id"]), Path(self.settings.root)
         try:
             self._lease(context)
@@ -102,6 +104,8 @@ class PinOperator(Task):
         Of a group's DAG the other fields are its owner's, and so is what else a run's conf has; but not what begins as
         a key of the params file does.
         """
+        from dvc_airflow.night import form
+
         if self.settings.group:
             fields, sections = self.dag.params.dump(), {key.partition(".")[0] for key in values}
             unknown = sorted(key for key in conf if key not in fields | values and key.partition(".")[0] in sections)

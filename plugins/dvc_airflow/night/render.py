@@ -20,12 +20,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, Asset, BaseOperator, TaskGroup, get_parsing_context
 
-from dvc_airflow.night import late, operator, pod, retries
+from dvc_airflow.night import operator, retries
 from dvc_airflow.night.end import EndOperator
-from dvc_airflow.night.form import form
 from dvc_airflow.night.pin import PinOperator, shape_tag
 from dvc_airflow.night.settings import END, PIN, PUBLISH, RELEASED, Settings, night, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage, outside
@@ -56,12 +54,16 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     if (late_after is None) != (on_late is None):
         raise ProjectError("late_after and on_late go together: after how long a night is late, and what is run then")
     if late_after and on_late:
+        from dvc_airflow.night import late
+
         dag |= {"deadline": late.alert(late_after, on_late, settings.root, settings.env)}
     with DAG(dag_id, **dag) as made:
         pin = _tasks(known, settings, after, dag_id)
     # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
     # spend a tenth of a second on checking them
     if get_parsing_context().task_id in (None, PIN):
+        from dvc_airflow.night.form import form
+
         made.params = form(project) if fields is None else fields
         pin.fields, pin.own = made.params.dump(), fields is not None
     return made
@@ -139,7 +141,10 @@ def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOpe
             **({"task_group": groups[group]} if item else {}),
             **_airflow(stage),
         )
-        pod.give(tasks[stage.name], stage, Path(settings.root), settings.pods)
+        if stage.airflow.podded:
+            from dvc_airflow.night import pod
+
+            pod.give(tasks[stage.name], stage, Path(settings.root), settings.pods)
     return tasks
 
 
@@ -157,8 +162,10 @@ def _approvals(known: Project, tasks: Mapping[str, BaseOperator]) -> dict[str, B
 
 
 def _approval(stage: Stage, task: BaseOperator) -> BaseOperator:
+    from dvc_airflow.night.approve import ApproveOperator
+
     group, _, item = task_id(stage.name).partition(".")
-    made = operator.ApproveOperator(
+    made = ApproveOperator(
         task_id=f"{item or group}-approve",
         task_group=task.task_group,
         task_display_name=f"{stage.name}: approve",
@@ -189,6 +196,8 @@ def _after(after: Mapping[str, str], last: BaseOperator, settings: Settings) -> 
     """The commands behind publish, one after another; skipped, and the run well, when nothing was released."""
     if not after:
         return [last]
+    from airflow.providers.standard.operators.python import ShortCircuitOperator
+
     gate = ShortCircuitOperator(
         task_id=RELEASED,
         python_callable=_released,

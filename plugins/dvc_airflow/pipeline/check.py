@@ -6,9 +6,6 @@ import posixpath
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-
 from dvc_airflow.git import top
 from dvc_airflow.pipeline import requirements
 from dvc_airflow.pipeline.meta import Wrong
@@ -67,6 +64,9 @@ def wrong(root: Path, stage: Stage, error: Wrong) -> ProjectError:
 
 def _place(root: Path, stage: Stage, *keys: str) -> str:
     """File and line of a stage, or of what stands at these keys in it."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+
     place: Any = YAML().load((root / stage.file).read_bytes())
     line = 0
     above = [] if stage.imported else ["stages", stage.key.partition("@")[0]]

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
-
 if TYPE_CHECKING:
+    from ruamel.yaml import YAML
+
     from dvc_airflow.pipeline.project import Project, Stage
 
 Entry = Mapping[str, Any]
@@ -24,7 +24,7 @@ UNLIKE = re.compile(r"""['\\]|\bnull\b|NaN|Infinity|[^"]{61}""")
 
 def parse(text: str) -> dict[str, Entry]:
     """Stage → entry of a dvc.lock; empty for an empty file."""
-    document = YAML(typ="safe").load(text) or {}
+    document = _yaml("safe").load(text) or {}
     stages: dict[str, Entry] = document.get("stages") or {}
     return stages
 
@@ -36,7 +36,7 @@ def read(stage: Stage, text: str) -> Entry | None:
 
 def imported(text: str) -> Entry:
     """What a `.dvc` file says, as an entry."""
-    return {"outs": YAML(typ="safe").load(text)["outs"], "text": text}
+    return {"outs": _yaml("safe").load(text)["outs"], "text": text}
 
 
 def files(
@@ -63,16 +63,16 @@ def files(
 
 def _kept(pinned: bytes) -> dict[str, Any]:
     """What a dvc.lock holds, where it names data sets; they stand before the stages, or behind them."""
-    return dict(YAML().load(pinned)) if b"datasets:" in pinned else {}
+    return dict(_yaml().load(pinned)) if b"datasets:" in pinned else {}
 
 
 def _dump(document: Mapping[str, Any]) -> str:
     """A dvc.lock as DVC writes it, by ruamel's emitter, and by libyaml's, three times as fast, where both agree."""
     if len(document) > 2 or not document["stages"]:
-        return _text(YAML(), document)
-    texts = [_text(YAML(), {"schema": document["schema"]}), "stages:\n"]
+        return _text(_yaml(), document)
+    texts = [_text(_yaml(), {"schema": document["schema"]}), "stages:\n"]
     for alike, some in groupby(document["stages"].items(), lambda one: _alike(*one)):
-        text = _text(YAML(typ="safe") if alike else YAML(), {"stages": dict(some)})
+        text = _text(_yaml("safe" if alike else "rt"), {"stages": dict(some)})
         texts.append(text.removeprefix("stages:\n"))
     return "".join(texts)
 
@@ -80,6 +80,13 @@ def _dump(document: Mapping[str, Any]) -> str:
 def _alike(name: str, entry: Entry) -> bool:
     """Whether both write an entry alike: not with apostrophes, nulls, long words, or what JSON escapes but quotes."""
     return not UNLIKE.search(json.dumps([name, entry], default=str).replace('\\"', ""))
+
+
+def _yaml(kind: str = "rt") -> YAML:
+    """A reader and writer; not imported before, since each task reads this module."""
+    from ruamel.yaml import YAML
+
+    return YAML(typ=kind)
 
 
 def _text(yaml: YAML, document: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from dvc_airflow.pipeline.meta import Meta, told
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+NOTHING = told({}, False)  # most stages say nothing, and each parse asks all of them
 
 
 class ProjectError(Exception):
@@ -108,7 +109,8 @@ class Stage:
     @cached_property
     def airflow(self) -> Meta:
         """Its `meta.airflow`. Raises meta.Wrong."""
-        return told(self.meta.get("airflow") or {}, self.imported)
+        said = self.meta.get("airflow")
+        return told(said, self.imported) if said else NOTHING
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Project:
     @cached_property
     def shape(self) -> str:
         """Hash of what the scheduler's tasks depend on: names, edges, outs, meta; no commands, no values."""
-        parts = [[s.name, self.upstream(s.name), [asdict(o) for o in s.outs], s.meta] for s in self.selected]
+        parts = [[s.name, self.upstream(s.name), [vars(o) for o in s.outs], s.meta] for s in self.selected]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

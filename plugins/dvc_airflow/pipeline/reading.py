@@ -2,7 +2,7 @@
 
 Its graph is not asked for: DVC looks for cycles in quadratic time (47 s at 2,000 stages). Edges come from its trie of
 outs by its own rule, cycles from graphlib. What was read is kept under the hash of every file that it came from, so
-that a parse with nothing new imports nothing of DVC.
+that a parse with nothing new imports nothing of DVC, and no YAML reader.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from dvc_airflow.pipeline.project import LOCK, PIPELINE, Out, Project, ProjectError, Stage, dumps, loads, of
 
@@ -102,6 +99,9 @@ def _named(body: Any, folder: str) -> dict[str, None]:
 
 def _document(path: Path) -> Mapping[str, Any]:
     """A pipeline file as it stands. Raises ProjectError for one that cannot be read or is no YAML."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         document = YAML(typ="safe").load(path.read_bytes())
     except OSError as error:
@@ -264,6 +264,7 @@ def _refuse_cycles(project: Project) -> None:
 def _against_schema(error: Any) -> str:
     """What DVC's schema refuses, with the line; of files of its first versions what to do about them."""
     from dvc.utils.strictyaml import determine_linecol
+    from ruamel.yaml import YAML
 
     file, wrong = Path(error.path).resolve(), error.exc.errors[0]  # DVC names it from where one stands
     line, *_ = determine_linecol(YAML().load(error.text or file.read_text(encoding="utf-8")), wrong.path)

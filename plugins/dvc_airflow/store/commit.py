@@ -7,8 +7,6 @@ import subprocess
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ruamel.yaml import YAML
-
 
 class Commit:
     """One commit, and a project in it.
@@ -38,5 +36,7 @@ class Commit:
 
 def parsed(file: str, content: bytes) -> Any:
     """A params file as data; None for a format that only DVC reads."""
+    from ruamel.yaml import YAML
+
     known = PurePosixPath(file).suffix in (".yaml", ".yml", ".json")
     return YAML(typ="safe").load(content.decode()) if known else None

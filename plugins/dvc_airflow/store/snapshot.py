@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from dvc_airflow.git import GitError, git
 
 PARAMS = "params.yaml"
@@ -57,6 +55,8 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
     """A commit like `commit` with these values at dotted keys of a params file; comments stay. Raises Refused."""
     if not values:
         return commit
+    from ruamel.yaml import YAML
+
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 120
@@ -81,7 +81,7 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
 
 def overlay(repository: Path, commit: str, name: str, file: str = PARAMS) -> dict[str, Any]:
     """The values of `profiles.<name>` at dotted keys, and `profile` itself. Raises Refused for an unknown name."""
-    document = YAML(typ="safe").load(git(repository, "cat-file", "blob", f"{commit}:{file}"))
+    document = _read(git(repository, "cat-file", "blob", f"{commit}:{file}"))
     profiles = document.get("profiles") or {}
     if name not in profiles:
         raise Refused(f"{file} has no profile {name}; it has {', '.join(profiles) or 'none'}")
@@ -111,9 +111,16 @@ def values(repository: Path, commit: str, file: str = PARAMS) -> dict[str, Any]:
         text = git(repository, "cat-file", "blob", f"{commit}:{file}")
     except GitError:
         return {}
-    document = YAML(typ="safe").load(text) or {}
+    document = _read(text) or {}
     profile = {"profile": document.get("profile")} if document.get("profiles") else {}
     return leaves(document) | profile
+
+
+def _read(text: str) -> Any:
+    """A params file as data; each task imports this module, and few of them a YAML reader."""
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(text)
 
 
 def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:

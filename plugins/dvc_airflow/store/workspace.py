@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from configobj import ConfigObj
-
 from dvc_airflow.git import git
 
 OWNER = "owner"  # a file that the job's process holds a lock on
@@ -41,6 +39,8 @@ def _configured(root: Path, section: str, key: str) -> str | None:
     """A value of DVC's configuration: of this checkout, of the project, of the user, of the machine."""
     user = Path(os.environ.get("DVC_GLOBAL_CONFIG_DIR") or Path.home() / ".config" / "dvc")
     system = Path(os.environ.get("DVC_SYSTEM_CONFIG_DIR") or "/etc/xdg/dvc")
+    from configobj import ConfigObj
+
     for file in (root / ".dvc" / "config.local", root / ".dvc" / "config", user / "config", system / "config"):
         said = ConfigObj(str(file), list_values=False).get(section, {}).get(key) if file.is_file() else None
         if said:
@@ -66,6 +66,8 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
     _submodules(repository, clone)
     if tags:
         git(clone, "update-ref", "--stdin", stdin="".join(f"create refs/tags/{n} {o}\n" for n, o in tags.items()))
+    from configobj import ConfigObj
+
     own = ConfigObj(str(repository / project / ".dvc" / "config.local"), list_values=False)  # a remote's credentials
     own.filename = str(clone / project / ".dvc" / "config.local")
     for section, said in ConfigObj(str(repository / project / ".dvc" / "config"), list_values=False).items():
