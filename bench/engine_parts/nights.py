@@ -106,8 +106,13 @@ def unchanged(airflow: Airflow, scratch: Path, stages: int, rounds: int) -> dict
         "first_s": round(first.seconds, 2),
         "ours_s": [round(one, 2) for one in seconds[dag]],
         "empty_s": [round(one, 2) for one in seconds[empty]],
+        "ours_median_s": round(median(seconds[dag]), 2),
+        "empty_median_s": round(median(seconds[empty]), 2),
         "times": round(median(ratios), 3),
-        "task_s": {name: round(median(task_seconds(runs)), 3) for name, runs in took.items()},
+        "task_s": {
+            "ours": round(median(task_seconds(took[dag])), 3),
+            "empty": round(median(task_seconds(took[empty])), 3),
+        },
         "ends_s": {one: round(median(run.task_seconds(one) for run in took[dag]), 3) for one in OURS_ALONE},
         "empty_end_s": round(median(run.task_seconds("end") for run in took[empty]), 3),
     }
@@ -156,7 +161,10 @@ def ran(airflow: Airflow, scratch: Path, chain: bool, rounds: int) -> dict[str, 
     ratios = [b / a for a, b in zip(seconds[dag], seconds[usual], strict=True)]
     over = {name: [one - SLEEP_S for one in task_seconds(runs)] for name, runs in took.items()}
     return {
+        "kind": kind.replace("-", " "),
         "stages": len(stages),
+        "ours_median_s": round(median(seconds[dag]), 2),
+        "usual_median_s": round(median(seconds[usual]), 2),
         "ours_s": [round(one, 2) for one in seconds[dag]],
         "usual_s": [round(one, 2) for one in seconds[usual]],
         "times_faster": round(median(ratios), 3),

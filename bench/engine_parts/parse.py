@@ -91,7 +91,7 @@ def measure(scratch: Path, stages: int, rounds: int) -> dict[str, Any]:
     parsers = {
         "ours": Parser(python, ours, scratch),
         "by hand": Parser(python, by_hand, scratch),
-        "cosmos": Parser(environment(scratch), cosmos, scratch),
+        "cosmos": Parser(environment(scratch.parent), cosmos, scratch),
     }
     shapes = {name: one.ask("describe") for name, one in parsers.items()}
     refuse_others(shapes, blocks)
@@ -102,33 +102,44 @@ def measure(scratch: Path, stages: int, rounds: int) -> dict[str, Any]:
         for folder in (ours, by_hand, cosmos):
             shutil.rmtree(folder.parent / "__pycache__", ignore_errors=True)
 
-    first = rounds_of(parsers, max(3, rounds // 3), forget)
-    cached = rounds_of(parsers, rounds, lambda _: None)
+    first = rounds_of(parsers, max(3, rounds // 3), "time", forget)
+    cached = rounds_of(parsers, rounds, "time")
+    again = rounds_of(parsers, max(3, rounds // 3), "again")
     for one in parsers.values():
         one.stop()
     found = {
         "tasks": len(shapes["ours"]["tasks"]),
         "edges": len(shapes["ours"]["edges"]),
-        "first_s": {name: round(median(one), 4) for name, one in first.items()},
-        "cached_s": {name: round(median(one), 4) for name, one in cached.items()},
+        "first_s": medians(first, "seconds"),
+        "cached_s": medians(cached, "seconds"),
+        "cached_cpu_s": medians(cached, "cpu_seconds"),
+        "again_s": medians(again, "seconds"),
+        "again_cpu_s": medians(again, "cpu_seconds"),
         "serialised_bytes": {name: one["serialised_bytes"] for name, one in shapes.items()},
     }
-    for kind, seconds in (("first", first), ("cached", cached)):
+    for kind, took in (("first", first), ("cached", cached), ("again", again)):
         for peer in ("by hand", "cosmos"):
-            ratios = [a / b for a, b in zip(seconds["ours"], seconds[peer], strict=True)]
+            ratios = [a["seconds"] / b["seconds"] for a, b in zip(took["ours"], took[peer], strict=True)]
             found[f"{kind}_times_{peer.replace(' ', '_')}"] = round(median(ratios), 3)
     return found
 
 
-def rounds_of(parsers: dict[str, Parser], rounds: int, before: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds of each, in turns, after one that does not count."""
-    took: dict[str, list[float]] = {name: [] for name in parsers}
+def rounds_of(
+    parsers: dict[str, Parser], rounds: int, how: str, before: Callable[[str], None] = lambda _: None
+) -> dict[str, list[dict[str, float]]]:
+    """What each says, in turns, after one that does not count."""
+    took: dict[str, list[dict[str, float]]] = {name: [] for name in parsers}
     for number in range(rounds + 1):
         for name, one in parsers.items():
             before(name)
-            seconds = one.ask("time")["seconds"]
-            took[name] += [seconds] if number else []
+            said = one.ask(how)
+            took[name] += [said] if number else []
     return took
+
+
+def medians(took: dict[str, list[dict[str, float]]], part: str) -> dict[str, float]:
+    """Of each parser."""
+    return {name: round(median(one[part] for one in said), 4) for name, said in took.items()}
 
 
 def refuse_others(shapes: dict[str, dict[str, Any]], blocks: int) -> None:
