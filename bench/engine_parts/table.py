@@ -20,7 +20,7 @@ def text(found: Mapping[str, Any]) -> str:
 
 def line(row: tuple[str, ...]) -> str:
     """One line; the name on the left, figures on the right."""
-    name, *others = (word.rjust(width) for word, width in zip(row, WIDTHS, strict=True))
+    _, *others = (word.rjust(width) for word, width in zip(row, WIDTHS, strict=True))
     return f"{row[0].ljust(WIDTHS[0])}{''.join(others)}  ".rstrip() + "\n"
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -258,3 +261,18 @@ def test_values_that_json_does_not_have_are_no_field(toy: Make, tmp_path: Path) 
     assert set(form(made.root)) == {"by"}
     made.commit({"params.yaml": "# nothing yet\n"})
     assert form(made.root) == {}
+
+
+def test_a_dag_file_imports_what_defines_its_tasks_and_no_more(toy: Make, tmp_path: Path) -> None:
+    """Airflow reads it anew for each task: what runs one task only would be imported by all others too."""
+    made = toy()
+    reading.read(made.root, reading.kept(made.root))
+    asks = "import json, sys\nfrom pathlib import Path\nfrom dvc_airflow import DvcDag\n"
+    asks += f"DvcDag('toy', Path({str(made.root)!r}), params={{}})\nprint(json.dumps(sorted(sys.modules)))"
+    around = os.environ | {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", asks], env=around, capture_output=True, text=True, check=True)
+    held = set(json.loads(said.stdout.splitlines()[-1]))
+    assert "dvc_airflow.night.operator" in held
+    standard = {f"airflow.providers.standard.operators.{one}" for one in ("hitl", "python")}
+    ours = {f"dvc_airflow.{one}" for one in ("night.publish", "stage.attempt", "store.history", "store.gc")}
+    assert not held & (standard | ours | {"dvc", "ruamel.yaml", "configobj", "packaging.requirements"})
