@@ -109,6 +109,10 @@ def unchanged(airflow: Airflow, scratch: Path, stages: int, rounds: int) -> dict
         "ours_median_s": round(median(seconds[dag]), 2),
         "empty_median_s": round(median(seconds[empty]), 2),
         "times": round(median(ratios), 3),
+        "cpu_s": {
+            "ours": round(median(one.cpu_seconds for one in took[dag]), 2),
+            "empty": round(median(one.cpu_seconds for one in took[empty]), 2),
+        },
         "task_s": {
             "ours": round(median(task_seconds(took[dag])), 3),
             "empty": round(median(task_seconds(took[empty])), 3),
@@ -163,6 +167,10 @@ def ran(airflow: Airflow, scratch: Path, chain: bool, rounds: int) -> dict[str, 
     return {
         "kind": kind.replace("-", " "),
         "stages": len(stages),
+        "cpu_s": {
+            "ours": round(median(one.cpu_seconds for one in took[dag]), 2),
+            "usual": round(median(one.cpu_seconds for one in took[usual]), 2),
+        },
         "ours_median_s": round(median(seconds[dag]), 2),
         "usual_median_s": round(median(seconds[usual]), 2),
         "ours_s": [round(one, 2) for one in seconds[dag]],

@@ -63,6 +63,7 @@ class Airflow:
 
     def run(self, dag: str, watch: Watch | None = None) -> Run:
         """Trigger a DAG, and wait for its end. Raises Broke when that is none."""
+        used = self.used()
         began = self.request("POST", f"dags/{dag}/dagRuns", {"logical_date": None})
         place, deadline = f"dags/{dag}/dagRuns/{began['dag_run_id']}", time.monotonic() + RUN_WITHIN_S
         while (said := self.request("GET", place))["state"] in ("queued", "running"):
@@ -71,6 +72,7 @@ class Airflow:
             if watch:
                 watch.look()
             time.sleep(1)
+        used = self.used() - used
         tasks: list[dict[str, Any]] = []
         while (
             len(tasks)
@@ -80,15 +82,24 @@ class Airflow:
         if said["state"] != "success":
             failed = [one["task_id"] for one in tasks if one["state"] == "failed"]
             raise Broke(f"{dag}: {', '.join(failed)} failed; see {self.home}/logs")
-        return Run(said, {one["task_id"]: one for one in tasks})
+        return Run(said, {one["task_id"]: one for one in tasks}, used)
+
+    def used(self) -> float:
+        """Seconds of processors that its processes took until now, and those that they started and that have ended."""
+        found = 0.0
+        for one in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                found += sum(one.cpu_times()[:4])
+        return found
 
 
 @dataclass
 class Run:
-    """A run that ended well, as Airflow has it."""
+    """A run that ended well, as Airflow has it, and the seconds of processors that Airflow took meanwhile."""
 
     said: Mapping[str, Any]
     tasks: Mapping[str, Mapping[str, Any]]
+    cpu_seconds: float
 
     @property
     def seconds(self) -> float:
