@@ -44,7 +44,7 @@ PARTS = ("parse", "publication", "stage", "files", *AIRFLOW)
 def measured(part: str, scratch: Path, small: bool, large: bool, airflow: server.Airflow | None) -> Any:
     """What a part says. Raises Broke where peer and ours are not the same."""
     parts: Mapping[str, Callable[[], Any]] = {
-        "parse": lambda: [parse.measure(scratch, size, 3 if small else 9) for size in sizes(small)],
+        "parse": lambda: [parse.measure(scratch, size, 3 if small else 7) for size in sizes(small)],
         "publication": lambda: publication.measure(scratch, 200 if small else 2000, 1 if small else 5),
         "stage": lambda: stages.overhead(scratch, 2 if small else 9),
         "files": lambda: (
@@ -56,9 +56,9 @@ def measured(part: str, scratch: Path, small: bool, large: bool, airflow: server
         parts = {
             "nights": lambda: [
                 nights.unchanged(airflow, scratch, size, rounds)
-                for size, rounds in ([(20, 1)] if small else [(20, 5), (100, 3)])
+                for size, rounds in ([(20, 1)] if small else [(20, 3), (100, 2)])
             ],
-            "practice": lambda: [nights.ran(airflow, scratch, chain, 1 if small else 3) for chain in (False, True)],
+            "practice": lambda: [nights.ran(airflow, scratch, chain, 1 if small else 2) for chain in (False, True)],
             "fan": lambda: nights.fan(airflow, scratch),
         }
     return parts[part]()
@@ -92,7 +92,8 @@ def main() -> None:
     asked.add_argument("--scratch", type=Path, default=ROOT / ".nightshift" / "bench" / "engine")
     said = asked.parse_args()
     said.scratch.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {}
+    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    began, found = os.getloadavg()[0], dict[str, Any]()
     with tempfile.TemporaryDirectory(dir=said.scratch, ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
         try:
@@ -105,9 +106,11 @@ def main() -> None:
                             found[part] = measured(part, scratch, said.small, said.large, airflow)
         except server.Broke as broke:
             sys.exit(str(broke))
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     names = ("apache-airflow", "dvc")
-    about = {"commit": commit.stdout.strip(), "machine": machine() | {"load_at_the_end": os.getloadavg()[2]}}
+    about = {
+        "commit": commit.stdout.strip(),
+        "machine": machine() | {"load": {"before": began, "last_15_minutes": os.getloadavg()[2]}},
+    }
     about["versions"] = {name: version(name) for name in names} | {"astronomer-cosmos": parse.COSMOS}
     said.out.write_text(json.dumps(about | found, indent=2) + "\n", encoding="utf-8")
     text = table.text(found)
