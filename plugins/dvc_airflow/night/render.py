@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import DAG, Asset, BaseOperator, TaskGroup, get_parsing_context
+from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup, get_parsing_context
 
 from dvc_airflow.night import operator, retries
 from dvc_airflow.night.end import EndOperator
@@ -62,9 +62,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
     # spend a tenth of a second on checking them
     if get_parsing_context().task_id in (None, PIN):
-        from dvc_airflow.night.form import form
-
-        made.params = form(project) if fields is None else fields
+        made.params = _form(project) if fields is None else fields
         pin.fields, pin.own = made.params.dump(), fields is not None
     return made
 
@@ -90,6 +88,12 @@ def DvcTaskGroup(group_id: str, project: Path, **options: Any) -> TaskGroup:  # 
         _tasks(known, replace(settings, group=made.child_id("")), after, f"{made.dag.dag_id}/{made.group_id}")
     made.dag.tags.add(shape_tag(known))
     return made
+
+
+def _form(project: Path) -> dict[str, Param]:
+    from dvc_airflow.night.form import form
+
+    return form(project)
 
 
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
