@@ -91,6 +91,7 @@ def environment(home: Path) -> Mapping[str, str]:
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{address}/execution/",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(port.unused()),
         "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "2",  # of the page's own tasks, where its API server is slow to start
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
     }

@@ -164,6 +164,7 @@ except Exception as error:
     print(error)
 """
     around = {"AIRFLOW_HOME": str(tmp_path / "airflow"), "AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}
+    around |= {"PYTHONPATH": str(Path(meta.__file__).parents[2])}
     ran = subprocess.run([sys.executable, "-c", script], env=os.environ | around, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[:2] == ["False", "False"]

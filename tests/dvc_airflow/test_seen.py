@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.night.operator import run_name
+from dvc_airflow.night.settings import run_name
 from tests.faults.real import SLOW, Real, make, until, up
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
