@@ -177,6 +177,21 @@ def test_what_could_not_be_pushed_is_not_deployed(dag: Any) -> None:
     assert of.get_task("released").python_callable(published(made, released="a" * 64)) is True
 
 
+def test_the_end_asks_publish_for_results_and_a_stage_for_those_that_it_had_not(dag: Any) -> None:
+    made, of = dag
+    ti = pinned(made)
+    del ti.said["each.b", "result"]
+    ti.own = "publish"
+    with pytest.raises(Exception, match=r"each@b did not end well"):
+        of.get_task("publish").execute({"ti": ti, "run_id": RUN})
+    for name in ("numbers", "total", "each.a"):
+        del ti.said[name, "result"]
+    ti.said["each.b", "result"] = Result("each@b", "failed", sentence="no").as_json() | {"attempts": 3}
+    night, _ = ended(made, of, ti)
+    said = {name: (one["outcome"], one["attempts"]) for name, one in night["stages"].items()}
+    assert said == {"numbers": ("ran", 1), "total": ("ran", 1), "each@a": ("ran", 1), "each@b": ("failed", 3)}
+
+
 def test_commands_after_publish_are_tried_again(dag: Any) -> None:
     made, of = dag
     deploy = of.get_task("deploy")

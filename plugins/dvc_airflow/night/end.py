@@ -13,7 +13,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow.git import GitError
-from dvc_airflow.night.operator import Task, released
+from dvc_airflow.night.operator import RESULTS, Task, released
 from dvc_airflow.night.settings import PIN, PUBLISH, run_name, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage
 from dvc_airflow.stage.outcome import Result, numbers
@@ -106,7 +106,8 @@ class EndOperator(Task):
         """What is recorded of each stage that ran; one that failed without a result was lost each time."""
         ti, run_id, names = context["ti"], context["run_id"], [one.name for one in known.selected]
         tasks = {name: self.beside(task_id(name)) for name in names}
-        said = {name: ti.xcom_pull(task_ids=tasks[name], key="result") for name in names}
+        said = dict.fromkeys(names) | (ti.xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {})
+        said |= self.told(context, [name for name in names if not said[name]])
         states = {} if all(said.values()) else _states(ti, self.dag_id, run_id)
         for name in names:
             if not said[name] and states.get(tasks[name]) == "failed":

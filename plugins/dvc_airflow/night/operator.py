@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -32,6 +32,8 @@ from dvc_airflow.store import lease, workspace
 
 if TYPE_CHECKING:
     from dvc_airflow.stage.attempt import Attempt
+
+RESULT, RESULTS = "result", "results"  # keys of what a stage said, and of what all did
 
 
 class Task(BaseOperator):
@@ -61,18 +63,25 @@ class Task(BaseOperator):
         """The id of another task of this night."""
         return f"{self.settings.group}{name}"
 
-    def results(self, context: Any, night: Night, known: Project, stages: list[str]) -> dict[str, Result]:
-        """Results of these stages tonight, those that there are; of one that does not run its newest entry."""
-        found = {}
-        for name in stages:
-            if not known.stages[name].selected:
-                if name in night.entries:
-                    found[name] = Result(name, "unchanged", entry=night.entries[name])
-                continue
-            said = context["ti"].xcom_pull(task_ids=self.beside(task_id(name)), key="result")
-            if said:
-                found[name] = Result.of(said)
-        return found
+    def results(
+        self, context: Any, night: Night, known: Project, stages: list[str], told: Mapping[str, Any] | None = None
+    ) -> dict[str, Result]:
+        """Results of these stages tonight, those that there are; of one that does not run its newest entry.
+
+        Args:
+            told: what their tasks said, where somebody has asked already.
+        """
+        others = {name for name in stages if not known.stages[name].selected}
+        said = self.told(context, [name for name in stages if name not in others]) if told is None else told
+        found = {name: Result.of(one) for name, one in said.items()}
+        found |= {name: Result(name, "unchanged", entry=night.entries[name]) for name in others & set(night.entries)}
+        return {name: found[name] for name in stages if name in found}
+
+    def told(self, context: Any, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What the tasks of these stages said tonight, those that did; each costs a request."""
+        ti = context["ti"]
+        said = {name: ti.xcom_pull(task_ids=self.beside(task_id(name)), key=RESULT) for name in stages}
+        return {name: one for name, one in said.items() if one}
 
     def leased(self, context: Any) -> AbstractContextManager[None]:
         """Renew the night's lease while the block runs."""
@@ -90,7 +99,7 @@ class StageOperator(Task):
     linked = True
 
     def __init__(self, *, stage: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(do_xcom_push=False, **kwargs)  # what it returns is in its result, and costs a request
         self.stage = stage
         self._attempt: Attempt | None = None
         self._lineage: Callable[[], Any] | None = None
@@ -113,7 +122,7 @@ class StageOperator(Task):
         with self.leased(context), attended(self.on_kill):
             result = secrets.hidden(self._attempt.run(), secret)
         self._lineage = partial(lineage.of, known.stages[self.stage], night, result, shared)
-        context["ti"].xcom_push(key="result", value=result.as_json() | {"attempts": number})
+        context["ti"].xcom_push(key=RESULT, value=result.as_json() | {"attempts": number})
         self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
         if result.undeclared:
             lines = "".join(f"\n- {path}" for path in result.undeclared)
@@ -157,7 +166,9 @@ class PublishOperator(Task):
         from dvc_airflow.night import changes, publish
 
         night, known = self.pinned(context)
-        results, shared = self.results(context, night, known, list(known.stages)), self.settings
+        told, shared = self.told(context, [one.name for one in known.selected]), self.settings
+        results = self.results(context, night, known, list(known.stages), told)
+        context["ti"].xcom_push(key=RESULTS, value=told)  # so that the end need not ask each of them again
         try:
             record = shared.repository
             with suppress(GitError):  # what cannot be pushed either is kept here
