@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-WIDTHS = (52, 12, 26, 12, 10)
+WIDTHS = (52, 12, 29, 12, 10)
 HEAD = ("", "ours", "beside", "", "ratio")
 
 
