@@ -131,9 +131,10 @@ def test_the_version_of_the_dag_is_the_commit_that_ran(far: Cluster, night: Any,
 
 def test_the_night_is_the_same_as_on_one_machine(far: Cluster, night: Any, project: Project) -> None:
     """The same lock entries and metrics, made by a single machine's Airflow with a cache and a state of its own."""
+    project.git("fetch", "-q", far.remote, "+refs/heads/nightly:refs/heads/far", "--no-tags")
+    far.running.close()  # its servers stay: the project's data go to its object store too
     project.environ |= {name: value for name, value in far.around.items() if name.startswith("AWS_")}
     values = [word for key, value in LONGER.items() for word in ("--set", f"{key}={value}")]
     ended = project.run("nightly", "--profile", "tiny", *values, timeout=1200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    project.git("fetch", "-q", far.remote, "+refs/heads/nightly:refs/heads/far", "--no-tags")
     assert project.git("diff", "--name-only", "nightly", "far") == ""

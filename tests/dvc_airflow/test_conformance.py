@@ -25,6 +25,7 @@ from ruamel.yaml import YAML
 from dvc_airflow.git import git, top
 from dvc_airflow.pipeline import lock
 from dvc_airflow.stage.outcome import Result
+from dvc_airflow.stage.settled import settled
 from dvc_airflow.store import uncached, workspace
 from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy, repository
@@ -125,7 +126,12 @@ def _nights(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
                 text = text.replace(f"{name}: {{", f"{name}: {{frozen: true, ")
             (root / "dvc.yaml").write_text(text)
             (root / "seed").write_text("8")
-    second = made.run(made.commit({}))
+    commit = made.commit({})
+    before = settled(made.night(commit), made.known(), tmp_path / "clones")  # as the pin tells
+    second = made.run(commit)
+    assert {name: one.entry for name, one in before.items()}.items() <= {
+        name: one.entry for name, one in second.items() if one.outcome == "unchanged"
+    }.items()
     assert {one.outcome for one in second.values()} <= {"ran", "unchanged"}, [one.sentence for one in second.values()]
     assert {name for name, one in second.items() if one.outcome == "ran"} == set(by_dvc(other))
     assert _locks(made, second) == {name: (other / name).read_text() for name in _locks(made, second)}

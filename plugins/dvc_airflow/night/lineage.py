@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from dvc_airflow.night.settings import Settings
 
 
+def wanted() -> bool:
+    """Whether Airflow's OpenLineage provider is there, and told where its events go."""
+    try:
+        from airflow.providers.openlineage.conf import is_disabled
+    except ImportError:
+        return False
+    return not is_disabled()
+
+
 def of(stage: Stage, night: Night, result: Result, settings: Settings) -> OperatorLineage:
     """The lineage of a stage that has ended; one that did not end well has made nothing."""
     from airflow.providers.openlineage.conf import is_source_enabled

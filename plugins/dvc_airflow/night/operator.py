@@ -33,7 +33,8 @@ from dvc_airflow.store import lease, workspace
 if TYPE_CHECKING:
     from dvc_airflow.stage.attempt import Attempt
 
-RESULT, RESULTS = "result", "results"  # keys of what a stage said, and of what all did
+# keys of what a stage said, of what all did, of the stages that need not run, and of what these would have said
+RESULT, RESULTS, SETTLED, KEPT = "result", "results", "settled", "kept"
 
 
 class Task(BaseOperator):
@@ -71,13 +72,19 @@ class Task(BaseOperator):
         Args:
             told: what their tasks said, where somebody has asked already.
         """
-        others = {name for name in stages if not known.stages[name].selected}
-        said = self.told(context, [name for name in stages if name not in others]) if told is None else told
-        found = {name: Result.of(one) for name, one in said.items()}
-        found |= {name: Result(name, "unchanged", entry=night.entries[name]) for name in others & set(night.entries)}
+        others = {name for name in stages if not known.stages[name].selected or name in night.settled}
+        said = self._asked(context, [name for name in stages if name not in others]) if told is None else told
+        found = {name: Result(name, "unchanged", entry=night.entries[name]) for name in others & set(night.entries)}
+        found |= {name: Result.of(one) for name, one in said.items()}
         return {name: found[name] for name in stages if name in found}
 
     def told(self, context: Any, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What these stages said tonight, and what the pin says of those that need not run."""
+        kept = context["ti"].xcom_pull(task_ids=self.beside(PIN), key=KEPT) or {}
+        said = self._asked(context, [name for name in stages if name not in kept])
+        return {name: kept.get(name) or said[name] for name in stages if name in kept or name in said}
+
+    def _asked(self, context: Any, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What the tasks of these stages said tonight, those that did; each costs a request."""
         ti = context["ti"]
         said = {name: ti.xcom_pull(task_ids=self.beside(task_id(name)), key=RESULT) for name in stages}
@@ -107,6 +114,9 @@ class StageOperator(Task):
     def execute(self, context: Any) -> str:
         """Run it. Raises for Airflow to retry what another attempt may mend, and to fail the rest."""
         from dvc_airflow.night import lineage
+
+        if not lineage.wanted() and self._settled(context):
+            return "unchanged"
         from dvc_airflow.stage.attempt import Attempt
 
         night, known = self.pinned(context)
@@ -134,10 +144,20 @@ class StageOperator(Task):
         sentence = f"{self.stage}: {result.outcome}: {result.sentence}"
         raise (retries.mendable(context["ti"]) if result.outcome in RETRIED else AirflowFailException)(sentence)
 
+    def _settled(self, context: Any) -> bool:
+        """Whether the pin found that it need not run."""
+        said = context["ti"].xcom_pull(task_ids=self.beside(PIN), key=SETTLED) or {"stages": []}
+        if self.stage not in said["stages"]:
+            return False
+        self.pages = links.pages(self.settings.web, None, said["commit"])
+        self.outlets: list[Any] = []
+        self.log.info("%s: unchanged, as the pin found", self.stage)
+        return True
+
     def _tell_assets(self, context: Any, commit: str, stage: Stage, result: Result) -> None:
         """Say of each out what it is now; of a stage that is unchanged nobody is told, and no other DAG is started."""
         if result.outcome == "unchanged":
-            self.outlets: list[Any] = []
+            self.outlets = []
         made = {stage.at(out["path"]): out for out in (result.entry or {}).get("outs") or []}
         for asset in self.outlets:
             path = asset.extra["path"]
@@ -182,10 +202,10 @@ class PublishOperator(Task):
         except publish.PublishError as error:
             raise refusal(context, error) from None
         self.pages = links.pages(shared.web, night.tip, done.commit)
-        told = changes.changed(night, known, results)
-        if told:
-            self.log.info("metrics that are not what they were:\n%s", changes.table(told))
-        return asdict(done) | {"changes": [asdict(one) for one in told]}
+        changed = changes.changed(night, known, results)
+        if changed:
+            self.log.info("metrics that are not what they were:\n%s", changes.table(changed))
+        return asdict(done) | {"changes": [asdict(one) for one in changed]}
 
 
 class CommandOperator(Task):

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 
 from dvc_airflow.git import GitError, tags_of, top
 from dvc_airflow.night import links
-from dvc_airflow.night.operator import Task, refusal
+from dvc_airflow.night.operator import KEPT, SETTLED, Task, refusal
 from dvc_airflow.night.settings import run_name
 from dvc_airflow.pipeline import check, project, reading, selection
 from dvc_airflow.pipeline.project import Project
@@ -47,6 +47,7 @@ class PinOperator(Task):
     def execute(self, context: Any) -> dict[str, str]:
         """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
         from dvc_airflow.stage import plan
+        from dvc_airflow.stage.settled import settled
         from dvc_airflow.store import history
 
         run, root = run_name(context["run_id"]), Path(self.settings.root)
@@ -63,20 +64,24 @@ class PinOperator(Task):
             check.refuse(clone, known)
             workspace.remove(job)
             known = selection.narrowed(known, self.settings.select, self.settings.exclude)
-            if lacks := plan.lacking(known, Commit(repository, commit, folder)):
+            pinned = Commit(repository, commit, folder)
+            if lacks := plan.lacking(known, pinned):
                 raise snapshot.Refused(lacks)
             self._same_graph(context, known)
-            pinned = Commit(repository, commit, folder)
             entries, came = history.newest(record, pinned, known)
             if never := plan.never(known, entries):
                 raise snapshot.Refused(never)
             record.pin(run, commit)
+            night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip)
+            kept = settled(night, known, self.settings.clones)
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, retried=bool(self.settings.remote)) from None
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
         self.pages = links.pages(self.settings.web, record.tip, commit)
-        night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip)
+        context["ti"].xcom_push(key=SETTLED, value={"commit": commit, "stages": list(kept)})
+        context["ti"].xcom_push(key=KEPT, value={name: one.as_json() | {"attempts": 1} for name, one in kept.items()})
+        night = replace(night, settled=list(kept))
         return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
 
     def _commit(self, context: Any, record: Repository, folder: str) -> str:

@@ -80,9 +80,7 @@ class Attempt:
         try:
             if self.record is not None:
                 self.record.have(self.night.run, self.night.commit, self.night.tags.values())
-            if not (self.stage.frozen and self.entry):
-                self.above = self.results(self.project.upstream(self.stage.name))
-            if (kept := self._kept()) is not None:
+            if (kept := self.kept()) is not None:
                 return kept
             clone = self._clone()
             if self.process.killed:
@@ -99,15 +97,16 @@ class Attempt:
         """End the stage and all that it started; for a signal handler."""
         self.process.kill()
 
-    def _kept(self) -> Result | None:
+    def kept(self) -> Result | None:
         """The newest entry as tonight's result, when nothing that it rests on changed, or the stage is frozen."""
+        if not (self.stage.frozen and self.entry):
+            self.above = self.results(self.project.upstream(self.stage.name))
         if self.entry is None or self.stage.imported:
             return None
-        commit = self.night.at(self.night.commit)
         same: bool | None = True
         if not self.stage.frozen:  # what a frozen one makes is looked at where it is read
             made = {**self.project.tracked(self.stage.name), **self._hashes(self.above)}
-            same = plan.unchanged(self.stage, self.entry, made, commit, self.cache, self.remote)
+            same = plan.unchanged(self.stage, self.entry, made, self.night.pinned, self.cache, self.remote)
         if not same or not self._had(self.stage, self.entry):
             self.asks_dvc = same is not False
             return None

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Night:
         run: name of the run.
         folder: of the project in the repository; "" at its top.
         tip: of the branch of nights, when it was pinned; None where there was none.
+        settled: stages that need not run, whatever the others do.
     """
 
     repository: str
@@ -45,6 +47,7 @@ class Night:
     run: str
     folder: str = ""
     tip: str | None = None
+    settled: Sequence[str] = ()
 
     @property
     def root(self) -> Path:
@@ -53,12 +56,18 @@ class Night:
 
     def at(self, commit: str) -> Commit:
         """The project at a commit."""
-        return Commit(Path(self.repository), commit, self.folder)
+        return _at(self.repository, commit, self.folder)
 
     @property
     def pinned(self) -> Commit:
         """The project at the commit that runs."""
         return self.at(self.commit)
+
+
+@lru_cache(maxsize=256)
+def _at(repository: str, commit: str, folder: str) -> Commit:
+    """The project at a commit, the same for all who ask: what was read of it once is known."""
+    return Commit(Path(repository), commit, folder)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import subprocess
+import threading
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+_reading: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}  # of this process: a fork has its own
+_one = threading.Lock()
+
+
+def _blob(repository: Path, name: str) -> bytes | None:
+    """A blob by its name; None for what is none. One process of Git answers all: a night asks for thousands."""
+    with _one:
+        asked = _reader(repository)
+        assert asked.stdin is not None
+        assert asked.stdout is not None
+        try:
+            asked.stdin.write(f"{name}\n".encode())
+            asked.stdin.flush()
+        except BrokenPipeError:  # there is no such repository
+            return None
+        said = asked.stdout.readline()
+        if not said or said.endswith((b" missing\n", b" ambiguous\n")):
+            return None
+        _, kind, size = said.split()
+        content = asked.stdout.read(int(size) + 1)[:-1]
+        return content if kind == b"blob" else None
+
+
+def _reader(repository: Path) -> subprocess.Popen[bytes]:
+    """Git's `cat-file --batch` in a repository; those of others end."""
+    key = (repository, os.getpid())
+    if key not in _reading or _reading[key].poll() is not None:
+        for (_, process), other in list(_reading.items()):
+            if process == os.getpid():
+                other.communicate()  # it ends with its input
+        _reading.clear()
+        asked = ["git", "-C", str(repository), "cat-file", "--batch"]
+        pipe = subprocess.PIPE
+        _reading[key] = subprocess.Popen(asked, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+    return _reading[key]
 
 
 class Commit:
@@ -22,9 +60,7 @@ class Commit:
     def content(self, path: str) -> bytes | None:
         """The bytes of a file at this commit; None where there is no such file, or it is a folder."""
         at = posixpath.normpath(posixpath.join(self.folder, path))
-        asked = ["git", "-C", str(self.repository), "cat-file", "blob", f"{self.commit}:{at}"]
-        shown = subprocess.run(asked, capture_output=True, check=False)
-        return shown.stdout if shown.returncode == 0 else None
+        return None if at.partition("/")[0] == ".." or "\n" in at else _blob(self.repository, f"{self.commit}:{at}")
 
     def params(self, file: str) -> Any:
         """A params file as data: YAML 1.2 or JSON. None for a format that only DVC reads, and for a missing file."""

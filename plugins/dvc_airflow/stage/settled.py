@@ -1,0 +1,36 @@
+"""What need not run tonight, told for all stages at once, by the pin: the task of such a stage asks for nothing else.
+
+A stage is settled when its entry is what running it would give, and it rests on such stages alone. What stands behind
+one that always runs, or that only DVC can tell of, decides when its turn has come. Without this each task of a night in
+which nothing changed would ask Airflow what the stages above it said: with a hundred stages twice the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import time
+
+from dvc_airflow.pipeline.project import Project
+from dvc_airflow.stage.attempt import Attempt
+from dvc_airflow.stage.outcome import Night, Result
+
+
+def settled(night: Night, project: Project, clones: Path) -> dict[str, Result]:
+    """Stage → its result tonight, `unchanged`, of those that are settled. Raises OSError."""
+    found: dict[str, Result] = {}
+
+    def above(names: Sequence[str]) -> Mapping[str, Result]:
+        """What is settled, and what is not selected: its newest entry counts."""
+        others = {name for name in names if not project.stages[name].selected and name in night.entries}
+        kept = {name: Result(name, "unchanged", entry=night.entries[name]) for name in others}
+        return kept | {name: found[name] for name in names if name in found}
+
+    began = time()
+    for name in project.order:
+        if not project.stages[name].selected or len(above(project.upstream(name))) < len(project.upstream(name)):
+            continue
+        if kept := Attempt(night, project, name, above, clones, {}).kept():
+            found[name] = replace(kept, began=began)
+    return found
