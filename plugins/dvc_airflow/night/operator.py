@@ -101,13 +101,13 @@ class Task(BaseOperator):
 
 
 class StageOperator(Task):
-    """One stage of dvc.yaml, in a clone of its own."""
+    """One stage of dvc.yaml, in a clone of its own; `assets` gives what it makes."""
 
     linked = True
 
-    def __init__(self, *, stage: str, **kwargs: Any) -> None:
+    def __init__(self, *, stage: str, assets: Callable[[], list[Any]], **kwargs: Any) -> None:
         super().__init__(do_xcom_push=False, **kwargs)  # what it returns is in its result, and costs a request
-        self.stage = stage
+        self.stage, self.assets = stage, assets
         self._attempt: Attempt | None = None
         self._lineage: Callable[[], Any] | None = None
 
@@ -156,8 +156,7 @@ class StageOperator(Task):
 
     def _tell_assets(self, context: Any, commit: str, stage: Stage, result: Result) -> None:
         """Say of each out what it is now; of a stage that is unchanged nobody is told, and no other DAG is started."""
-        if result.outcome == "unchanged":
-            self.outlets = []
+        self.outlets = [] if result.outcome == "unchanged" else self.assets()
         made = {stage.at(out["path"]): out for out in (result.entry or {}).get("outs") or []}
         for asset in self.outlets:
             path = asset.extra["path"]

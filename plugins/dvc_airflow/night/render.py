@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,14 @@ def _again(settings: Settings) -> dict[str, Any]:
 
 
 def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOperator]:
-    """Stage → its task; `where` names the DAG or the group."""
+    """Stage → its task; `where` names the DAG or the group.
+
+    A task that runs is not given the assets that it makes as outlets: Airflow would ask about them before it begins,
+    and one that made nothing new names none when it has ended.
+    """
     groups: dict[str, TaskGroup] = {}
     tasks: dict[str, BaseOperator] = {}
+    running = get_parsing_context().task_id
     for stage in known.selected:
         group, _, item = task_id(stage.name).partition(".")
         if item and group not in groups:
@@ -141,7 +147,8 @@ def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOpe
             stage=stage.name,
             settings=settings,
             doc_md=_about(stage),
-            outlets=[_asset(where, out.path) for out in stage.outs],
+            **({} if running else {"outlets": _assets(where, stage)}),
+            assets=partial(_assets, where, stage),
             **({"task_group": groups[group]} if item else {}),
             **_airflow(stage),
         )
@@ -150,6 +157,10 @@ def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOpe
 
             pod.give(tasks[stage.name], stage, Path(settings.root), settings.pods)
     return tasks
+
+
+def _assets(where: str, stage: Stage) -> list[Asset]:
+    return [_asset(where, out.path) for out in stage.outs]
 
 
 def _asset(where: str, path: str) -> Asset:
