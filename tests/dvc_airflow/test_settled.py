@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow.pipeline import lock, project
+from dvc_airflow.stage.outcome import Result
 from dvc_airflow.stage.settled import settled
 from dvc_airflow.store import objects
 from tests.dvc_airflow.conftest import Toy
@@ -107,6 +108,13 @@ def test_a_stage_behind_it_runs_with_its_entry_and_the_end_knows_both(night: tup
     end = dag.get_task("end")
     stages = end._stages({"ti": ti, "run_id": RUN}, made.known())
     assert {name: one["outcome"] for name, one in stages.items()} == {"numbers": "unchanged", "total": "ran"}
+
+
+def test_an_entry_keeps_its_order_in_a_database_that_sorts_the_keys_of_json(toy: Make) -> None:
+    made = ran(toy())
+    entry = made.entries["total"]
+    sent = json.dumps(Result("total", "ran", entry=entry).as_json(), sort_keys=True)  # as PostgreSQL does
+    assert json.dumps(Result.of(json.loads(sent)).entry) == json.dumps(entry)
 
 
 class _Events(dict):

@@ -102,11 +102,16 @@ class Result:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Result:
         """The result that `as_json` wrote; other keys are left out."""
-        return cls(**{name: value for name, value in data.items() if name in cls.__dataclass_fields__})
+        known = {name: value for name, value in data.items() if name in cls.__dataclass_fields__}
+        return cls(**{**known, "entry": json.loads(known["entry"]) if known.get("entry") else None})
 
     def as_json(self) -> dict[str, Any]:
-        """The result as data for XCom and night.json."""
-        return json.loads(json.dumps(asdict(self), default=str))
+        """The result as data for XCom and night.json.
+
+        The entry is a text of its own: PostgreSQL sorts the keys of JSON, and in dvc.lock they stand as DVC has them.
+        """
+        entry = None if self.entry is None else json.dumps(self.entry, default=str)
+        return json.loads(json.dumps(asdict(self) | {"entry": entry}, default=str))
 
 
 def numbers(files: Mapping[str, str]) -> dict[str, Any]:
