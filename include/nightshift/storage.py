@@ -33,7 +33,7 @@ class Stored:
 
 def listing(location: str) -> list[Stored]:
     """Every object below a location, sorted by name. Raises SourceError where there is none, StorageError."""
-    found = held(location) if is_s3(location) else sorted(_files(Path(location)), key=lambda one: one.name)
+    found = _listed(location)
     if not found:
         raise SourceError("no files are there", location, "put documents there or take the source out of params.yaml")
     return found
@@ -41,8 +41,10 @@ def listing(location: str) -> list[Stored]:
 
 def held(location: str) -> list[Stored]:
     """Every object below a location, sorted by name; none where nobody wrote there yet. Raises StorageError."""
-    if not is_s3(location) and not Path(location).is_dir():
-        return []
+    return _listed(location) if is_s3(location) or Path(location).is_dir() else []
+
+
+def _listed(location: str) -> list[Stored]:
     return sorted(_objects(location) if is_s3(location) else _files(Path(location)), key=lambda one: one.name)
 
 

@@ -72,7 +72,7 @@ class EndOperator(Task):
         try:
             record = self.settings.repository
             held = lease.read(record)
-            if held and (held.run, held.owner) == (context["run_id"], owner):
+            if held and held.of(context["run_id"], owner):
                 with self.leased(context):
                     self._sweep()
                 lease.release(record, context["run_id"], owner)
@@ -107,7 +107,8 @@ class EndOperator(Task):
         ti, run_id, names = context["ti"], context["run_id"], [one.name for one in known.selected]
         tasks = {name: self.beside(task_id(name)) for name in names}
         said = dict.fromkeys(names) | (ti.xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {})
-        said |= self.told(context, [name for name in names if not said[name]])
+        if unsaid := [name for name in names if not said[name]]:
+            said |= self.told(context, unsaid)
         states = {} if all(said.values()) else _states(ti, self.dag_id, run_id)
         for name in names:
             if not said[name] and states.get(tasks[name]) == "failed":

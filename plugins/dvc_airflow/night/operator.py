@@ -26,7 +26,7 @@ from dvc_airflow.night import links, retries, secrets
 from dvc_airflow.night.settings import PIN, PUBLISH, Settings, task_id
 from dvc_airflow.pipeline import project
 from dvc_airflow.pipeline.project import Project, Stage
-from dvc_airflow.stage.outcome import RETRIED, Night, Result, numbers
+from dvc_airflow.stage.outcome import RETRIED, Night, Result, numbers, standing
 from dvc_airflow.stage.process import attended
 from dvc_airflow.store import lease, workspace
 
@@ -74,8 +74,7 @@ class Task(BaseOperator):
         """
         others = {name for name in stages if not known.stages[name].selected or name in night.settled}
         said = self._asked(context, [name for name in stages if name not in others]) if told is None else told
-        found = {name: Result(name, "unchanged", entry=night.entries[name]) for name in others & set(night.entries)}
-        found |= {name: Result.of(one) for name, one in said.items()}
+        found = standing(night, others) | {name: Result.of(one) for name, one in said.items()}
         return {name: found[name] for name in stages if name in found}
 
     def told(self, context: Any, stages: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -112,6 +112,11 @@ class Result:
         """
         entry = None if self.entry is None else json.dumps(self.entry, default=str)
         return json.loads(json.dumps(asdict(self) | {"entry": entry}, default=str))
+
+
+def standing(night: Night, stages: Iterable[str]) -> dict[str, Result]:
+    """Results of stages that do not run tonight: their newest entries, of those that have one."""
+    return {name: Result(name, "unchanged", entry=night.entries[name]) for name in stages if name in night.entries}
 
 
 def numbers(files: Mapping[str, str]) -> dict[str, Any]:

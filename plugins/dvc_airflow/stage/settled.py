@@ -14,23 +14,20 @@ from time import time
 
 from dvc_airflow.pipeline.project import Project
 from dvc_airflow.stage.attempt import Attempt
-from dvc_airflow.stage.outcome import Night, Result
+from dvc_airflow.stage.outcome import Night, Result, standing
 
 
 def settled(night: Night, project: Project, clones: Path) -> dict[str, Result]:
     """Stage → its result tonight, `unchanged`, of those that are settled. Raises OSError."""
-    found: dict[str, Result] = {}
+    known = standing(night, (one.name for one in project.stages.values() if not one.selected))
 
     def above(names: Sequence[str]) -> Mapping[str, Result]:
-        """What is settled, and what is not selected: its newest entry counts."""
-        others = {name for name in names if not project.stages[name].selected and name in night.entries}
-        kept = {name: Result(name, "unchanged", entry=night.entries[name]) for name in others}
-        return kept | {name: found[name] for name in names if name in found}
+        return {name: known[name] for name in names if name in known}
 
-    began = time()
+    began, found = time(), dict[str, Result]()
     for name in project.order:
-        if not project.stages[name].selected or len(above(project.upstream(name))) < len(project.upstream(name)):
+        if not project.stages[name].selected or not known.keys() >= set(project.upstream(name)):
             continue
         if kept := Attempt(night, project, name, above, clones, {}).kept():
-            found[name] = replace(kept, began=began)
+            known[name] = found[name] = replace(kept, began=began)
     return found

@@ -50,6 +50,10 @@ class Lease:
     commit: str
     owner: str = ""
 
+    def of(self, run: str, owner: str) -> bool:
+        """Whether it is this run's of this owner."""
+        return (self.run, self.owner) == (run, owner)
+
 
 def read(record: Repository) -> Lease | None:
     """The lease that is held, or None."""
@@ -76,20 +80,12 @@ def take(
         owner: whose run it is: two DAGs, and two installations, may call theirs the same.
     """
     held = read(record)
-    others = held if held and (held.run, held.owner) != (run, owner) else None
+    others = held if held and not held.of(run, owner) else None
     if others and (now - others.renewed < STALE_S or running(others.run)) and not ended(others.run):
         raise Held(others.run, others.host)
-    commit = _commit(record.path, {"run": run, "host": host, "renewed": now, "owner": owner})
-    try:
-        record.swap(RUNNING, commit, held.commit if held else None)
-    except GitError:
-        other = read(record)
-        if other == held:  # nobody was faster: Git itself could not
-            raise
-        if other is None or (other.run, other.owner) != (run, owner):
-            raise Held(other.run if other else "of someone else", other.host if other else "another host") from None
-        return other
-    return Lease(run, host, now, commit, owner)
+    if (taken := _moved(record, held, run, host, now, owner)) is None:
+        raise Held("of someone else", "another host")
+    return taken
 
 
 def renew_once(record: Repository, run: str, host: str, now: float, owner: str, older_s: float) -> None:
@@ -97,18 +93,28 @@ def renew_once(record: Repository, run: str, host: str, now: float, owner: str, 
     held = read(record)
     if held is None:
         return
-    if (held.run, held.owner) != (run, owner):
+    if not held.of(run, owner):
         raise Held(held.run, held.host)
-    if now - held.renewed < older_s:
-        return
+    if now - held.renewed >= older_s:
+        _moved(record, held, run, host, now, owner)
+
+
+def _moved(record: Repository, held: Lease | None, run: str, host: str, now: float, owner: str) -> Lease | None:
+    """The lease of `run`, moved from the one that was read; that of another of its stages, where it was faster.
+
+    None where there is none any more. Raises Held where another run was faster, and GitError.
+    """
     commit = _commit(record.path, {"run": run, "host": host, "renewed": now, "owner": owner})
     try:
-        record.swap(RUNNING, commit, held.commit)
+        record.swap(RUNNING, commit, held.commit if held else None)
     except GitError:
-        if (other := read(record)) == held:  # nobody was faster: Git itself could not
+        other = read(record)
+        if other == held:  # nobody was faster: Git itself could not
             raise
-        if other and (other.run, other.owner) != (run, owner):
+        if other and not other.of(run, owner):
             raise Held(other.run, other.host) from None
+        return other
+    return Lease(run, host, now, commit, owner)
 
 
 @contextmanager
@@ -135,7 +141,7 @@ def renewed(record: Repository, run: str, host: str, every_s: float = RENEW_S, o
 def release(record: Repository, run: str, owner: str = "") -> bool:
     """Give the lease back; False when `run` does not hold it."""
     held = read(record)
-    if held is None or (held.run, held.owner) != (run, owner):
+    if held is None or not held.of(run, owner):
         return False
     try:
         record.swap(RUNNING, None, held.commit)

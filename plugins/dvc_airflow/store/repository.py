@@ -178,15 +178,15 @@ def of(project: Path, branch: str | None = None, refs: str | None = None, remote
     return Repository(path, branch or name, refs or f"refs/{name}", remote)
 
 
-def checked_out(place: Path, url: str) -> Path:
-    """The engine's own checkout of a repository on this worker, made where it is not there yet. Raises GitError."""
-    if not (place / ".git").is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{place}.lock").open("w") as held:  # of tasks that begin together one makes it
-            fcntl.flock(held, fcntl.LOCK_EX)
-            if not (place / ".git").is_dir():
-                draft = place.with_name(f"{place.name}.draft")
-                shutil.rmtree(draft, ignore_errors=True)
-                git(place.parent, "clone", "--quiet", url, str(draft))
-                draft.rename(place)
-    return place
+def checked_out(place: Path, url: str) -> None:
+    """Make the engine's own checkout of a repository on this worker, where it is not there yet. Raises GitError."""
+    if (place / ".git").is_dir():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{place}.lock").open("w") as held:  # of tasks that begin together one makes it
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not (place / ".git").is_dir():
+            draft = place.with_name(f"{place.name}.draft")
+            shutil.rmtree(draft, ignore_errors=True)
+            git(place.parent, "clone", "--quiet", url, str(draft))
+            draft.rename(place)
