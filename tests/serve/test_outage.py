@@ -64,7 +64,9 @@ class World:
         self.served = self.follower.served = Served(RELEASE, system, [self.engine], Turns(1, 9, 9.0))
         inside = Asked(Wires(), Patience(30.0, 120.0), lambda: self.now, self)
         known = [Golden("g", "When is the pump oiled?", "x", "Monday", "Monday", False)]
-        self.probing = Probing(self.follower, self.meters, inside, lambda _: known, lambda *_: True, lambda: self.now)
+        self.probing = Probing(
+            self.follower, self.meters, inside, lambda _: known, lambda *_: True, lambda: self.now, sleep=self.sleep
+        )
 
     def pass_(self, seconds: float) -> None:
         """Let time pass; each minute is counted when it is over."""
@@ -74,15 +76,13 @@ class World:
         if self.now >= self.until:
             raise Over
 
-    def run(self, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sleep(self, seconds: float) -> None:
+        self.pass_(seconds)
+
+    def run(self, seconds: float) -> None:
         """Ask for so long."""
-
-        async def sleep(waited: float) -> None:
-            self.pass_(waited)
-
         self.until = self.now + seconds
-        with monkeypatch.context() as patched, pytest.raises(Over):
-            patched.setattr(asyncio, "sleep", sleep)
+        with pytest.raises(Over):
             asyncio.run(self.probing.probe())
 
     def told(self) -> list[tuple[str, str]]:
@@ -104,36 +104,36 @@ def world(tmp_path: Path) -> World:
 
 @pytest.mark.parametrize("fault", ["hangs", "is dead"])
 def test_an_engine_that_gives_no_answer_is_a_page_within_five_minutes_though_nobody_asks(
-    fault: str, world: World, monkeypatch: pytest.MonkeyPatch
+    fault: str, world: World
 ) -> None:
-    world.run(6 * HOUR, monkeypatch)
+    world.run(6 * HOUR)
     assert world.told() == []
     if fault == "hangs":
         world.answers = False
     else:
         world.engine.alive = False
         assert world.follower.phase != "serving"  # which /readyz tells
-    world.run(61.0, monkeypatch)
+    world.run(61.0)
     assert world.told() == []  # a minute is what a restart takes
-    world.run(240.0, monkeypatch)
+    world.run(240.0)
     assert world.told() == [("health", "page")]
 
 
 @pytest.mark.parametrize("trouble", [True, False])
 def test_a_release_that_cannot_be_brought_up_is_an_outage_and_one_that_is_on_its_way_is_none(
-    trouble: bool, world: World, monkeypatch: pytest.MonkeyPatch
+    trouble: bool, world: World
 ) -> None:
     world.follower.served = None
     if trouble:
         world.follower.loaded._met(ReleaseInvalid("it has no signature"), RELEASE)
-    world.run(59.0, monkeypatch)
+    world.run(59.0)
     assert world.counted() == ((0, 4) if trouble else (0, 0))
 
 
-def test_while_a_candidate_is_tried_a_minute_weighs_as_much(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_a_candidate_is_tried_a_minute_weighs_as_much(world: World) -> None:
     world.follower.candidate = Served(RELEASE, world.served.system, [world.engine], Turns(1, 9, 9.0))
     rollout = world.follower.rollout = Rollout(RELEASE, load(ROOT / "params.yaml", Rollouts), 0.0)
     world.follower.candidate.seen, world.served.seen = rollout.candidate, rollout.stable
-    world.run(59.0, monkeypatch)
+    world.run(59.0)
     assert rollout.stable.asked > 20
     assert world.counted() == (4, 4)

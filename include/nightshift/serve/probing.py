@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
@@ -50,6 +50,7 @@ class Probing:
         read: the questions of a release's folder.
         grade: whether text and sections answer a question rightly.
         every_s: between two questions to the stable release, seconds.
+        sleep: waits, seconds.
     """
 
     follower: Follower
@@ -59,6 +60,7 @@ class Probing:
     grade: Callable[[Golden, str, Sequence[str]], bool]
     clock: Callable[[], float]
     every_s: float = EVERY_S
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _questions: dict[str, Iterator[Golden]] = field(default_factory=dict)
     _unknown: set[str] = field(default_factory=set)  # digests whose right answers nobody knows
     _took_s: float = 0.0  # that the stable release's last answer took
@@ -79,13 +81,13 @@ class Probing:
             if counts and answered is not None:
                 for sli in ("availability", TURNS):
                     self.meters.event(sli, stable.release.digest if stable else "", answered)
-            await asyncio.sleep(BETWEEN_S)
+            await self.sleep(BETWEEN_S)
             await self._pause(due)
 
     async def _pause(self, due: float) -> None:
         """Wait until the next question is due, but not when a candidate comes up."""
         while (left := due - self.clock()) > 0 and not self.follower.candidate:
-            await asyncio.sleep(min(left, 1.0))
+            await self.sleep(min(left, 1.0))
 
     async def _one(self, stable: Served) -> bool | None:
         """Whether the release that serves answered one question; None where it could not be asked."""
