@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from dvc_airflow.git import GitError
-from dvc_airflow.pipeline import check, reading
+from dvc_airflow.pipeline import check, kept, reading
 from dvc_airflow.pipeline.project import ProjectError
 from dvc_airflow.store import gc, lease, workspace
 from dvc_airflow.store.repository import of
@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
     try:
         if said.command == "gc":
             return _gc(said)
-        known = reading.read(said.project, reading.kept(said.project))
+        known = reading.read(said.project, kept.folder(said.project))
         if said.command == "check":
             check.refuse(said.project, known)
     except (ProjectError, GitError, lease.Held) as error:

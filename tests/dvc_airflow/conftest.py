@@ -12,7 +12,7 @@ import pytest
 from dvc.repo import Repo
 
 from dvc_airflow.git import git, tags_of, top
-from dvc_airflow.pipeline import reading, selection
+from dvc_airflow.pipeline import kept, reading, selection
 from dvc_airflow.pipeline.project import Project
 from dvc_airflow.stage import process
 from dvc_airflow.stage.attempt import Attempt
@@ -109,7 +109,7 @@ class Toy:
         return self.git("rev-parse", "HEAD")
 
     def known(self) -> Project:
-        return selection.narrowed(reading.read(self.root, reading.kept(self.root)), self.select, [])
+        return selection.narrowed(reading.read(self.root, kept.folder(self.root)), self.select, [])
 
     def night(self, commit: str) -> Night:
         here, folder = top(self.root)

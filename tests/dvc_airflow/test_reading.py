@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.pipeline import lock, project, reading
+from dvc_airflow.pipeline import kept, lock, project, reading
 from dvc_airflow.stage import plan
 from dvc_airflow.store import objects
 from dvc_airflow.store.commit import Commit
@@ -134,7 +135,7 @@ def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
 
 def outs(root: Path) -> list[str]:
     """Outs of all stages, from what is kept where that still holds."""
-    return [out.path for one in reading.read(root, reading.kept(root)).stages.values() for out in one.outs]
+    return [out.path for one in reading.read(root, kept.folder(root)).stages.values() for out in one.outs]
 
 
 TEMPLATED = {
@@ -166,6 +167,34 @@ def test_what_was_kept_is_read_anew_when_a_value_that_it_came_from_changes(tmp_p
     (root / "own.toml").unlink()
     with pytest.raises(project.ProjectError, match=r"own\.toml"):
         outs(root)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"read": []}', '{"read": [], "hash": "x", "stages": [{"nam": 1}]}'])
+def test_what_was_kept_and_is_none_of_ours_is_passed_over(text: str, tmp_path: Path) -> None:
+    root = repository(tmp_path, VARS)
+    assert outs(root) == ["there"]
+    (file,) = kept.folder(root).iterdir()
+    was = file.read_text()
+    file.write_text(text)
+    assert outs(root) == ["there"]
+    assert file.read_text() == was
+
+
+def test_of_what_was_kept_the_newest_stay(tmp_path: Path) -> None:
+    for number in range(kept.MOST + 3):
+        kept.write(tmp_path / "kept", f"{number}", {"it": number})
+        os.utime(tmp_path / "kept" / f"{number}.json", (number, number))
+    kept.write(tmp_path / "kept", "no JSON", {"it": Path()})
+    stay = sorted(int(one.stem) for one in (tmp_path / "kept").iterdir())
+    assert stay == list(range(3, kept.MOST + 3))
+    assert (kept.read(tmp_path / "kept", "66"), kept.read(tmp_path / "kept", "1")) == ({"it": 66}, None)
+
+
+def test_a_date_in_a_stages_meta_is_a_text_before_it_was_kept_too(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"dvc.yaml": "stages:\n  one: {cmd: a, meta: {since: 2024-01-01}}\n"})
+    first, again = (reading.read(root, kept.folder(root)) for _ in range(2))
+    assert first == again
+    assert first.stages["one"].meta == {"since": "2024-01-01"}
 
 
 def test_a_chain_of_two_thousand_stages_has_an_order() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from dvc_airflow.git import tags_of
 from dvc_airflow.night import publish
-from dvc_airflow.pipeline import project, reading
+from dvc_airflow.pipeline import kept, project, reading
 from dvc_airflow.stage import process
 from dvc_airflow.stage.attempt import Attempt
 from dvc_airflow.stage.outcome import RETRIED, Night, Result
@@ -62,7 +62,7 @@ def _pin(root: Path, record: repository.Repository, state: Path) -> int:
     commit, tags, job = snapshot.take(root), tags_of(root), root / ".dvc" / "tmp" / "clones" / f"{RUN}-pin"
     workspace.sweep(job.parent)
     clone = workspace.make(record.path, commit, job, tags, workspace.cache_of(root))
-    known = reading.read(clone, reading.kept(root))
+    known = reading.read(clone, kept.folder(root))
     workspace.remove(job)
     entries, came = history.newest(record, Commit(record.path, commit), known)
     night = Night(str(record.path), commit, tags, entries, came, RUN, "", record.tip)

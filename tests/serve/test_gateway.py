@@ -159,7 +159,7 @@ def test_a_question_that_does_not_fit_is_refused_before_the_engine(running: Endp
         begun = time.monotonic()
         said = running.ask(text, **more)
         assert code(said) == "context_length_exceeded"
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 2
     assert len(running.script.asked) == before
 
 

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow.git import GitError
 from dvc_airflow.night.operator import RESULTS, Task, released
-from dvc_airflow.night.settings import PIN, PUBLISH, run_name, task_id
+from dvc_airflow.night.settings import PIN, PUBLISH, Settings, run_name, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage
 from dvc_airflow.stage.outcome import Result, numbers
 from dvc_airflow.store import lease
@@ -24,9 +24,9 @@ from dvc_airflow.store.written import write
 class EndOperator(Task):
     """Write night.json and give the lease back, however the night ended."""
 
-    def __init__(self, *, after: list[str], asked: list[str], **kwargs: Any) -> None:
+    def __init__(self, *, settings: Settings, after: list[str], asked: list[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.after, self.asked = after, asked
+        self.settings, self.after, self.asked = settings, after, asked
 
     def execute(self, context: Any) -> None:
         """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""

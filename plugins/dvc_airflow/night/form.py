@@ -6,14 +6,15 @@ in that no field has; so the pin checks it again, against the params file of the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
-from ruamel.yaml import YAML
 
+from dvc_airflow.pipeline import kept
 from dvc_airflow.store import snapshot
 
 # JSON schema's name of a value's type; None may become anything
@@ -33,13 +34,25 @@ def form(project: Path, file: str = snapshot.PARAMS) -> dict[str, Param]:
 
     `profile`, where the file has `profiles`, is a choice among them.
     """
-    path = project / file
-    document = (YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
-    profiles = document.pop("profiles", None) or {}
-    chosen = document.pop("profile", None)
+    path, folder = project / file, kept.folder(project)
+    text = path.read_bytes() if path.is_file() else b""
+    name = f"form-{hashlib.sha256(text).hexdigest()[:24]}"
+    found = kept.read(folder, name)
+    if found is None:
+        found = _read(text)
+        kept.write(folder, name, found)
+    profiles = {"profile": Param(found["chosen"], enum=found["profiles"])} if found["profiles"] else {}
+    return profiles | {key: Param(value, **_schema(value)) for key, value in found["values"].items()}
+
+
+def _read(text: bytes) -> dict[str, Any]:
+    """What a params file has for the form."""
+    from ruamel.yaml import YAML
+
+    document = YAML(typ="safe").load(text) or {}
+    profiles, chosen = document.pop("profiles", None) or {}, document.pop("profile", None)
     values = {key: value for key, value in snapshot.leaves(document).items() if type(value) in _JSON}  # no dates
-    fields = {key: Param(value, **_schema(value)) for key, value in values.items()}
-    return ({"profile": Param(chosen, enum=list(profiles))} if profiles else {}) | fields
+    return {"profiles": list(profiles), "chosen": chosen, "values": values}
 
 
 def refuse(overrides: Mapping[str, Any], values: Mapping[str, Any], file: str) -> None:

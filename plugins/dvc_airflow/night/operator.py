@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
@@ -22,7 +23,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dvc_airflow.git import GitError, tags_of
-from dvc_airflow.night import links, retries, secrets
+from dvc_airflow.night import links, retries
 from dvc_airflow.night.settings import PIN, PUBLISH, Settings, task_id
 from dvc_airflow.pipeline import project
 from dvc_airflow.pipeline.project import Project, Stage
@@ -38,14 +39,15 @@ RESULT, RESULTS, SETTLED, KEPT = "result", "results", "settled", "kept"
 
 
 class Task(BaseOperator):
-    """What the tasks of a night have in common."""
+    """What the tasks of a night have in common.
+
+    It has no `__init__`, and each operator has one: Airflow fills in a DAG's defaults once for each that is run, which
+    is a third of what a task costs at a parse.
+    """
 
     linked = False  # whether it has links
-
-    def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.settings = settings
-        self.pages: dict[str, str] = {}  # name of a link → its page
+    settings: Settings
+    pages: Mapping[str, str] = MappingProxyType({})  # name of a link → its page
 
     @property
     def operator_extra_links(self) -> list[BaseOperatorLink]:
@@ -104,9 +106,9 @@ class StageOperator(Task):
 
     linked = True
 
-    def __init__(self, *, stage: str, assets: Callable[[], list[Any]], **kwargs: Any) -> None:
+    def __init__(self, *, settings: Settings, stage: str, assets: Callable[[], list[Any]], **kwargs: Any) -> None:
         super().__init__(do_xcom_push=False, **kwargs)  # what it returns is in its result, and costs a request
-        self.stage, self.assets = stage, assets
+        self.settings, self.stage, self.assets = settings, stage, assets
         self._attempt: Attempt | None = None
         self._lineage: Callable[[], Any] | None = None
 
@@ -116,6 +118,7 @@ class StageOperator(Task):
 
         if not lineage.wanted() and self._settled(context):
             return "unchanged"
+        from dvc_airflow.night import secrets
         from dvc_airflow.stage.attempt import Attempt
 
         night, known = self.pinned(context)
@@ -179,6 +182,10 @@ class PublishOperator(Task):
 
     linked, ui_color = True, "#e6f4ea"
 
+    def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+
     def execute(self, context: Any) -> dict[str, Any]:
         """Publish. Fails when a stage has no result."""
         from dvc_airflow.night import changes, publish
@@ -209,9 +216,9 @@ class PublishOperator(Task):
 class CommandOperator(Task):
     """A command of the project in a clone of what was published."""
 
-    def __init__(self, *, command: str, **kwargs: Any) -> None:
+    def __init__(self, *, settings: Settings, command: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.command = command
+        self.settings, self.command = settings, command
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run it. Raises its sentence, for Airflow to try again."""

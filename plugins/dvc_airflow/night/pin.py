@@ -17,8 +17,8 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 from dvc_airflow.git import GitError, tags_of, top
 from dvc_airflow.night import links
 from dvc_airflow.night.operator import KEPT, SETTLED, Task, refusal
-from dvc_airflow.night.settings import run_name
-from dvc_airflow.pipeline import check, project, reading, selection
+from dvc_airflow.night.settings import Settings, run_name
+from dvc_airflow.pipeline import check, kept, project, reading, selection
 from dvc_airflow.pipeline.project import Project
 from dvc_airflow.stage.outcome import Night
 from dvc_airflow.store import lease, snapshot, workspace
@@ -38,9 +38,9 @@ class PinOperator(Task):
 
     linked, ui_color = True, "#e8f0fe"
 
-    def __init__(self, *, shape: str, **kwargs: Any) -> None:
+    def __init__(self, *, settings: Settings, shape: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.shape = shape
+        self.settings, self.shape = settings, shape
         self.fields: Mapping[str, Any] = {}
         self.own = False
 
@@ -60,7 +60,7 @@ class PinOperator(Task):
             tags, job = tags_of(repository), self.settings.clones / f"{run}-pin"
             workspace.sweep(self.settings.clones)
             clone = workspace.make(repository, commit, job, tags, workspace.cache_of(root), folder)
-            known = reading.read(clone, reading.kept(root))
+            known = reading.read(clone, kept.folder(root))
             check.refuse(clone, known)
             workspace.remove(job)
             known = selection.narrowed(known, self.settings.select, self.settings.exclude)
@@ -73,15 +73,15 @@ class PinOperator(Task):
                 raise snapshot.Refused(never)
             record.pin(run, commit)
             night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip)
-            kept = settled(night, known, self.settings.clones)
+            still = settled(night, known, self.settings.clones)
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, retried=bool(self.settings.remote)) from None
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
         self.pages = links.pages(self.settings.web, record.tip, commit)
-        context["ti"].xcom_push(key=SETTLED, value={"commit": commit, "stages": list(kept)})
-        context["ti"].xcom_push(key=KEPT, value={name: one.as_json() | {"attempts": 1} for name, one in kept.items()})
-        night = replace(night, settled=list(kept))
+        context["ti"].xcom_push(key=SETTLED, value={"commit": commit, "stages": list(still)})
+        context["ti"].xcom_push(key=KEPT, value={name: one.as_json() | {"attempts": 1} for name, one in still.items()})
+        night = replace(night, settled=list(still))
         return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
 
     def _commit(self, context: Any, record: Repository, folder: str) -> str:

@@ -12,7 +12,7 @@ commit that it pinned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -64,7 +64,8 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     # spend a tenth of a second on checking them
     if get_parsing_context().task_id in (None, PIN):
         made.params = _form(project) if fields is None else fields
-        pin.fields, pin.own = made.params.dump(), fields is not None
+        pin.fields = {key: field.value if field.has_value else None for key, field in made.params.items()}
+        pin.own = fields is not None
     return made
 
 
@@ -112,15 +113,25 @@ def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: 
     asked = _approvals(known, tasks)
     for name, task in tasks.items():
         above = [asked.get(one, tasks[one]) for one in known.upstream(name) if one in tasks]
-        task.set_upstream(above or [pin])
+        _order(task, above or [pin])
     read = {above for name in tasks for above in known.upstream(name)}
-    last.set_upstream([asked.get(name, task) for name, task in tasks.items() if name not in read])
+    _order(last, [asked.get(name, task) for name, task in tasks.items() if name not in read])
     ends = _after(after, last, settings)
     people = [one.task_id for one in asked.values()]
     ended: dict[str, Any] = {"after": list(after), "asked": people, "trigger_rule": "all_done"}
     end = EndOperator(task_id=END, settings=settings, **ended, **again)
-    end.set_upstream([*ends, *tasks.values()])
+    _order(end, [*ends, *tasks.values()])
     return pin
+
+
+def _order(task: BaseOperator, above: Iterable[BaseOperator]) -> None:
+    """As `task.set_upstream(above)`, which hashes a DAG with the ids of all its tasks, twice for each edge.
+
+    That is a fifth of the time that a DAG of 2,000 tasks takes.
+    """
+    for one in above:
+        task.upstream_task_ids.add(one.task_id)
+        one.downstream_task_ids.add(task.task_id)
 
 
 def _again(settings: Settings) -> dict[str, Any]:
@@ -187,7 +198,7 @@ def _approval(stage: Stage, task: BaseOperator) -> BaseOperator:
         subject=str(stage.airflow.approve),
         body=_about(stage),
     )
-    made.set_upstream(task)
+    _order(made, [task])
     return made
 
 
@@ -220,11 +231,11 @@ def _after(after: Mapping[str, str], last: BaseOperator, settings: Settings) -> 
         ignore_downstream_trigger_rules=False,
         **({"queue": settings.queue} if settings.queue else {}),
     )
-    gate.set_upstream(last)
+    _order(gate, [last])
     above: BaseOperator = gate
     for name, command in after.items():
         task = operator.CommandOperator(task_id=name, command=command, settings=settings, **_again(settings))
-        task.set_upstream(above)
+        _order(task, [above])
         above = task
     return [last, above]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvc_airflow.git import top
-from dvc_airflow.pipeline import check, reading, selection
+from dvc_airflow.pipeline import check, kept, reading, selection
 from dvc_airflow.pipeline.project import PIPELINE, Project, ProjectError
 from dvc_airflow.store import repository, uncached
 from dvc_airflow.store import web as pages
@@ -125,7 +125,7 @@ def night(
         keep_bytes: that what stays may take together, before older nights go; None for no limit.
         pods: False where Airflow has no Kubernetes: a stage with `image` or `pod` runs where the others do.
     """
-    known = reading.read(project, reading.kept(project))
+    known = reading.read(project, kept.folder(project))
     check.refuse(project, known)
     where = repository.of(project, branch, refs, remote)
     if checkout is not None and not remote:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -42,8 +42,8 @@ class Out:
     """
 
     path: str
-    kind: str
-    cached: bool
+    kind: str = "outs"
+    cached: bool = True
     persist: bool = False
     md5: str = ""
 
@@ -64,16 +64,16 @@ class Stage:
 
     name: str
     cmd: str | list[str] | None
-    deps: tuple[str, ...]
-    outs: tuple[Out, ...]
-    params: Mapping[str, list[str]]
-    always_changed: bool
-    desc: str
-    meta: Mapping[str, Any]
-    file: str
-    wdir: str
-    frozen: bool
-    above: tuple[str, ...]
+    deps: tuple[str, ...] = ()
+    outs: tuple[Out, ...] = ()
+    params: Mapping[str, list[str]] = field(default_factory=dict)
+    always_changed: bool = False
+    desc: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    file: str = PIPELINE
+    wdir: str = "."
+    frozen: bool = False
+    above: tuple[str, ...] = ()
     selected: bool = True
 
     @property
@@ -189,17 +189,29 @@ class Project:
 
 
 def dumps(project: Project) -> str:
-    """The project as JSON, for the cache and for the tasks of a night."""
-    return json.dumps([asdict(stage) for stage in project.every], default=str)
+    """The project as JSON, for the tasks of a night."""
+    return json.dumps(plain(project))
 
 
 def loads(text: str) -> Project:
     """The project that `dumps` wrote."""
-    made = [
-        Stage(**body | {name: tuple(body[name]) for name in ("deps", "above")} | {"outs": _outs(body["outs"])})
-        for body in json.loads(text)
-    ]
-    return of(made)
+    return of_plain(json.loads(text))
+
+
+def plain(project: Project) -> list[dict[str, Any]]:
+    """The project as JSON's values; what most stages have is left out."""
+    return [_plain(stage) | {"outs": [_plain(out) for out in stage.outs]} for stage in project.every]
+
+
+def of_plain(said: Iterable[Mapping[str, Any]]) -> Project:
+    """The project that `plain` gave."""
+    return of(_stage(**body) for body in said)
+
+
+def _stage(
+    *, outs: Iterable[Mapping[str, Any]], deps: Iterable[str] = (), above: Iterable[str] = (), **body: Any
+) -> Stage:
+    return Stage(**body, outs=tuple(Out(**one) for one in outs), deps=tuple(deps), above=tuple(above))
 
 
 def of(every: Iterable[Stage]) -> Project:
@@ -210,5 +222,13 @@ def of(every: Iterable[Stage]) -> Project:
     return Project(stages, data)
 
 
-def _outs(said: list[dict[str, Any]]) -> tuple[Out, ...]:
-    return tuple(Out(**one) for one in said)
+def _plain(one: Stage | Out) -> dict[str, Any]:
+    return {name: value for name, usual in _USUAL[type(one)].items() if (value := getattr(one, name)) != usual}
+
+
+def _usual(kind: type[Any]) -> dict[str, Any]:
+    """Field → its default."""
+    return {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in fields(kind)}
+
+
+_USUAL = {kind: _usual(kind) for kind in (Stage, Out)}

@@ -18,29 +18,31 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dvc_airflow.pipeline.project import LOCK, PIPELINE, Out, Project, ProjectError, Stage, dumps, loads, of
+from dvc_airflow.pipeline import kept
+from dvc_airflow.pipeline.project import LOCK, PIPELINE, Out, Project, ProjectError, Stage, of, of_plain, plain
 
-VERSION = 5  # of the kept form
+VERSION = 6  # of the kept form
 PARAMS = "params.yaml"
 
 
 def read(root: Path, cache: Path | None = None) -> Project:
-    """The project at `root`, the folder with `.dvc`. Raises ProjectError with what is wrong, where, and what to do."""
+    """The project at `root`, the folder with `.dvc`. Raises ProjectError with what is wrong, where, and what to do.
+
+    Args:
+        cache: where it is kept (kept.py); None to read it anew.
+    """
     files = _files(root)
-    kept = cache / f"{_hash(root, files)}.json" if cache else None
-    if kept and (known := _known(root, kept)):
-        return known
+    name = _hash(root, files)
+    said: Any = kept.read(cache, name) if cache else None
+    with suppress(KeyError, TypeError):
+        if _hash(root, said["read"]) == said["hash"]:  # the values that it was read with are still those
+            return of_plain(said["stages"])
     project = of(_stages(root, files))
     read_too = _read_too(root, files, project)
     _refuse_cycles(project)
-    if kept:
-        _keep(root, kept, project, read_too)
+    if cache:
+        kept.write(cache, name, {"read": read_too, "hash": _hash(root, read_too), "stages": plain(project)})
     return project
-
-
-def kept(root: Path) -> Path:
-    """Where what was read of the checkout at `root` is kept."""
-    return root / ".dvc" / "tmp" / "projects"
 
 
 def _files(root: Path) -> list[str]:
@@ -111,25 +113,6 @@ def _document(path: Path) -> Mapping[str, Any]:
         said = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ProjectError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {said}; mend the syntax there") from None
     return document if isinstance(document, Mapping) else {}
-
-
-def _known(root: Path, kept: Path) -> Project | None:
-    """What was kept, where the values that it was read with are still those."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        said = json.loads(kept.read_text(encoding="utf-8"))
-        if _hash(root, said["read"]) == said["hash"]:
-            return loads(said["project"])
-    return None
-
-
-def _keep(root: Path, kept: Path, project: Project, read_too: list[str]) -> None:
-    """Keep what was read; where that cannot be written, it is read again another time."""
-    said = {"read": read_too, "hash": _hash(root, read_too), "project": dumps(project)}
-    draft = kept.with_suffix(f".{os.getpid()}.draft")
-    with suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(said), encoding="utf-8")
-        draft.replace(kept)
 
 
 def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
@@ -209,7 +192,7 @@ def _stage(root: Path, stage: Any, above: Iterable[Any]) -> Stage:
         params={place(dep): list(dep.params) for dep in stage.deps if isinstance(dep, ParamsDependency)},
         always_changed=bool(stage.always_changed),
         desc=str(stage.desc or ""),
-        meta=stage.meta or {},
+        meta=json.loads(json.dumps(stage.meta or {}, default=str)),  # a date, say, is a text
         file=_relative(root, stage.path),
         wdir=_relative(root, stage.wdir),
         frozen=bool(stage.frozen),

@@ -11,7 +11,6 @@ A stage that is not selected counts as frozen: it does not run, and what it made
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -56,6 +55,8 @@ def _find(project: Project, selector: str) -> set[str]:
     up, above, core, below, down = matched.groups()
     found = _named(project, core)
     if not found:
+        import difflib
+
         near = difflib.get_close_matches(core, [*project.stages, *(name.partition("@")[0] for name in project.stages)])
         meant = f"; did you mean {near[0]}?" if near else "; `python -m dvc_airflow graph` lists the stages"
         raise ProjectError(f"{selector!r} selects no stage{meant}")
