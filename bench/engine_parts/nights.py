@@ -3,7 +3,7 @@ a fan-out.
 
 Peer and ours run in the same Airflow, one after the other, in turns; a run's time is Airflow's own, from the trigger to
 the end. The usual practice is one BashOperator a stage that runs `dvc repro -s STAGE` in one shared checkout, one at a
-time, since DVC's lock would fail the others.
+time, since DVC's lock would fail the others, and a last one that commits what they made, as a night of ours does.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dvc_airflow.pipeline import reading
 SLEEP_S = 1.0  # of a stage that is run: it waits, as one does for a GPU or for a server, and takes no core
 PARALLEL, CHAIN, MATRIX = 12, 6, 100
 OURS_ALONE = ("pin", "publish", "end")
+NO_STAGES = (*OURS_ALONE, "commit")
 
 EMPTY = """\
 import json
@@ -67,6 +68,8 @@ with DAG({dag!r}, schedule=None, catchup=False, max_active_runs=1, max_active_ta
     }}
     for name, above in stages.items():
         made[name].set_upstream([made[one] for one in above])
+    commit = BashOperator(task_id="commit", bash_command="cd {root} && git add -A && git commit -qm Night")
+    commit.set_upstream(list(made.values()))
 """
 
 
@@ -124,7 +127,7 @@ def unchanged(airflow: Airflow, scratch: Path, stages: int, rounds: int) -> dict
 
 def task_seconds(runs: list[Run]) -> list[float]:
     """Of every stage's task of these runs."""
-    return [run.task_seconds(one) for run in runs for one in run.tasks if one not in OURS_ALONE]
+    return [run.task_seconds(one) for run in runs for one in run.tasks if one not in NO_STAGES]
 
 
 def told(root: Path) -> dict[str, Any]:
@@ -153,7 +156,7 @@ def ran(airflow: Airflow, scratch: Path, chain: bool, rounds: int) -> dict[str, 
     known = reading.read(roots[usual])
     place = scratch / f"{usual}.json"
     place.write_text(json.dumps({name: known.upstream(name) for name in known.stages}))
-    airflow.write(usual, USUAL.format(dag=usual, root=str(roots[usual]), stages=str(place)), len(stages))
+    airflow.write(usual, USUAL.format(dag=usual, root=str(roots[usual]), stages=str(place)), len(stages) + 1)
     took: dict[str, list[Run]] = {dag: [], usual: []}
     for number in range(rounds):
         for name, root in roots.items():
@@ -188,7 +191,7 @@ def refuse_others(ours: Path, usual: Path) -> None:
     """Raises Broke where the two have other lock entries."""
     shown = git(ours, "show", "dvc-airflow:dvc.lock")
     yaml = YAML(typ="safe")
-    if yaml.load(shown)["stages"] != yaml.load((usual / "dvc.lock").read_text())["stages"]:
+    if yaml.load(shown)["stages"] != yaml.load(git(usual, "show", "HEAD:dvc.lock"))["stages"]:
         raise Broke(f"{ours} and {usual} have other lock entries")
 
 

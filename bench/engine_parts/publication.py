@@ -19,7 +19,7 @@ from bench.engine_parts.server import Broke
 
 from dvc_airflow.git import git
 from dvc_airflow.night.publish import Published, publish
-from dvc_airflow.pipeline import lock, project, reading
+from dvc_airflow.pipeline import kept, lock, project, reading
 from dvc_airflow.pipeline.project import Project, Stage
 from dvc_airflow.stage import plan
 from dvc_airflow.stage.outcome import Night, Result
@@ -51,10 +51,10 @@ def measure(scratch: Path, stages: int, rounds: int) -> dict[str, Any]:
 
 def night(root: Path, stages: int, number: int, clock: Clock) -> dict[str, int]:
     """One night's parts, timed; bytes of what its pin returns. Raises Broke where a part gives something else."""
-    cache, record, kept = workspace.cache_of(root), repository.of(root), reading.kept(root)
-    shutil.rmtree(kept, ignore_errors=True)
-    clock("read_first", reading.read, root, kept)
-    known: Project = clock("read_kept", reading.read, root, kept)
+    cache, record, known_at = workspace.cache_of(root), repository.of(root), kept.folder(root)
+    shutil.rmtree(known_at, ignore_errors=True)
+    clock("read_first", reading.read, root, known_at)
+    known: Project = clock("read_kept", reading.read, root, known_at)
     made = results(known, f"{number}\n", cache)
     pinned = Night(str(root), git(root, "rev-parse", "HEAD"), {}, {}, {}, f"bench-{number}", tip=record.tip)
     done = clock("publish", published, pinned, known, made, cache)

@@ -18,7 +18,7 @@ from bench.engine_parts import projects
 from bench.engine_parts.server import Broke
 
 from dvc_airflow.git import git
-from dvc_airflow.pipeline import lock, reading
+from dvc_airflow.pipeline import kept, lock, reading
 from dvc_airflow.stage.attempt import Attempt
 from dvc_airflow.stage.outcome import Night, Result
 
@@ -81,7 +81,7 @@ def folder(scratch: Path, files: int) -> dict[str, Any]:
 
 def attempt(root: Path, stage: str, entry: lock.Entry | None, number: int) -> tuple[Result, float]:
     """One attempt at HEAD, and its seconds."""
-    known, commit = reading.read(root, reading.kept(root)), git(root, "rev-parse", "HEAD")
+    known, commit = reading.read(root, kept.folder(root)), git(root, "rev-parse", "HEAD")
     entries: Mapping[str, lock.Entry] = {stage: entry} if entry else {}
     night = Night(str(root), commit, {}, entries, dict.fromkeys(entries, commit), f"bench-{number}")
     began = time.perf_counter()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,18 @@ from nightshift.airflow import settings
 from tests.cluster import servers
 
 APART = ["unshare", "--mount", "--propagation", "private"]
+# covers the servers' files and every machine's folder, also those that are made later, and puts its own back; $0 is the
+# machine's name, $1 the cluster's folder, then comes the command
+ALONE = """
+mkdir -p "$1/own"
+mount --bind "$1/machines/$0" "$1/own"
+mount -t tmpfs none "$1/servers"
+mount -t tmpfs none "$1/machines"
+mkdir "$1/machines/$0"
+mount --move "$1/own" "$1/machines/$0"
+shift
+exec "$@"
+"""
 NAME = "NIGHTSHIFT_TEST_MACHINE"
 
 
@@ -80,10 +91,7 @@ class Cluster:
         command, log = ["airflow", *words], self.folder / "logs" / f"{machine}-{words[0]}.log"
         env = self.environment(machine)
         if apart():
-            hidden = [self.folder / "machines" / one for one in ("keeper", "gpu", "gpu-2", "head") if one != machine]
-            hidden = [one for one in hidden if one.is_dir()] + [self.folder / "servers"]
-            covers = "; ".join(f"mount -t tmpfs none {shlex.quote(str(one))}" for one in hidden)
-            command = [*APART, "sh", "-c", f"{covers}; exec {shlex.join(command)}"]
+            command = [*APART, "sh", "-ec", ALONE, machine, str(self.folder), *command]
         self.pids[f"{machine} {words[0]}"] = self.running.enter_context(servers.process(command, log, env))
 
     def worker(self, machine: str, *queues: str) -> None:

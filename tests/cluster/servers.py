@@ -21,7 +21,8 @@ from nightshift import port
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = ROOT / ".system" / "usr"
-NOBODY = 65534  # PostgreSQL does not run as root
+NOBODY = 65534
+UNPRIVILEGED = {"user": NOBODY, "group": NOBODY} if os.getuid() == 0 else {}  # PostgreSQL does not run as root
 BUCKETS = ("dvc", "state")
 
 
@@ -33,10 +34,9 @@ def program(name: str, *places: str) -> str:
 
 
 @contextmanager
-def process(words: Sequence[str], log: Path, env: Mapping[str, str] | None = None, user: int = 0) -> Iterator[int]:
-    """A process in a group of its own, killed with all of it at the end; gives its pid."""
+def process(words: Sequence[str], log: Path, env: Mapping[str, str] | None = None, **who: int) -> Iterator[int]:
+    """A process in a group of its own, killed with all of it at the end; gives its pid. `who`: its user and group."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    who = {"user": user, "group": user} if user and os.getuid() == 0 else {}
     with log.open("ab") as out:
         made = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, start_new_session=True, **who
@@ -80,18 +80,16 @@ def postgres() -> Iterator[str]:
 
 @contextmanager
 def _postgres(folder: Path) -> Iterator[str]:
-    user = NOBODY if os.getuid() == 0 else 0
-    who = {"user": user, "group": user} if user else {}
     data, at, log = folder / "data", port.unused(), folder / "postgres.log"
-    if user:
-        os.chown(folder, user, user)
+    if UNPRIVILEGED:
+        os.chown(folder, NOBODY, NOBODY)
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "LD_LIBRARY_PATH": str(SYSTEM / "lib/x86_64-linux-gnu")}
     place = "lib/postgresql/15/bin"
     made = [program("initdb", place), "--pgdata", str(data), "--username", "airflow", "--auth", "trust", "--no-sync"]
-    subprocess.run(made, env=env, check=True, capture_output=True, **who)
+    subprocess.run(made, env=env, check=True, capture_output=True, **UNPRIVILEGED)
     run = [program("postgres", place), "-D", str(data), "-p", str(at), "-k", str(folder), "-h", "127.0.0.1"]
     run += ["-c", "fsync=off", "-c", "max_connections=300"]
-    with process(run, log, env, user):
+    with process(run, log, env, **UNPRIVILEGED):
         address = f"airflow@127.0.0.1:{at}"
         until(lambda: psycopg2.connect(f"postgresql://{address}/postgres").close(), log)
         made_here = psycopg2.connect(f"postgresql://{address}/postgres")
