@@ -9,6 +9,7 @@ import pytest
 
 from nightshift import openslo, params, slo
 from nightshift.errors import ParamsError
+from nightshift.sections import Night
 
 REFUSED = {
     "unknown key": ("  service:", "  servise:", "spec.servise: no such key", 11),
@@ -77,6 +78,12 @@ def test_what_is_promised_is_read(root: Path) -> None:
     tail, first = found["first_token_tail"].threshold, found["first_token"].threshold
     assert (tail, first) != (None, None)
     assert tail == pytest.approx(3 * (first or 0))
+
+
+def test_a_night_is_told_of_when_it_breaks_its_promise(root: Path) -> None:
+    told = params.load(root / params.FILE, Night).deadline_hours
+    assert told is not None
+    assert openslo.read(root / openslo.FOLDER)["night_on_time"].threshold == told * 3600
 
 
 def test_the_objectives_of_an_endpoint_are_those_of_prod(root: Path, tmp_path: Path) -> None:
