@@ -18,7 +18,7 @@ from dvc_airflow.night import publish
 from dvc_airflow.night.form import form
 from dvc_airflow.night.settings import task_id
 from dvc_airflow.pipeline import kept, project, reading
-from dvc_airflow.stage.outcome import Result
+from dvc_airflow.stage.outcome import Result, numbers
 from dvc_airflow.store import lease
 from dvc_airflow.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
@@ -267,6 +267,11 @@ def test_a_secret_that_a_stage_says_is_not_repeated() -> None:
 
     hidden = secrets.hidden(told, ["t-1", ""])
     assert (hidden.sentence, hidden.report["sentence"]) == ("it said ***\nand ***", "***")
+
+
+def test_a_metric_that_is_no_number_is_told_as_a_text() -> None:
+    files = {"m.json": '{"loss": NaN, "best": -Infinity, "steps": 3}', "n.json": "[1]", "m.csv": "1"}
+    assert numbers(files) == {"loss": "NaN", "best": "-Infinity", "steps": 3}
 
 
 def test_values_that_json_does_not_have_are_no_field(toy: Make, tmp_path: Path) -> None:

@@ -120,12 +120,12 @@ def standing(night: Night, stages: Iterable[str]) -> dict[str, Result]:
 
 
 def numbers(files: Mapping[str, str]) -> dict[str, Any]:
-    """What a stage measured: its metrics files that are JSON objects, by path → text."""
+    """What a stage measured: its metrics files that are JSON objects, by path → text; 'NaN' is a text, no JSON."""
     found: dict[str, Any] = {}
     for path, content in files.items():
         if path.endswith(".json"):
             with suppress(ValueError):
-                said = json.loads(content)
+                said = json.loads(content, parse_constant=str)
                 found |= said if isinstance(said, dict) else {}
     return found
 
