@@ -5,11 +5,10 @@ Nothing runs: the entries are what DVC would have written had each stage made a 
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -80,12 +79,12 @@ def published(pinned: Night, known: Project, made: dict[str, Result], cache: Pat
 
 def dumped(pinned: Night, known: Project) -> dict[str, str]:
     """What the pin returns."""
-    return {"night": json.dumps(asdict(pinned), default=str), "project": project.dumps(known)}
+    return {"night": pinned.dumps(), "project": project.dumps(known)}
 
 
 def loaded(sent: dict[str, str]) -> tuple[Night, Project]:
     """What a stage's task makes of that."""
-    return Night(**json.loads(sent["night"])), project.loads(sent["project"])
+    return Night.loads(sent["night"]), project.loads(sent["project"])
 
 
 def results(known: Project, content: str, cache: Path) -> dict[str, Result]:

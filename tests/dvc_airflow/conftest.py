@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping
@@ -134,11 +135,12 @@ class Toy:
         return Attempt(night, known, stage, results, self.root / ".dvc/tmp/clones", {}, number)
 
     def run(self, commit: str) -> dict[str, Result]:
-        """All stages in order; what ended well is remembered for the next night."""
-        night, results = self.night(commit), dict[str, Result]()
+        """All stages in order, night and results by JSON; what ended well is remembered for the next night."""
+        night, results = Night.loads(self.night(commit).dumps()), dict[str, Result]()
         known = self.known()
         for stage in (one for one in known.order if known.stages[one].selected):
-            results[stage] = self.attempt(stage, night, results).run()
+            said = self.attempt(stage, night, results).run().as_json()
+            results[stage] = Result.of(json.loads(json.dumps(said)))
             if not results[stage].well:
                 break
         self.entries = {name: result.entry for name, result in results.items() if result.well}

@@ -86,7 +86,7 @@ def ended(made: Toy, dag: Any, ti: Task) -> tuple[dict[str, Any], str]:
 
 def pinned(made: Toy) -> Task:
     night, known = made.night("HEAD"), reading.read(made.root)
-    pin = {"night": json.dumps(asdict(night)), "project": project.dumps(known)}
+    pin = {"night": night.dumps(), "project": project.dumps(known)}
     results = {
         (one.replace("@", "."), "result"): Result(one, "ran").as_json() | {"attempts": 1} for one in known.stages
     }

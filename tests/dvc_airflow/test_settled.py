@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,7 +81,7 @@ def night(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[T
     kept = settled(pinned, known, tmp_path / "clones")
     pinned = replace(pinned, settled=list(kept))
     said = {
-        ("pin", "return_value"): {"night": json.dumps(asdict(pinned)), "project": project.dumps(known)},
+        ("pin", "return_value"): {"night": pinned.dumps(), "project": project.dumps(known)},
         ("pin", SETTLED): {"commit": pinned.commit, "stages": list(kept)},
         ("pin", KEPT): {name: one.as_json() | {"attempts": 1} for name, one in kept.items()},
     }

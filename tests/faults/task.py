@@ -66,7 +66,7 @@ def _pin(root: Path, record: repository.Repository, state: Path) -> int:
     workspace.remove(job)
     entries, came = history.newest(record, Commit(record.path, commit), known)
     night = Night(str(record.path), commit, tags, entries, came, RUN, "", record.tip)
-    _write(state / "pin.json", {"night": asdict(night), "project": project.dumps(known)})
+    _write(state / "pin.json", {"night": night.dumps(), "project": project.dumps(known)})
     return 0
 
 
@@ -84,7 +84,7 @@ def _stage(night: Night, known: project.Project, state: Path, name: str, number:
 
 def _pinned(state: Path) -> tuple[Night, project.Project]:
     said = json.loads((state / "pin.json").read_text())
-    return Night(**said["night"]), project.loads(said["project"])
+    return Night.loads(said["night"]), project.loads(said["project"])
 
 
 def _results(state: Path, names: list[str]) -> dict[str, Result]:

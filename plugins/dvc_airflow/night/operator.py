@@ -8,7 +8,6 @@ Airflow reads a DAG file anew for each task. So what only some task needs is imp
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -57,7 +56,7 @@ class Task(BaseOperator):
     def pinned(self, context: Any) -> tuple[Night, Project]:
         """What the pin fixed; where nights are published at a remote, each worker has a checkout of its own."""
         said = context["ti"].xcom_pull(task_ids=self.beside(PIN))
-        night = Night(**json.loads(said["night"]))
+        night = Night.loads(said["night"])
         if self.settings.remote:
             night = replace(night, repository=str(self.settings.repository.path))
         return night, project.loads(said["project"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ class PinOperator(Task):
         context["ti"].xcom_push(key=SETTLED, value={"commit": commit, "stages": list(still)})
         context["ti"].xcom_push(key=KEPT, value={name: one.as_json() | {"attempts": 1} for name, one in still.items()})
         night = replace(night, settled=list(still))
-        return {"night": json.dumps(asdict(night), default=str), "project": project.dumps(known)}
+        return {"night": night.dumps(), "project": project.dumps(known)}
 
     def _commit(self, context: Any, record: Repository, folder: str) -> str:
         """The commit that this night runs, with what was chosen when it was triggered.

@@ -9,4 +9,5 @@ kept          what is costly to find again of one, in `.dvc/tmp`
 check         what DVC takes and a night cannot run
 selection     which stages run
 lock          lock entries: read, merge, write
+wire          and how they travel by JSON
 """

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dvc_airflow.pipeline import wire
 from dvc_airflow.pipeline.lock import Entry
 from dvc_airflow.store.commit import Commit
 
@@ -48,6 +49,15 @@ class Night:
     folder: str = ""
     tip: str | None = None
     settled: Sequence[str] = ()
+
+    def dumps(self) -> str:
+        """It as a text, for the tasks of the night."""
+        return wire.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> Night:
+        """The night that `dumps` wrote."""
+        return cls(**wire.loads(text))
 
     @property
     def root(self) -> Path:
@@ -103,14 +113,15 @@ class Result:
     def of(cls, data: Mapping[str, Any]) -> Result:
         """The result that `as_json` wrote; other keys are left out."""
         known = {name: value for name, value in data.items() if name in cls.__dataclass_fields__}
-        return cls(**{**known, "entry": json.loads(known["entry"]) if known.get("entry") else None})
+        return cls(**{**known, "entry": wire.loads(known["entry"]) if known.get("entry") else None})
 
     def as_json(self) -> dict[str, Any]:
         """The result as data for XCom and night.json.
 
-        The entry is a text of its own: PostgreSQL sorts the keys of JSON, and in dvc.lock they stand as DVC has them.
+        The entry is a text of its own (wire.py): PostgreSQL sorts the keys of JSON, too, and in dvc.lock they stand as
+        DVC has them.
         """
-        entry = None if self.entry is None else json.dumps(self.entry, default=str)
+        entry = None if self.entry is None else wire.dumps(self.entry)
         return json.loads(json.dumps(asdict(self) | {"entry": entry}, default=str))
 
 
