@@ -71,6 +71,34 @@ def test_params_of_a_dag_hold_for_runs_that_nobody_triggers(conf: dict[str, Any]
     assert pinned(made, grouped(made, {"total.by": 3, "theirs": 1}), conf, "models.pin")["total"]["by"] == by
 
 
+@pytest.mark.parametrize(
+    "text", ["profiles: 3\n", "profiles: {web: {by: 1}}\n", "profile: web\nprofiles: {web: 3}\n", "profile: mine\n"]
+)
+def test_a_project_may_call_values_of_its_own_profiles(text: str, made: Toy) -> None:
+    """Only where `profile` names one of the `profiles` these are overlays."""
+    from dvc_airflow import DvcDag
+
+    made.commit({"params.yaml": f"{text}total: {{by: 1}}\n"})
+    dag = DvcDag("toy", made.root, schedule="@daily")
+    fields = dag.params.dump()
+    assert set(fields) == set(snapshot.leaves(YAML(typ="safe").load(text))) | {"total.by"}
+    read = pinned(made, dag, fields | {"total.by": 7} | ({"profile": "yours"} if "profile" in fields else {}))
+    assert read["total"]["by"] == 7
+    assert read.get("profile") == ("yours" if "profile" in fields else None)
+
+
+def test_params_that_are_no_yaml_are_refused_with_the_line(made: Toy) -> None:
+    from dvc_airflow import DvcDag
+    from dvc_airflow.pipeline.project import ProjectError
+
+    dag = DvcDag("toy", made.root)
+    made.commit({"params.yaml": "total: {by: 1\n"})
+    with pytest.raises(ProjectError, match=r"params\.yaml:2: not YAML"):
+        DvcDag("toy", made.root)
+    with pytest.raises(snapshot.Refused, match=r"params\.yaml is no YAML \(.*\); mend it, and commit it"):
+        pinned(made, dag, {"total.by": 3})
+
+
 def test_a_dag_may_name_a_profile(made: Toy) -> None:
     read = pinned(made, own(made, {"profile": "tiny", "total.rate": 2.0}), None)
     assert (read["profile"], read["total"]["by"], read["total"]["rate"]) == ("tiny", 9, 2.0)

@@ -51,6 +51,12 @@ def made_by(made: Toy, result: Result) -> str:
         ("{memory: lots}", r"memory is 'lots': 'lots' is no size, like 4GB or 512MiB"),
         ("{env: {A: [1]}}", r"env\.A is \[1\]: input should be a valid string"),
         ("{nodes: {a: 1}}", r"nodes\.int is .*: input should be a valid integer"),
+        ("{nodes: 0}", r"nodes is 0: it should name one at least"),
+        ("{nodes: []}", r"nodes is \[\]: it should name one at least"),
+        ("{nodes: true}", r"nodes is true: write what it should be"),
+        ("{memory: true}", r"memory is true: write what it should be"),
+        ("{execution_timeout: true}", r"execution_timeout is true: write what it should be"),
+        ("0", r"it is 0, and no mapping of pool, slots, queue,"),
         ("cpu", r"it is 'cpu', and no mapping of pool, slots, queue,"),
     ],
 )

@@ -16,8 +16,8 @@ import pytest
 
 from dvc_airflow.night import publish
 from dvc_airflow.night.form import form
-from dvc_airflow.night.settings import task_id
 from dvc_airflow.pipeline import kept, project, reading
+from dvc_airflow.pipeline.naming import task_id
 from dvc_airflow.stage.outcome import Result, numbers
 from dvc_airflow.store import lease
 from dvc_airflow.store.repository import Repository

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow.pipeline import check, project, reading
+from dvc_airflow.pipeline import check, naming, project, reading
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -47,6 +48,38 @@ def test_an_unknown_key_of_meta_airflow_is_refused(said: str, key: str, toy: Mak
     wanted = f"stage one: meta.airflow: unknown key {key}; name one of pool, slots, queue, "
     with pytest.raises(project.ProjectError, match=wanted):
         check.refuse(made.root, reading.read(made.root))
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        (
+            "  publish: {cmd: a}\n  publish_stage: {cmd: b}\n",
+            r"dvc\.yaml:3: stages publish and publish_stage would both",
+        ),
+        (
+            "  a: {cmd: a, meta: {airflow: {approve: 'Well?'}}}\n  a-approve: {cmd: b}\n",
+            "a and a-approve would both be the",
+        ),
+    ],
+)
+def test_two_stages_that_airflow_could_not_tell_apart_are_refused(stages: str, said: str, toy: Make) -> None:
+    made = toy(f"stages:\n{stages}")
+    with pytest.raises(project.ProjectError, match=said):
+        check.refuse(made.root, reading.read(made.root))
+
+
+def test_a_long_name_is_cut_and_stays_one_of_its_own(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc_airflow import DvcDag
+
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    keys = ["字" * 40, "字" * 41, "a" * 230]
+    made = toy(f"stages:\n  one: {{foreach: {json.dumps(keys)}, do: {{cmd: 'a ${{item}}'}}}}\n")
+    tasks = [one.task_id for one in DvcDag("toy", made.root).tasks if hasattr(one, "stage")]
+    assert len(set(tasks)) == 3
+    assert max(map(len, tasks)) <= 4 + naming.LONGEST
 
 
 def test_no_project_is_refused(tmp_path: Path) -> None:

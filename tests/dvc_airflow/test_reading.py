@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.pipeline import kept, lock, project, reading
+from dvc_airflow.pipeline import check, kept, lock, project, reading
 from dvc_airflow.stage import plan
 from dvc_airflow.store import objects
 from dvc_airflow.store.commit import Commit
@@ -178,6 +179,31 @@ def test_what_was_kept_and_is_none_of_ours_is_passed_over(text: str, tmp_path: P
     file.write_text(text)
     assert outs(root) == ["there"]
     assert file.read_text() == was
+
+
+def test_what_changed_while_it_was_read_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, read = repository(tmp_path, VARS), reading._stages
+
+    def slowly(*args: Any) -> Any:
+        made = read(*args)
+        (root / "more.json").write_text('{"out": "elsewhere"}')
+        return made
+
+    monkeypatch.setattr(reading, "_stages", slowly)
+    assert outs(root) == ["there"]
+    monkeypatch.undo()
+    assert outs(root) == ["elsewhere"]
+
+
+def test_an_import_is_a_task_as_others_are(tmp_path: Path) -> None:
+    text = IMPORTED.format("path: https://example.org/got.csv", "got.csv")
+    meta = "meta: {airflow: {update: true, pool: net, env: {A: b}}}\n"
+    root = repository(tmp_path, {"got.csv.dvc": f"{text}{meta}", "dvc.yaml": "stages:\n  one: {cmd: a}\n"})
+    airflow = reading.read(root).stages["got.csv.dvc"].airflow
+    assert (airflow.pool, airflow.env) == ("net", {"A": "b"})
+    (root / "got.csv.dvc").write_text(f"{text}meta: {{airflow: {{updaet: true}}}}\n")
+    with pytest.raises(project.ProjectError, match="unknown key updaet; name one of pool, slots"):
+        check.refuse(root, reading.read(root))
 
 
 def test_of_what_was_kept_the_newest_stay(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow.night import operator, publish
-from dvc_airflow.night.settings import PIN
 from dvc_airflow.pipeline import check, project, reading, selection
+from dvc_airflow.pipeline.naming import PIN
 from dvc_airflow.stage import plan
 from dvc_airflow.store import history
 from dvc_airflow.store.commit import Commit

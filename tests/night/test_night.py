@@ -211,7 +211,7 @@ def test_a_corpus_that_validation_refuses_stops_the_night(project: Project, seco
 def test_the_dags_edges_are_those_of_dvc_yaml(project: Project) -> None:
     code = (
         "import sys, json; sys.path[:0] = ['plugins', 'include', 'dags']\nfrom pathlib import Path\n"
-        "from dvc_airflow.pipeline import reading\nfrom dvc_airflow.night.settings import task_id\n"
+        "from dvc_airflow.pipeline import reading\nfrom dvc_airflow.pipeline.naming import task_id\n"
         "from nightly import nightly\n"
         "known = reading.read(Path('.'))\n"
         "for name in known.stages:\n"

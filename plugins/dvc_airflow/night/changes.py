@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ruamel.yaml.error import YAMLError
-
 from dvc_airflow.pipeline.project import Project, Stage
 from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.store import snapshot
@@ -63,10 +61,7 @@ def _values(path: str, content: bytes | None) -> dict[str, Any]:
     """Dotted key → value; empty for what is none, or no data."""
     if content is None:
         return {}
-    try:
-        said = parsed(path, content)
-    except (ValueError, YAMLError):
-        return {}
+    said = parsed(path, content)
     found = snapshot.leaves(said) if isinstance(said, dict) else {}
     return {name: _json(value) for name, value in found.items()}
 

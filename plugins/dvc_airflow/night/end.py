@@ -14,7 +14,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow.git import GitError
 from dvc_airflow.night.operator import RESULTS, Task, released
-from dvc_airflow.night.settings import PIN, PUBLISH, Settings, run_name, task_id
+from dvc_airflow.night.settings import Settings, run_name
+from dvc_airflow.pipeline.naming import PIN, PUBLISH, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage
 from dvc_airflow.stage.outcome import Result, numbers
 from dvc_airflow.store import lease

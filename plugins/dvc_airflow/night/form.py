@@ -14,7 +14,7 @@ from typing import Any
 from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
 
-from dvc_airflow.pipeline import kept
+from dvc_airflow.pipeline import kept, reading
 from dvc_airflow.store import snapshot
 
 # JSON schema's name of a value's type; None may become anything
@@ -32,25 +32,25 @@ _JSON: dict[type, Any] = {
 def form(project: Path, file: str = snapshot.PARAMS) -> dict[str, Param]:
     """A typed field for every value of a params file, with what it is now as default.
 
-    `profile`, where the file has `profiles`, is a choice among them.
+    `profile`, where it names one of the file's `profiles`, is a choice among them.
     """
     path, folder = project / file, kept.folder(project)
     text = path.read_bytes() if path.is_file() else b""
     name = f"form-{hashlib.sha256(text).hexdigest()[:24]}"
     found = kept.read(folder, name)
     if found is None:
-        found = _read(text)
+        found = _read(path)
         kept.write(folder, name, found)
     profiles = {"profile": Param(found["chosen"], enum=found["profiles"])} if found["profiles"] else {}
     return profiles | {key: Param(value, **_schema(value)) for key, value in found["values"].items()}
 
 
-def _read(text: bytes) -> dict[str, Any]:
-    """What a params file has for the form."""
-    from ruamel.yaml import YAML
-
-    document = YAML(typ="safe").load(text) or {}
-    profiles, chosen = document.pop("profiles", None) or {}, document.pop("profile", None)
+def _read(path: Path) -> dict[str, Any]:
+    """What a params file has for the form. Raises ProjectError for one that is no YAML."""
+    document = dict(reading.document(path)) if path.is_file() else {}
+    profiles, chosen = snapshot.profiles(document), document.get("profile")
+    if profiles:
+        del document["profiles"], document["profile"]
     values = {key: value for key, value in snapshot.leaves(document).items() if type(value) in _JSON}  # no dates
     return {"profiles": list(profiles), "chosen": chosen, "values": values}
 

@@ -23,8 +23,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dvc_airflow.git import GitError, tags_of
 from dvc_airflow.night import links, retries
-from dvc_airflow.night.settings import PIN, PUBLISH, Settings, task_id
+from dvc_airflow.night.settings import Settings
 from dvc_airflow.pipeline import project
+from dvc_airflow.pipeline.naming import PIN, PUBLISH, task_id
 from dvc_airflow.pipeline.project import Project, Stage
 from dvc_airflow.stage.outcome import RETRIED, Night, Result, numbers, standing
 from dvc_airflow.stage.process import attended

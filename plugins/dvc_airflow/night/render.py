@@ -26,7 +26,8 @@ from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup, get_parsing_
 from dvc_airflow.night import operator, retries
 from dvc_airflow.night.end import EndOperator
 from dvc_airflow.night.pin import PinOperator, shape_tag
-from dvc_airflow.night.settings import END, PIN, PUBLISH, RELEASED, Settings, night, task_id
+from dvc_airflow.night.settings import Settings, night
+from dvc_airflow.pipeline.naming import END, PIN, PUBLISH, RELEASED, approval, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage, outside
 
 
@@ -59,7 +60,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
 
         dag |= {"deadline": late.alert(late_after, on_late, settings.root, settings.env)}
     with DAG(dag_id, **dag) as made:
-        pin = _tasks(known, settings, after, dag_id)
+        pin = _tasks(known, settings, after, dag_id, project)
     # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
     # spend a tenth of a second on checking them
     if get_parsing_context().task_id in (None, PIN):
@@ -87,7 +88,8 @@ def DvcTaskGroup(group_id: str, project: Path, **options: Any) -> TaskGroup:  # 
     ours, group = _split(options)
     known, settings, after = night(project, **ours)
     with TaskGroup(group_id, **group) as made:
-        _tasks(known, replace(settings, group=made.child_id("")), after, f"{made.dag.dag_id}/{made.group_id}")
+        own = replace(settings, group=made.child_id(""))
+        _tasks(known, own, after, f"{made.dag.dag_id}/{made.group_id}", project)
     made.dag.tags.add(shape_tag(known))
     return made
 
@@ -104,11 +106,16 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: options[name] for name in ours}, {name: options[name] for name in options if name not in ours}
 
 
-def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: str) -> PinOperator:
-    """The tasks of a night, in the DAG or the group that is being made; the first of them."""
+def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: str, root: Path) -> PinOperator:
+    """The tasks of a night, in the DAG or the group that is being made; the first of them.
+
+    Args:
+        where: the DAG's name, or the group's in it.
+        root: of the project as it is read here; `settings.root` is where a worker has it.
+    """
     again = _again(settings)
     pin = PinOperator(task_id=PIN, settings=settings, shape=known.shape, **again)
-    tasks = _stages(known, settings, where)
+    tasks = _stages(known, settings, where, root)
     last = operator.PublishOperator(task_id=PUBLISH, settings=settings, **again)
     asked = _approvals(known, tasks)
     for name, task in tasks.items():
@@ -139,8 +146,8 @@ def _again(settings: Settings) -> dict[str, Any]:
     return retries.told() | ({"queue": settings.queue} if settings.queue else {})
 
 
-def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOperator]:
-    """Stage → its task; `where` names the DAG or the group.
+def _stages(known: Project, settings: Settings, where: str, root: Path) -> dict[str, BaseOperator]:
+    """Stage → its task.
 
     A task that runs is not given the assets that it makes as outlets: Airflow would ask about them before it begins,
     and one that made nothing new names none when it has ended.
@@ -166,7 +173,7 @@ def _stages(known: Project, settings: Settings, where: str) -> dict[str, BaseOpe
         if stage.airflow.podded:
             from dvc_airflow.night import pod
 
-            pod.give(tasks[stage.name], stage, Path(settings.root), settings.pods)
+            pod.give(tasks[stage.name], stage, root, settings.pods)
     return tasks
 
 
@@ -192,7 +199,7 @@ def _approval(stage: Stage, task: BaseOperator) -> BaseOperator:
 
     group, _, item = task_id(stage.name).partition(".")
     made = ApproveOperator(
-        task_id=f"{item or group}-approve",
+        task_id=approval(item or group),
         task_group=task.task_group,
         task_display_name=f"{stage.name}: approve",
         subject=str(stage.airflow.approve),

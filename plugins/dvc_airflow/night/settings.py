@@ -9,13 +9,12 @@ from pathlib import Path
 
 from dvc_airflow.git import top
 from dvc_airflow.pipeline import check, kept, reading, selection
-from dvc_airflow.pipeline.project import PIPELINE, Project, ProjectError
+from dvc_airflow.pipeline.naming import RESERVED, task_id
+from dvc_airflow.pipeline.project import Project, ProjectError
 from dvc_airflow.store import repository, uncached
 from dvc_airflow.store import web as pages
 from dvc_airflow.store.repository import Repository
 from dvc_airflow.store.web import NOWHERE, Web
-
-PIN, PUBLISH, RELEASED, END = RESERVED = "pin", "publish", "released", "end"
 
 
 @dataclass(frozen=True)
@@ -163,21 +162,6 @@ def _web(where: Repository, page: str) -> Web:
         return pages.pages(page) if page else pages.hosted(pages.address(where.path, where.remote))
     except ValueError as error:
         raise ProjectError(str(error)) from None
-
-
-def task_id(stage: str) -> str:
-    """The id of a stage's task; `@` may not stand in one, so that items of a matrix become tasks of a group.
-
-    'sub/dvc.yaml:train' is 'sub:train' here, and letters that an id may not hold are their numbers: 'sub_x3a_train'.
-    A stage that is called as a task of the engine is 'publish_stage'.
-    """
-    group, _, item = stage.replace(f"/{PIPELINE}:", ":").partition("@")
-    safe = re.sub(r"[^A-Za-z0-9_-]", _numbered, group) + ("_stage" if group in RESERVED else "")
-    return f"{safe}.{re.sub(r'[^A-Za-z0-9_.-]', _numbered, item)}" if item else safe
-
-
-def _numbered(found: re.Match[str]) -> str:
-    return f"_x{ord(found[0]):x}_"
 
 
 def run_name(run_id: str) -> str:

@@ -6,6 +6,7 @@ pod           and of its pod in Kubernetes
 requirements  what an environment of its own rests on
 reading       any DVC project read into that, as DVC reads it
 kept          what is costly to find again of one, in `.dvc/tmp`
+naming        what tasks are called
 check         what DVC takes and a night cannot run
 selection     which stages run
 lock          lock entries: read, merge, write

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dvc_airflow.git import top
-from dvc_airflow.pipeline import requirements
+from dvc_airflow.pipeline import naming, requirements
 from dvc_airflow.pipeline.meta import Wrong
 from dvc_airflow.pipeline.project import PIPELINE, Project, ProjectError, Stage, outside
 
@@ -22,6 +22,9 @@ def refuse(root: Path, project: Project) -> None:
         if not stage.imported:
             _refuse_beside(root, stage, folder)
         _refuse_meta(root, stage)
+    for one, other, name in naming.twice(project):
+        what = f"stages {one} and {other} would both be the task {name} in Airflow; call one otherwise"
+        raise ProjectError(f"{_place(root, project.stages[other])}: {what}")
 
 
 def _refuse_beside(root: Path, stage: Stage, folder: str) -> None:

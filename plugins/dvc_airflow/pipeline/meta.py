@@ -37,6 +37,13 @@ def _bytes(said: Any) -> Any:
     return said
 
 
+def _some(said: Any) -> Any:
+    """No zero, no negative number, no empty list."""
+    if said == [] or (isinstance(said, int) and said < 1):
+        raise ValueError("it should name one at least")
+    return said
+
+
 class Task(BaseModel):
     """What Airflow needs to know of a task.
 
@@ -76,7 +83,7 @@ class Meta(Task):
     venv: str | None = None
     memory: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, gt=0)
     approve: str | None = Field(None, min_length=1)
-    nodes: int | list[str] | None = None
+    nodes: Annotated[int | list[str] | None, BeforeValidator(_some)] = None
     image: Image | None = None
     pod: Pod | None = None
 
@@ -104,10 +111,16 @@ class Meta(Task):
         return "".join(f"{line}\n" for line in self.nodes or [])
 
 
-class Import(BaseModel):
-    """Of a `.dvc` file: those keys of `Meta` that have a meaning there, and `update`, to fetch it anew each night."""
+class Import(Task):
+    """Of a `.dvc` file.
+
+    Attributes:
+        update: whether each night fetches it anew.
+        env: as of `Meta`, for what fetches it.
+    """
 
     update: bool = False
+    env: dict[str, str] = {}
 
 
 def told(said: Any, imported: bool) -> Meta:
@@ -115,6 +128,9 @@ def told(said: Any, imported: bool) -> Meta:
     kind = Import if imported else Meta
     if not isinstance(said, Mapping):
         raise Wrong((), f"it is {said!r}, and no mapping of {', '.join(kind.model_fields)}")
+    for key, value in said.items():
+        if isinstance(value, bool) and key != "update" and key in kind.model_fields:  # pydantic takes it for a number
+            raise Wrong((key,), f"{key} is {str(value).lower()}: write what it should be, or leave it out")
     try:
         made = kind.model_validate(dict(said))
     except ValidationError as error:

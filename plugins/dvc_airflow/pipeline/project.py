@@ -110,7 +110,7 @@ class Stage:
     def airflow(self) -> Meta:
         """Its `meta.airflow`. Raises meta.Wrong."""
         said = self.meta.get("airflow")
-        return told(said, self.imported) if said else NOTHING
+        return NOTHING if said is None else told(said, self.imported)
 
 
 @dataclass(frozen=True)

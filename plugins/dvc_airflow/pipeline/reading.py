@@ -12,6 +12,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
@@ -37,12 +38,32 @@ def read(root: Path, cache: Path | None = None) -> Project:
     with suppress(KeyError, TypeError):
         if _hash(root, said["read"]) == said["hash"]:  # the values that it was read with are still those
             return of_plain(said["stages"])
+    began = time.time_ns()
     project = of(_stages(root, files))
     read_too = _read_too(root, files, project)
     _refuse_cycles(project)
-    if cache:
+    if cache and not _written_since(began, root, [*files, *read_too]):
         kept.write(cache, name, {"read": read_too, "hash": _hash(root, read_too), "stages": plain(project)})
     return project
+
+
+def document(path: Path) -> Mapping[str, Any]:
+    """A pipeline or a params file as it stands; empty for what is no mapping.
+
+    Raises ProjectError for one that cannot be read or is no YAML.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        said = YAML(typ="safe").load(path.read_bytes())
+    except OSError as error:
+        raise ProjectError(f"{path}: it cannot be read ({error.strerror}); check its permissions") from None
+    except (YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        said = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ProjectError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {said}; mend the syntax there") from None
+    return said if isinstance(said, Mapping) else {}
 
 
 def _files(root: Path) -> list[str]:
@@ -75,6 +96,15 @@ def _hash(root: Path, files: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:24]
 
 
+def _written_since(began: int, root: Path, names: Iterable[str]) -> bool:
+    """Whether one of these files is newer than that, in nanoseconds: another content was read than its hash is of."""
+    for name in names:
+        with suppress(OSError):
+            if (root / name).stat().st_mtime_ns >= began:
+                return True
+    return False
+
+
 def _read_too(root: Path, files: Iterable[str], project: Project) -> list[str]:
     """Files that templates of these may take values from, whether they are there or not."""
     folders: dict[tuple[str, str], set[str]] = {}  # file and stage as written → where it turned out to run
@@ -83,9 +113,9 @@ def _read_too(root: Path, files: Iterable[str], project: Project) -> list[str]:
     found: dict[str, None] = {}
     for name in (one for one in files if PurePosixPath(one).name == PIPELINE):
         with suppress(ProjectError):  # one that DVC does not look at
-            document = _document(root / name)
-            found |= _named(document, str(PurePosixPath(name).parent))
-            stages = document.get("stages")
+            said = document(root / name)
+            found |= _named(said, str(PurePosixPath(name).parent))
+            stages = said.get("stages")
             for key, body in stages.items() if isinstance(stages, Mapping) else []:
                 for folder in folders.get((name, str(key)), ()):
                     found |= _named(body, folder)
@@ -99,27 +129,12 @@ def _named(body: Any, folder: str) -> dict[str, None]:
     return {os.path.normpath(PurePosixPath(folder) / one): None for one in [PARAMS, *named]}
 
 
-def _document(path: Path) -> Mapping[str, Any]:
-    """A pipeline file as it stands. Raises ProjectError for one that cannot be read or is no YAML."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        document = YAML(typ="safe").load(path.read_bytes())
-    except OSError as error:
-        raise ProjectError(f"{path}: it cannot be read ({error.strerror}); check its permissions") from None
-    except (YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        said = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ProjectError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {said}; mend the syntax there") from None
-    return document if isinstance(document, Mapping) else {}
-
-
 def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
     """Every stage, in DVC's own order. Raises ProjectError for what DVC refuses, in a sentence."""
     from dvc.config import ConfigError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.utils.serialize import YAMLFileCorruptedError
     from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 
     try:
@@ -133,9 +148,10 @@ def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
         raise
     except YAMLValidationError as error:
         raise ProjectError(_against_schema(error)) from error
-    except YAMLSyntaxError as error:
-        for name in (one for one in files if one.endswith((PIPELINE, ".dvc"))):
-            _document(root / name)  # says where, in fewer words
+    except (YAMLSyntaxError, YAMLFileCorruptedError) as error:
+        for name in (one for one in [*files, PARAMS] if one.endswith((PIPELINE, ".dvc", PARAMS))):
+            if (root / name).is_file():
+                document(root / name)  # says where, in fewer words
         raise ProjectError(f"{root}: {_one_line(error)}; mend it there") from error
     except ConfigError as error:
         raise ProjectError(f"{root}/.dvc/config: {_one_line(error)}; {_missing(error) or 'mend it there'}") from error

@@ -6,6 +6,7 @@ import os
 import posixpath
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,7 +64,8 @@ class Commit:
         return None if at.partition("/")[0] == ".." or "\n" in at else _blob(self.repository, f"{self.commit}:{at}")
 
     def params(self, file: str) -> Any:
-        """A params file as data: YAML 1.2 or JSON. None for a format that only DVC reads, and for a missing file."""
+        """A params file as data: YAML 1.2 or JSON. None for a format that only DVC reads, and
+        for a missing or a broken file."""
         if file not in self._params:
             content = self.content(file)
             self._params[file] = None if content is None else parsed(file, content)
@@ -71,8 +73,12 @@ class Commit:
 
 
 def parsed(file: str, content: bytes) -> Any:
-    """A params file as data; None for a format that only DVC reads."""
+    """A params file as data; None for a format that only DVC reads, and for a broken one: DVC says what is wrong."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
-    known = PurePosixPath(file).suffix in (".yaml", ".yml", ".json")
-    return YAML(typ="safe").load(content.decode()) if known else None
+    if PurePosixPath(file).suffix not in (".yaml", ".yml", ".json"):
+        return None
+    with suppress(ValueError, YAMLError):
+        return YAML(typ="safe").load(content.decode())
+    return None

@@ -80,12 +80,19 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
 
 
 def overlay(repository: Path, commit: str, name: str, file: str = PARAMS) -> dict[str, Any]:
-    """The values of `profiles.<name>` at dotted keys, and `profile` itself. Raises Refused for an unknown name."""
-    document = _read(git(repository, "cat-file", "blob", f"{commit}:{file}"))
-    profiles = document.get("profiles") or {}
-    if name not in profiles:
-        raise Refused(f"{file} has no profile {name}; it has {', '.join(profiles) or 'none'}")
-    return {"profile": name, **leaves(profiles[name] or {})}
+    """`profile` itself, and the values of `profiles.<name>` at dotted keys. Raises Refused for an unknown name."""
+    known = profiles(_read(git(repository, "cat-file", "blob", f"{commit}:{file}"), file))
+    if known and name not in known:
+        raise Refused(f"{file} has no profile {name}; it has {', '.join(known)}")
+    return {"profile": name, **leaves(known.get(name) or {})}
+
+
+def profiles(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Name → values that it stands for, where `profile` names one of the file's `profiles`; else nothing is meant."""
+    said, name = document.get("profiles"), document.get("profile")
+    if not isinstance(said, dict) or name not in said:
+        return {}
+    return said if all(value is None or isinstance(value, dict) for value in said.values()) else {}
 
 
 def chosen(conf: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,16 +118,19 @@ def values(repository: Path, commit: str, file: str = PARAMS) -> dict[str, Any]:
         text = git(repository, "cat-file", "blob", f"{commit}:{file}")
     except GitError:
         return {}
-    document = _read(text) or {}
-    profile = {"profile": document.get("profile")} if document.get("profiles") else {}
-    return leaves(document) | profile
+    return leaves(_read(text, file))
 
 
-def _read(text: str) -> Any:
-    """A params file as data; each task imports this module, and few of them a YAML reader."""
+def _read(text: str, file: str) -> dict[str, Any]:
+    """A params file as data; each task imports this module, and few of them a YAML reader. Raises Refused."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
-    return YAML(typ="safe").load(text)
+    try:
+        said = YAML(typ="safe").load(text)
+    except (YAMLError, ValueError) as error:
+        raise Refused(f"{file} is no YAML ({' '.join(str(error).split())}); mend it, and commit it") from None
+    return said if isinstance(said, dict) else {}
 
 
 def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:
