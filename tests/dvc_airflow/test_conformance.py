@@ -2,8 +2,8 @@
 
 A document has `files`, `tasks` (name → what it rests on), and where it needs them `folder` (of the project in its
 repository), `add` and `import` (tracked and imported data), `other` (files of another repository, to import from),
-`submodule` (where that lies then), `datasets` (that dvc.lock names) and `freeze` (stages that are frozen for a second
-night).
+`submodule` (where that lies then), `links` (name → where it leads), `datasets` (that dvc.lock names) and `freeze`
+(stages that are frozen for a second night).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 
 from dvc_airflow.git import git, top
 from dvc_airflow.pipeline import lock
+from dvc_airflow.stage import plan
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.stage.settled import settled
 from dvc_airflow.store import uncached, workspace
@@ -55,6 +56,8 @@ def made(said: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             name: text.replace("OUTSIDE", str(outside)).replace("URL", url) for name, text in said["files"].items()
         }
         root = repository(tmp_path / "repository", files, said.get("folder", ""))
+        for name, target in said.get("links", {}).items():
+            (root / name).symlink_to(target)
         monkeypatch.chdir(root)
         with Repo(str(root)) as repo:
             for path in said.get("add", []):
@@ -111,6 +114,7 @@ def _nights(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
     other = tmp_path / "by-dvc"
     shutil.copytree(top(made.root)[0], other, symlinks=True)
     other = other / said.get("folder", "")
+    assert plan.lacking(made.known(), made.night("HEAD").pinned) is None
     first = made.run("HEAD")
     assert {one.outcome for one in first.values()} == {"ran"}, [one.sentence for one in first.values()]
     assert set(by_dvc(other)) == set(first)

@@ -7,6 +7,7 @@ reads) is left to DVC in a clone with what the stage made last, which is slower.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,17 +20,20 @@ from dvc_airflow.pipeline.project import Project, Stage, outside
 from dvc_airflow.store import objects, uncached
 from dvc_airflow.store.commit import Commit, parsed
 
+MODULE, LINK = "160000", "120000"  # Git's modes
+
 
 def lacking(project: Project, commit: Commit) -> str | None:
     """A sentence about the first dep that neither Git nor DVC has at this commit, and no stage makes; None for none."""
     asked = ["git", "-C", str(commit.repository), "ls-tree", "-r", "-z", "--full-tree", commit.commit]
-    listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split("\0")
-    paths = {_here(line.partition("\t")[2], commit.folder): line.startswith("160000") for line in listed if line}
-    held, modules = _with_folders([*paths, *project.makers]), {path for path, is_module in paths.items() if is_module}
+    listed = os.fsdecode(subprocess.run(asked, capture_output=True, check=False).stdout).split("\0")
+    modes = {_here(line.partition("\t")[2], commit.folder): line.partition(" ")[0] for line in listed if line}
+    held = _with_folders([*modes, *project.makers])
+    beyond = {path for path, mode in modes.items() if mode in (MODULE, LINK)}  # what lies below, Git does not list
     for stage in (one for one in project.stages.values() if not one.frozen and not one.imported):
         for dep in (one for one in stage.deps if not outside(one) and one not in held):
             above = {str(one) for one in PurePosixPath(dep).parents}
-            if above & project.makers.keys() or above & modules:
+            if above & project.makers.keys() or above & beyond:
                 continue
             return f"{stage.file}: stage {stage.name} depends on {dep}: {_why_lacking(dep, held, commit)}"
     return None

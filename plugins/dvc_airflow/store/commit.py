@@ -21,16 +21,16 @@ def _blob(repository: Path, name: str) -> bytes | None:
         assert asked.stdin is not None
         assert asked.stdout is not None
         try:
-            asked.stdin.write(f"{name}\n".encode())
+            asked.stdin.write(os.fsencode(f"{name}\n"))
             asked.stdin.flush()
         except BrokenPipeError:  # there is no such repository
             return None
         said = asked.stdout.readline()
         if not said or said.endswith((b" missing\n", b" ambiguous\n")):
             return None
-        _, kind, size = said.split()
+        *_, kind, size = said.split()
         content = asked.stdout.read(int(size) + 1)[:-1]
-        return content if kind == b"blob" else None
+        return content if kind == b"blob" else None  # a link that leads nowhere, or out of the repository, is none
 
 
 def _reader(repository: Path) -> subprocess.Popen[bytes]:
@@ -41,7 +41,7 @@ def _reader(repository: Path) -> subprocess.Popen[bytes]:
             if process == os.getpid():
                 other.communicate()  # it ends with its input
         _reading.clear()
-        asked = ["git", "-C", str(repository), "cat-file", "--batch"]
+        asked = ["git", "-C", str(repository), "cat-file", "--batch", "--follow-symlinks"]
         pipe = subprocess.PIPE
         _reading[key] = subprocess.Popen(asked, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
     return _reading[key]
