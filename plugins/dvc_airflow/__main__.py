@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import sys
 import time
@@ -43,17 +44,21 @@ def main(words: list[str]) -> int:
 
 def _gc(said: argparse.Namespace) -> int:
     """Under the lease, so that no night is under way, nor begins."""
-    record = of(said.project, said.branch, said.refs, said.remote)
-    lease.take(record, "gc", socket.gethostname(), time.time())
+    record, host = of(said.project, said.branch, said.refs, said.remote), socket.gethostname()
+    who = f"{host} {os.getpid()}"
+    lease.take(record, "gc", host, time.time(), owner=who)
     try:
-        with lease.renewed(record, "gc", socket.gethostname()):
+        with lease.renewed(record, "gc", host, owner=who):
             record.fetch()
             sweep = gc.look(said.project, record, said.nights, said.bytes)
+            if not record.tip:
+                what = f"no night has been published on {record.branch}, so what is kept of it cannot be told"
+                raise ProjectError(f"{said.project}: {what}; name the branch, refs and remote that the DAG has")
             if not said.dry_run:
                 sweep.remove()
                 workspace.sweep(said.project / ".dvc" / "tmp" / "clones")
     finally:
-        lease.release(record, "gc")
+        lease.release(record, "gc", who)
     print(sweep.text())
     return 0
 

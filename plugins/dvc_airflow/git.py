@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from functools import cache
@@ -20,8 +21,14 @@ def git(repository: Path, *words: str, stdin: str | None = None, env: Mapping[st
         ["git", "-C", str(repository), *words], input=stdin, capture_output=True, text=True, env=merged, check=False
     )
     if ended.returncode != 0:
-        raise GitError(f"git {' '.join(words[:3])}: {_why(ended.stderr) or f'ended with {ended.returncode}'}")
+        said = f"git {' '.join(words[:3])}: {_why(ended.stderr) or f'ended with {ended.returncode}'}"
+        raise GitError(without_login(said))
     return ended.stdout.rstrip("\n")
+
+
+def without_login(text: str) -> str:
+    """A text whose URLs say nothing of what one logs in with."""
+    return re.sub(r"(?<=://)[^@/\s]*@", "", text)
 
 
 def _why(stderr: str) -> str:

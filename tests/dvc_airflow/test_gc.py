@@ -116,6 +116,22 @@ def test_what_people_and_unpublished_nights_name_stays(toy: Make) -> None:
     ]} == {"tagged": True, "branched": True, "waiting": True, "held": True, "last": True, "gone": False}  # fmt: skip
 
 
+def test_nights_of_another_dag_are_its_own(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    made = toy(STAGE)
+    first, second = night(made, "1", 1).commit, night(made, "22", 1).commit
+    made.git("branch", "-m", "dvc-airflow", "theirs")
+    age(made, 3)
+    cache = workspace.cache_of(made.root)
+    before = {path for path in cache.rglob("*") if path.is_file()}
+    assert main(["gc", str(made.root), "--nights", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "no night has been published on dvc-airflow, so what is kept of it cannot be told; name the branch" in said
+    made.git("update-ref", "refs/heads/dvc-airflow", made.git("rev-parse", "HEAD"))
+    assert main(["gc", str(made.root), "--nights", "1"]) == 0
+    assert {path for path in cache.rglob("*") if path.is_file()} == before
+    assert first != second
+
+
 def put(store: Path, content: bytes, written: float) -> str:
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     place = objects.place(store, md5)

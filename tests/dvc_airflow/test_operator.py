@@ -232,17 +232,32 @@ def test_a_night_is_recorded_when_airflow_does_not_tell_states(dag: Any) -> None
 )
 def test_the_lease_of_a_run_that_has_ended_is_taken_over(state: str | None, taken: bool, dag: Any) -> None:
     made, of = dag
-    lease.take(Repository(made.root, "", REFS), "scheduled__2026-01-01T00:00:00+00:00", "elsewhere", time.time())
+    record, pin = Repository(made.root, "", REFS), of.get_task("pin")
+    before = "scheduled__2026-01-01T00:00:00+00:00"
+    lease.take(record, before, "elsewhere", time.time(), owner=pin.holder({"run_id": before}))
     ti = Task(runs={"scheduled__2026-01-01T00:00:00+00:00": state} if state else {})
     context = {"ti": ti, "run_id": RUN}
     if taken:
-        of.get_task("pin")._lease(context)
+        pin._lease(context)
     else:
         with pytest.raises(lease.Held):
-            of.get_task("pin")._lease(context)
-    held = lease.read(Repository(made.root, "", REFS))
+            pin._lease(context)
+    held = lease.read(record)
     assert held is not None
-    assert held.run == (RUN if taken else "scheduled__2026-01-01T00:00:00+00:00")
+    assert held.run == (RUN if taken else before)
+
+
+@pytest.mark.parametrize("state", ["success", "failed"])
+def test_of_a_run_of_another_installation_that_is_called_the_same_airflow_is_not_asked(state: str, dag: Any) -> None:
+    made, of = dag
+    record = Repository(made.root, "", REFS)
+    held = lease.take(record, RUN, "elsewhere", time.time(), owner="https://airflow.example.org toy")
+    with pytest.raises(lease.Held, match="on elsewhere is under way"):
+        of.get_task("pin")._lease({"ti": Task(runs={RUN: state}), "run_id": RUN})
+    assert lease.read(record) == held
+    _, said = ended(made, of, Task())
+    assert "was not published" in said
+    assert lease.read(record) == held
 
 
 def test_another_graph_is_refused_with_a_sentence_for_the_record(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:

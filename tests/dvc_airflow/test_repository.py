@@ -173,6 +173,79 @@ def test_a_worker_without_a_checkout_makes_one_and_follows_what_is_pinned(made: 
     assert (git(place, "rev-parse", "HEAD"), (place / "seed.txt").read_text()) == (second, "9")
 
 
+def test_a_folder_in_which_somebody_works_is_not_taken_for_the_engines_own(made: Toy) -> None:
+    (made.root / "seed.txt").write_text("mine, and not committed")
+    with pytest.raises(GitError, match="is not empty, and the engine did not make it; name a folder of its own"):
+        repository.checked_out(made.root, str(made.root.parent / "bare"))
+    assert (made.root / "seed.txt").read_text() == "mine, and not committed"
+
+
+def test_tasks_of_one_checkout_fetch_side_by_side(made: Toy) -> None:
+    made.git("push", "-q", "origin", "main")
+    other, url = made.root.parent / "other", str(made.root.parent / "bare")
+    subprocess.run(["git", "clone", "-q", url, str(other)], check=True)
+    theirs, failed = Repository(other, "nights", REFS, "origin"), list[Exception]()
+
+    def have(run: str, commit: str) -> None:
+        try:
+            theirs.have(run, commit)
+            lease.read(theirs)
+        except GitError as error:
+            failed.append(error)
+
+    for number in range(4):
+        night(made, f"{number}", f"n{number}")
+        commit = made.commit({"seed.txt": f"new {number}"})
+        at(made).pin(f"run-{number}", commit)
+        lease.take(at(made), f"run-{number}", "here", now=1e9 * number)
+        together = [threading.Thread(target=have, args=(f"run-{number}", commit)) for _ in range(6)]
+        for one in together:
+            one.start()
+        for one in together:
+            one.join()
+    assert failed == []
+    assert not (other / ".git" / "FETCH_HEAD").exists()  # there is one for all tasks
+
+
+def test_a_night_that_was_kept_meanwhile_goes_on_waiting(made: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a night's look at what waits and its push."""
+    made.git("push", "-q", "origin", "main")
+    bare, real = made.root.parent / "bare", Repository.publish
+    commit = made.git("rev-parse", "HEAD")
+    git(bare, "update-ref", f"{REFS}/unpublished/before", commit)
+
+    def late(*words: Any) -> str:
+        git(bare, "update-ref", f"{REFS}/unpublished/meanwhile", commit)
+        return real(*words)
+
+    monkeypatch.setattr(Repository, "publish", late)
+    assert night(made, "7", "one").new
+    assert git(bare, "for-each-ref", "--format=%(refname:lstrip=3)", f"{REFS}/unpublished") == "meanwhile"
+
+
+def test_what_another_checkout_published_waits_here_no_more(made: Toy) -> None:
+    hook = made.root.parent / "bare" / "hooks" / "update"
+    hook.write_text('#!/bin/sh\n[ "$1" != refs/heads/nights ]\n')
+    hook.chmod(0o755)
+    assert not night(made, "7", "one").new
+    other = made.root.parent / "other"
+    subprocess.run(["git", "clone", "-q", "--mirror", str(made.root.parent / "bare"), str(other)], check=True)
+    theirs = Repository(other, "mirrored", REFS, str(made.root.parent / "bare"))
+    assert list(theirs.unpublished()) == [f"{REFS}/unpublished/one"]
+    hook.unlink()
+    assert night(made, "8", "two").new
+    theirs = replace(theirs, branch="nights")
+    theirs.fetch()
+    assert theirs.unpublished() == {}
+
+
+def test_a_remotes_password_is_not_repeated(made: Toy) -> None:
+    with pytest.raises(GitError) as error:
+        git(made.root, "ls-remote", "https://me:S3CRET@127.0.0.1:9/x.git")
+    assert "S3CRET" not in str(error.value)
+    assert "https://127.0.0.1:9/x.git" in str(error.value)
+
+
 def test_tags_that_a_command_made_are_shared(made: Toy) -> None:
     made.git("tag", "-am", "one", "toy@v1")
     (commit,) = made.git("rev-parse", "toy@v1").split()

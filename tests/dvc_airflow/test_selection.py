@@ -107,7 +107,7 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     done = publish.publish(made.pinned(commit, record), known, results, record, "false", {}, clones)
     assert (done.new, done.said) == (True, {})
     assert made.git("rev-parse", "nightly") == whole.commit
-    assert made.git("rev-parse", f"{refs}/unpublished/night") == done.commit
+    assert made.git("rev-parse", f"{refs}/unpublished/of-some-stages") == done.commit
     assert made.git("show", "-s", "--format=%s", done.commit) == "Night night of total, each@a"
     entries, _ = history.newest(record, pinned, reading.read(made.root))
     assert entries["total"] == results["total"].entry != first["total"].entry

@@ -34,7 +34,8 @@ class EndOperator(Task):
         from dvc_airflow.night import account
 
         ti, run = context["ti"], run_name(context["run_id"])
-        self._leave(context, run)
+        pinned = bool(ti.xcom_pull(task_ids=self.beside(PIN)))
+        self._leave(context, run if pinned else None)
         done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
         followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
         failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
@@ -46,7 +47,7 @@ class EndOperator(Task):
             "changes": done.get("changes", []),
         }
         told["ended"] = round(time.time(), 3)
-        if ti.xcom_pull(task_ids=self.beside(PIN)):
+        if pinned:
             night, known = self.pinned(context)
             if not known.whole:
                 told["selected"] = [one.name for one in known.selected]
@@ -67,8 +68,12 @@ class EndOperator(Task):
         if not done:
             raise AirflowFailException("the night was not published; the first failed task says why")
 
-    def _leave(self, context: Any, run: str) -> None:
-        """Remove what is not kept and give the lease back; what fails of that is no failure of the night."""
+    def _leave(self, context: Any, pinned: str | None) -> None:
+        """Remove what is not kept and give the lease back; what fails of that is no failure of the night.
+
+        Args:
+            pinned: the run, where it has pinned a commit; one that was refused may be called as another that has.
+        """
         owner = self.holder(context)
         try:
             record = self.settings.repository
@@ -77,7 +82,8 @@ class EndOperator(Task):
                 with self.leased(context):
                     self._sweep()
                 lease.release(record, context["run_id"], owner)
-            record.unpin(run)
+            if pinned:
+                record.unpin(pinned)
         except (GitError, OSError) as error:
             self.log.warning("the lease was not given back, and goes stale: %s", error)
 

@@ -29,6 +29,8 @@ from dvc_airflow.store import snapshot, uncached, workspace
 from dvc_airflow.store.lease import WHO
 from dvc_airflow.store.repository import Repository
 
+SOME = "of-some-stages"  # the ref of the newest night that not all stages ran in
+
 
 class PublishError(Exception):
     """A night that cannot be published: which stage is missing, or what the project's command said."""
@@ -68,7 +70,8 @@ def publish(
     if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
         said = ask(command, night, tip, env, clones, cache) if command and project.whole else {}
         return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
-    before = dict.fromkeys(filter(None, [tip, night.commit, *record.unpublished().values()]))
+    waiting = record.unpublished()
+    before = dict.fromkeys(filter(None, [tip, night.commit, *waiting.values()]))
     parents = [word for one in before for word in ("-p", one)]
 
     def commit(message: str) -> str:
@@ -76,7 +79,7 @@ def publish(
 
     if not project.whole:
         made = commit(f"Night {night.run} of {', '.join(one.name for one in project.selected)}")
-        record.keep(night.run, made)
+        record.keep(SOME, made)  # in place of the one before, which is a parent
         return Published(made, new=True)
     if tip != night.tip:  # somebody published since, and this night did not see it
         made = commit(f"Night {night.run}")
@@ -85,7 +88,7 @@ def publish(
     said = ask(command, night, commit(f"Night {night.run}"), env, clones, cache) if command else {}
     made = commit(str(said.get("message") or f"Night {night.run}"))
     tags = {str(tag["name"]): _tag(repository, made, tag) for tag in said.get("tags", [])}
-    if refused := record.publish(made, tip, tags):
+    if refused := record.publish(made, tip, tags, waiting):
         record.keep(night.run, made)
     return Published(made, new=not refused, refused=refused, said=said)
 

@@ -22,8 +22,10 @@ from ruamel.yaml.error import YAMLError
 from dvc_airflow.git import GitError, git
 from dvc_airflow.pipeline.project import LOCK, ProjectError
 from dvc_airflow.store import objects, uncached, workspace
+from dvc_airflow.store.lease import WHO
 from dvc_airflow.store.repository import Repository
 
+AUTHOR = WHO["GIT_AUTHOR_NAME"]
 YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
 TREE, HISTORY, TONIGHT, WAITING, NIGHTS, YOUNG = (
     "the work tree",
@@ -138,13 +140,27 @@ def _protected(root: Path, record: Repository, named: _Named) -> Iterator[tuple[
         ref, made = line.split()
         if ref not in ours and not ref.startswith((f"{record.refs}/unpublished/", f"{record.refs}/pinned/")):
             yield HISTORY, named.by(made)
+    for commit in _others(record):
+        yield HISTORY, named.by(commit)
 
 
 def _history(record: Repository) -> list[str]:
     """Nights on the branch, the newest first."""
-    if not record.tip:
-        return []
-    return git(record.path, "rev-list", "--first-parent", "--author=^dvc-airflow ", record.tip).splitlines()
+    return _nights(record, record.tip) if record.tip else []
+
+
+def _others(record: Repository) -> Iterator[str]:
+    """Nights of other DAGs, on branches of their own: how many stay these say themselves."""
+    apart = ["--no-merged", record.tip] if record.tip else []
+    asked = ["for-each-ref", *apart, "--format=%(objectname) %(authorname)", "refs/heads"]
+    for line in git(record.path, *asked).splitlines():
+        tip, _, author = line.partition(" ")
+        if author == AUTHOR:
+            yield from _nights(record, tip)
+
+
+def _nights(record: Repository, tip: str) -> list[str]:
+    return git(record.path, "rev-list", "--first-parent", f"--author=^{AUTHOR} ", tip).splitlines()
 
 
 def _runs(cache: Path, left: Set[str], said: Sweep) -> None:

@@ -22,6 +22,7 @@ from dvc_airflow.store.repository import Repository
 
 STALE_S = 600.0
 RENEW_S = 60.0
+LAST_S = 30.0  # that a renewal under way is waited for
 RUNNING = "running"
 WHO = {
     f"GIT_{role}_{part}": value
@@ -37,7 +38,8 @@ class Held(Exception):
 
     def __init__(self, run: str, host: str) -> None:
         self.run = run
-        super().__init__(f"the night {run} on {host} is under way; follow it, or wait until it ends")
+        who = f"the night {run} on {host}" if run else "another night"
+        super().__init__(f"{who} is under way; follow it, or wait until it ends")
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,17 @@ def take(
 
     Args:
         now: seconds since the epoch.
-        ended: whether a run is known to have ended; `running`, to be under way, however long nothing renewed it.
+        ended: whether a run of this owner is known to have ended; `running`, to be under way, however long nothing
+            renewed it. Of another owner's only its age tells.
         owner: whose run it is: two DAGs, and two installations, may call theirs the same.
     """
     held = read(record)
-    others = held if held and not held.of(run, owner) else None
-    if others and (now - others.renewed < STALE_S or running(others.run)) and not ended(others.run):
-        raise Held(others.run, others.host)
+    if held and not held.of(run, owner):
+        fresh, ours = now - held.renewed < STALE_S, held.owner == owner
+        if (fresh or (ours and running(held.run))) and not (ours and ended(held.run)):
+            raise Held(held.run, held.host)
     if (taken := _moved(record, held, run, host, now, owner)) is None:
-        raise Held("of someone else", "another host")
+        raise Held("", "")
     return taken
 
 
@@ -131,11 +135,13 @@ def renewed(record: Repository, run: str, host: str, every_s: float = RENEW_S, o
             except (Held, GitError, OSError) as error:
                 log.warning("the lease was not renewed: %s", error)
 
-    threading.Thread(target=renew, daemon=True).start()
+    renewing = threading.Thread(target=renew, daemon=True)
+    renewing.start()
     try:
         yield
     finally:
         done.set()
+        renewing.join(LAST_S)  # else it may be renewed after it was given back
 
 
 def release(record: Repository, run: str, owner: str = "") -> bool:

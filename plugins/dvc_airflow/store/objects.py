@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 DAMAGED = "damaged"  # folder in a cache
@@ -65,7 +66,8 @@ def _wrong(cache: Path, held: Path, hashed: bool) -> str:
         return ""
     aside = cache / DAMAGED / (held.parent.name + held.name)
     aside.parent.mkdir(parents=True, exist_ok=True)
-    held.replace(aside)
+    with suppress(FileNotFoundError):  # another reader was faster
+        held.replace(aside)
     return f"was damaged, and is put aside as {aside}"
 
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import fcntl
 import re
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvc_airflow.git import GitError, git, top
 
 NONE = "0" * 40
+FETCH = ["fetch", "--quiet", "--no-write-fetch-head"]  # that file is one for all tasks of a checkout
+OURS = Path(".git") / "dvc-airflow"  # in a checkout that the engine made: nobody works in it
 NAME = "dvc-airflow"
 
 
@@ -63,16 +65,25 @@ class Repository:
         """Bring branch, tags and what was not published from the remote. Raises GitError."""
         if not self.remote:
             return
-        there = git(self.path, "ls-remote", self.remote, f"refs/heads/{self.branch}")
-        if there:
-            branch = f"+refs/heads/{self.branch}:{self.nights_ref}"
-            git(self.path, "fetch", "--quiet", "--tags", "--force", self.remote, branch, self._waiting)
-        else:
-            git(self.path, "fetch", "--quiet", "--tags", "--force", self.remote, self._waiting)
+        with self._alone():
+            self._fetch()
 
-    @property
-    def _waiting(self) -> str:
-        return f"+{self.refs}/unpublished/*:{self.refs}/unpublished/*"
+    def _fetch(self) -> None:
+        wanted = [f"+{self.refs}/unpublished/*:{self.refs}/unpublished/*"]
+        if git(self.path, "ls-remote", self.remote, f"refs/heads/{self.branch}"):
+            wanted.append(f"+refs/heads/{self.branch}:{self.nights_ref}")
+        git(self.path, *FETCH, "--tags", "--force", self.remote, *wanted)
+        if tip := self.tip:  # what another checkout has published since waits here no more
+            asked = ["for-each-ref", "--merged", tip, "--format=delete %(refname) %(objectname)"]
+            if gone := git(self.path, *asked, f"{self.refs}/unpublished"):
+                git(self.path, "update-ref", "--stdin", stdin=f"{gone}\n")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of the tasks on this worker one at a time: Git fails the second that fetches the same ref."""
+        with Path(self.path, git(self.path, "rev-parse", "--git-path", "dvc-airflow.lock")).open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
 
     def pin(self, run: str, commit: str) -> None:
         """Let every worker fetch the commit that a run is of. Raises GitError."""
@@ -88,25 +99,29 @@ class Repository:
         """Fetch what this checkout lacks of a run's commit and the objects of its tags. Raises GitError."""
         if not self.remote:
             return
-        wanted = "".join(f"{one}\n" for one in [commit, *tags])
-        if "missing" in git(self.path, "cat-file", "--batch-check", stdin=wanted):
-            self.fetch()
-            git(self.path, "fetch", "--quiet", self.remote, f"{self.refs}/pinned/{run}")
+        if self._lacks([commit, *tags]):
+            with self._alone():
+                if self._lacks([commit]):  # still, now that no other task fetches it
+                    git(self.path, *FETCH, self.remote, f"{self.refs}/pinned/{run}")
+                if self._lacks(tags):
+                    self._fetch()
         if self.own:
             self.follow(commit)
 
+    def _lacks(self, objects: Iterable[str]) -> bool:
+        asked = "".join(f"{one}\n" for one in objects)
+        return "missing" in git(self.path, "cat-file", "--batch-check", stdin=asked)
+
     def newest(self, wanted: str | None) -> str:
         """What a night of the engine's own checkout runs: this commit, or the remote's HEAD. Raises GitError."""
-        git(self.path, "fetch", "--quiet", self.remote, "+refs/heads/*:refs/remotes/origin/*")
-        if wanted:
-            return git(self.path, "rev-parse", "--verify", f"{wanted}^{{commit}}")
-        git(self.path, "fetch", "--quiet", self.remote, "HEAD")
-        return git(self.path, "rev-parse", "FETCH_HEAD")
+        head = git(self.path, "ls-remote", self.remote, "HEAD").partition("\t")[0]
+        with self._alone():
+            git(self.path, *FETCH, self.remote, "+refs/heads/*:refs/remotes/origin/*")
+        return git(self.path, "rev-parse", "--verify", f"{wanted or head}^{{commit}}")
 
     def follow(self, commit: str) -> None:
         """Let the engine's own checkout stand at a commit, for what DVC's configuration says there. Raises GitError."""
-        with Path(f"{self.path}.lock").open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+        with self._alone():
             if self._local("HEAD") != commit:
                 git(self.path, "checkout", "--quiet", "--force", "--detach", commit)
 
@@ -115,10 +130,11 @@ class Repository:
         ref = f"{self.refs}/{name}"
         if not self.remote:
             return self._local(ref)
-        there = git(self.path, "ls-remote", self.remote, ref).partition("\t")[0]
-        if there:
-            git(self.path, "fetch", "--quiet", self.remote, ref)
-        return there or None
+        while there := git(self.path, "ls-remote", self.remote, ref).partition("\t")[0]:
+            if not self._lacks([there]):
+                return there
+            git(self.path, *FETCH, self.remote, ref)  # it may have been moved in between
+        return None
 
     def swap(self, name: str, new: str | None, old: str | None) -> None:
         """Move one of the refs from `old` to `new`; None is no such ref. Raises GitError where it is not at `old`."""
@@ -131,18 +147,24 @@ class Repository:
         else:
             git(self.path, "update-ref", "-d", ref, old or NONE)
 
-    def publish(self, commit: str, old: str | None, tags: Mapping[str, str]) -> str:
-        """Move the branch from `old` and make the tags, all or nothing; what waited is in it then, and goes.
+    def publish(self, commit: str, old: str | None, tags: Mapping[str, str], waiting: Mapping[str, str]) -> str:
+        """Move the branch from `old` and make the tags, all or nothing; what waited goes.
+
+        Args:
+            waiting: ref → commit of the nights that were not on the branch, and are parents of this one.
 
         Returns:
             Why it was refused, or "".
         """
-        branch, waiting = f"refs/heads/{self.branch}", self.unpublished()
+        branch = f"refs/heads/{self.branch}"
         words = ["push", "--quiet", "--atomic", f"--force-with-lease={branch}:{old or ''}"]
         wanted = [f"{commit}:{branch}", *(f"{made}:refs/tags/{name}" for name, made in tags.items())]
         try:
             there = git(self.path, "ls-remote", self.remote, f"{self.refs}/unpublished/*") if self.remote else ""
-            wanted += [f":{line.split()[1]}" for line in there.splitlines()]
+            for made, ref in (line.split() for line in there.splitlines()):
+                if waiting.get(ref) == made:  # one that was kept meanwhile is in no night yet
+                    words.append(f"--force-with-lease={ref}:{made}")
+                    wanted.append(f":{ref}")
             git(self.path, *words, self.remote or str(self.path), *wanted)
         except GitError as error:
             return str(error)
@@ -180,13 +202,18 @@ def of(project: Path, branch: str | None = None, refs: str | None = None, remote
 
 def checked_out(place: Path, url: str) -> None:
     """Make the engine's own checkout of a repository on this worker, where it is not there yet. Raises GitError."""
-    if (place / ".git").is_dir():
+    if (place / OURS).is_file():
         return
     place.parent.mkdir(parents=True, exist_ok=True)
     with Path(f"{place}.lock").open("w") as held:  # of tasks that begin together one makes it
         fcntl.flock(held, fcntl.LOCK_EX)
-        if not (place / ".git").is_dir():
+        if place.is_dir() and any(place.iterdir()) and not (place / OURS).is_file():
+            raise GitError(
+                f"{place} is not empty, and the engine did not make it; name a folder of its own as `checkout`"
+            )
+        if not (place / OURS).is_file():
             draft = place.with_name(f"{place.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             git(place.parent, "clone", "--quiet", url, str(draft))
+            (draft / OURS).touch()
             draft.rename(place)

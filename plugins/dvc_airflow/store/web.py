@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from dvc_airflow.git import GitError, git
+from dvc_airflow.git import GitError, git, without_login
 
 # how services write the page of a commit, and of what changed between two, behind a repository's address
 CHANGES = {
@@ -87,4 +87,4 @@ def address(repository: Path, remote: str) -> str:
         found = git(repository, "remote", "get-url", remote) if remote else ""
     except GitError:
         found = remote
-    return re.sub(r"(?<=://)[^@/]*@", "", found)
+    return without_login(found)

@@ -70,12 +70,14 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
 
     own = ConfigObj(str(repository / project / ".dvc" / "config.local"), list_values=False)  # a remote's credentials
     own.filename = str(clone / project / ".dvc" / "config.local")
-    for section, said in ConfigObj(str(repository / project / ".dvc" / "config"), list_values=False).items():
-        url = own.get(section, {}).get("url") or (said.get("url") if isinstance(said, dict) else None)
+    shared = ConfigObj(str(repository / project / ".dvc" / "config"), list_values=False)
+    for section in dict.fromkeys([*shared.sections, *own.sections]):
+        url = own.get(section, {}).get("url") or shared.get(section, {}).get("url")
         if section.startswith("remote ") and url and "://" not in url and not Path(url).expanduser().is_absolute():
             place = (repository / project / ".dvc" / url).resolve()  # it is named from the folder of the configuration
             own[section] = {**own.get(section, {}), "url": str(place)}
     own["cache"] = {**own.get("cache", {}), "dir": str(cache), "type": '"reflink,hardlink,copy"'}
+    Path(own.filename).touch(mode=0o600)
     own.write()
     return clone / project
 
@@ -109,12 +111,19 @@ def sweep(clones: Path, most: int = MOST_KEPT, most_bytes: int = MOST_KEPT_BYTES
     gone: list[Path] = []
     dead = [folder for folder in clones.iterdir() if _dead(folder)] if clones.is_dir() else []
     kept_bytes = 0
-    for number, folder in enumerate(sorted(dead, key=lambda one: one.stat().st_mtime, reverse=True)):
+    for number, folder in enumerate(sorted(dead, key=_made, reverse=True)):
         kept_bytes += _bytes(folder)
         if number >= most or kept_bytes > most_bytes:
             shutil.rmtree(folder, ignore_errors=True)
             gone.append(folder)
     return gone
+
+
+def _made(job: Path) -> float:
+    """When a job's folder was made, seconds since the epoch; one that another sweep has removed is the oldest."""
+    with suppress(OSError):
+        return job.stat().st_mtime
+    return 0.0
 
 
 def _dead(job: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 
 def write(place: str, content: bytes) -> None:
@@ -15,6 +16,6 @@ def write(place: str, content: bytes) -> None:
         return
     file = Path(place)
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".draft")
+    draft = file.with_name(f".{file.name}.{uuid4().hex}")  # of two that write the same each has its own
     draft.write_bytes(content)
     draft.replace(file)
