@@ -75,6 +75,8 @@ class PinOperator(Task):
             still = settled(night, known, self.settings.clones)
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, retried=bool(self.settings.remote)) from None
+        except OSError as error:  # a full disk
+            raise refusal(context, Exception(f"{error.filename}: {error.strerror}"), retried=True) from None
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
         self.pages = links.pages(self.settings.web, record.tip, commit)

@@ -2,7 +2,8 @@
 
 Airflow counts attempts that never began: while its API server does not answer, each ends after some seconds, and two
 retries were gone 25 s after a lost worker was noticed (killed for two minutes, Airflow 3.3.2). So Airflow is given
-more of them, further and further apart, and what did begin is given up by the engine after as many as were asked for.
+three more, further and further apart. Airflow does not tell which attempts began: so an attempt that fails is the last
+once no more than three are left, whatever used up the others.
 """
 
 from __future__ import annotations
