@@ -3,6 +3,7 @@
 outcome   what a night fixed, what a stage returns, and what its end means
 plan      what need not run, from lock entries alone
 attempt   one attempt at one stage, from the decision to the report
+job       what the child is told
 settled   what need not run, of all stages at once
 process   its process: a session of its own, on a leash
 child     what that does: check out and reproduce one stage

@@ -6,23 +6,23 @@ outside the clone is written but content-addressed objects, so that harms nothin
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dvc_airflow.git import GitError, git
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.lock import Entry
 from dvc_airflow.pipeline.project import LOCK, Project, Stage
-from dvc_airflow.stage import plan, venvs
+from dvc_airflow.stage import job, plan
+from dvc_airflow.stage.job import Job
 from dvc_airflow.stage.outcome import Night, Result, failure
-from dvc_airflow.stage.process import Process, scrubbed
+from dvc_airflow.stage.process import Process
 from dvc_airflow.stage.venvs import VenvError
 from dvc_airflow.store import uncached, workspace
 from dvc_airflow.store.repository import Repository
@@ -85,13 +85,17 @@ class Attempt:
             clone = self._clone()
             if self.process.killed:
                 return self._cancelled(began)
-            self.process.start(self._job(clone), clone)
+            self.process.start(self._told_child(clone), clone)
             return self._wait(clone, began)
         except VenvError as error:  # a package's server may answer another time
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))
         except (GitError, OSError) as error:
             said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=said)
+
+    def _told_child(self, clone: Path) -> dict[str, Any]:
+        asked = Job(self.night, self.project, self.stage, self.entry, self.above, self.job, self.cache, self.env)
+        return asked.told(clone, self.asks_dvc, self.remote, self.limit_bytes)
 
     def kill(self) -> None:
         """End the stage and all that it started; for a signal handler."""
@@ -107,7 +111,7 @@ class Attempt:
         if not self.stage.frozen:  # what a frozen one makes is looked at where it is read
             made = {**self.project.tracked(self.stage.name), **self._hashes(self.above)}
             same = plan.unchanged(self.stage, self.entry, made, self.night.pinned, self.cache, self.remote)
-        if not same or not self._had(self.stage, self.entry):
+        if not same or not job.had(self.night, self.stage, self.entry, self.cache):
             self.asks_dvc = same is not False
             return None
         return Result(self.stage.name, "unchanged", entry=self.entry, files=self._told(self.entry))
@@ -118,11 +122,6 @@ class Attempt:
         for name, said in above.items():
             found |= lock.hashes(self.project.stages[name], said.entry or {}, "outs")
         return found
-
-    def _had(self, stage: Stage, entry: Entry) -> bool:
-        """Whether what DVC does not cache of an entry is to be had."""
-        came = self.night.came.get(stage.name)
-        return uncached.had(stage, entry, self.night.at(came).content if came else lambda _: None, self.cache)
 
     def _told(self, entry: Entry) -> dict[str, str]:
         """The `cache: false` outs that are short texts, as they are kept."""
@@ -149,91 +148,6 @@ class Attempt:
         for path, text in lock.files(self.project, entries, pinned.get).items():
             (clone / path).write_text(text, encoding="utf-8")
         return clone
-
-    def _job(self, clone: Path) -> dict[str, Any]:
-        """What the child is told: see child.py."""
-        made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
-        made |= set(self.project.tracked(self.stage.name))
-        deps = [dep for dep in self.stage.deps if any(_inside(dep, path) for path in made)]
-        going_on = self._kept_last(out.path for out in self.stage.outs if out.persist)
-        deps += [out.path for out in self.stage.outs if out.cached and out.path in going_on]
-        last = self._kept_last(out.path for out in self.stage.outs) if self.asks_dvc else going_on
-        below = {path for path in made if any(path.startswith(f"{dep}/") for dep in self.stage.deps)}
-        inside = [path for path in self.project.makers if path in below]  # in the order in which DVC ignores them
-        env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
-        env |= {"DVC_AIRFLOW_OUTCOME": str(self.job / "outcome.json"), "DVC_AIRFLOW_RUN": self.night.run}
-        env |= {"PYTHONUNBUFFERED": "1"} | self._isolated(clone)
-        return {
-            "clone": str(clone),
-            "stage": self.stage.name,
-            "imported": self.stage.imported,
-            "deps": self._targets(deps),
-            "below": self._targets(inside),
-            "env": env,
-            "push": self.remote,
-            "cache": str(self.cache),
-            "needed": self._needed(made),
-            "own": self._own(),
-            "restore": self._read(),
-            "last": self._targets(out.path for out in self.stage.outs if out.cached) if self.asks_dvc else [],
-            "wanted": {path: md5 for path, md5 in last.items() if path in self.stage.uncached},
-            "keep": self.stage.uncached,
-            "limit_bytes": self.limit_bytes,
-        }
-
-    def _isolated(self, clone: Path) -> dict[str, str]:
-        """Variables for what the stage's `meta.airflow` gives it: an environment, memory, nodes. Raises VenvError."""
-        said, found = self.stage.airflow, dict[str, str]()
-        if said.venv:
-            made = venvs.make(clone / self.stage.at(said.venv), self.night.root / ".dvc" / "tmp" / "venvs")
-            path = f"{made / 'bin'}{os.pathsep}{self.env.get('PATH') or scrubbed()['PATH']}"
-            found |= {"VIRTUAL_ENV": str(made), "PATH": path}
-        if said.memory:
-            found["DVC_AIRFLOW_MEMORY"] = str(said.memory)
-        if said.hostfile:
-            (self.job / "hostfile").write_text(said.hostfile, encoding="utf-8")
-            found["DVC_AIRFLOW_HOSTFILE"] = str(self.job / "hostfile")
-        return found
-
-    def _targets(self, paths: Iterable[str]) -> list[str]:
-        """Paths as DVC takes them for targets; one with a letter that it reads otherwise is named by its stage."""
-        makers = self.project.makers
-        return [
-            next(makers[str(one)] for one in [path, *PurePosixPath(path).parents] if str(one) in makers)
-            if set(path) & set("\\:")
-            else path
-            for path in paths
-        ]
-
-    def _needed(self, made: set[str]) -> dict[str, str]:
-        """Path → md5 of the outs that this stage reads."""
-        held = dict(self.project.tracked(self.stage.name))
-        for name, result in self.above.items():
-            held |= lock.objects(self.project.stages[name], result.entry or {})
-        return {path: md5 for path, md5 in held.items() if md5 and path in made and _touches(path, self.stage.deps)}
-
-    def _read(self) -> dict[str, str]:
-        """Path → md5 of what it reads, as a dep or for params, of the outs of others that DVC does not cache."""
-        wanted, found = [*self.stage.deps, *self.stage.params], dict[str, str]()
-        for name, result in self.above.items():
-            stage, entry = self.project.stages[name], result.entry or {}
-            md5 = lock.hashes(stage, entry, "outs")
-            read = {path: md5[path] for path in stage.uncached if path in md5 and _touches(path, wanted)}
-            if read and not stage.selected:  # no task of tonight has looked whether it is there
-                self._had(stage, entry)
-            found |= read
-        return found
-
-    def _own(self) -> dict[str, str]:
-        """Path → md5 of the folders that this stage made last."""
-        cached = {out.path for out in self.stage.outs if out.cached}
-        held = lock.objects(self.stage, self.entry or {})
-        return {path: md5 for path, md5 in held.items() if path in cached and md5.endswith(".dir")}
-
-    def _kept_last(self, paths: Iterable[str]) -> dict[str, str]:
-        """Path → md5 of these outs as this stage made them last."""
-        md5 = lock.hashes(self.stage, self.entry or {}, "outs")
-        return {path: md5[path] for path in paths if path in md5}
 
     def _wait(self, clone: Path, began: float) -> Result:
         code = self.process.wait()
@@ -269,7 +183,7 @@ class Attempt:
         for at in (line[3:].rstrip("/") for line in git(clone, *asked).split("\0") if line):
             path = posixpath.relpath(at, self.night.folder) if self.night.folder else at
             own = Path(path).name in (".gitignore", LOCK) or not OF_TOOLS.isdisjoint(Path(path).parts)
-            if not own and not any(_inside(path, out) or _inside(out, path) for out in self.project.makers):
+            if not own and not any(job.inside(path, out) or job.inside(out, path) for out in self.project.makers):
                 found.append(path)
         return found[:MOST_UNDECLARED]
 
@@ -288,12 +202,3 @@ class Attempt:
     def _cancelled(self, began: float, memory: int = 0, report: Mapping[str, Any] | None = None) -> Result:
         seconds, sentence = time.monotonic() - began, "it was ended from outside"
         return Result(self.stage.name, "cancelled", seconds, memory, sentence=sentence, report=report or {})
-
-
-def _touches(path: str, deps: Iterable[str]) -> bool:
-    """Whether a dep is an out, lies in it, or is a folder above it."""
-    return any(_inside(dep, path) or _inside(path, dep) for dep in deps)
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder}/")

@@ -15,7 +15,6 @@ import os
 import select
 import shutil
 import signal
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -33,10 +32,7 @@ def main(job: str, leash: int) -> int:
     """Reproduce as the job file says; writes `result.json` beside it. Returns 0, or 1 when the stage failed.
 
     Args:
-        job: JSON file with clone, stage, imported (it is fetched, not reproduced), deps (to check out), below (as
-            deps, outs that lie in one), env (for the stage alone), push, cache, needed (out that it reads → md5), own
-            (folder that it made last → md5), last (what it made last and DVC looks at); of what DVC does not cache
-            restore (as needed), wanted (as last), keep (paths that it makes) and limit_bytes.
+        job: JSON file with what job.py tells.
         leash: file descriptor that ends when the task is gone.
     """
     signal.signal(signal.SIGTERM, lambda *_: None)  # the stage gets the group's SIGTERM; this one reports afterwards
@@ -171,7 +167,3 @@ def _hang_on(leash: int) -> None:
     os.killpg(group, signal.SIGTERM)
     time.sleep(GRACE_S)
     os.killpg(group, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))

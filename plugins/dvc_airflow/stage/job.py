@@ -1,0 +1,162 @@
+"""What the child is told: which bytes it is to bring into its clone, which it may use, and which it keeps.
+
+Everything is told by paths, as DVC takes them for targets, and by md5, as a stage's entry has them:
+
+deps      outs of others, and tracked data, that the stage reads: checked out before it begins
+below     of these, the outs that lie in a folder which is a dep: DVC would count their .gitignore to it
+needed    path → md5 of what it reads, hashed before it is checked out
+own       path → md5 of the lists of folders that it made last: a damaged one would not be written anew
+last      what it made last, checked out where only DVC can tell whether it is to run
+restore   path → md5 of outs that DVC does not cache, and that it reads
+wanted    path → md5 of such outs that it made last: those that persist, or that DVC is to look at
+keep      such outs that it makes
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dvc_airflow.pipeline import lock
+from dvc_airflow.pipeline.lock import Entry
+from dvc_airflow.pipeline.project import Project, Stage
+from dvc_airflow.stage import venvs
+from dvc_airflow.stage.outcome import Night, Result
+from dvc_airflow.stage.process import scrubbed
+from dvc_airflow.store import uncached
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage to reproduce.
+
+    Args:
+        entry: its newest one.
+        above: results of the stages that it rests on.
+        folder: of the job; the clone is in it.
+        cache: the folder of DVC's cache.
+        env: variables for the stage alone; {clone} in a value becomes the path of the project in its clone.
+    """
+
+    night: Night
+    project: Project
+    stage: Stage
+    entry: Entry | None
+    above: Mapping[str, Result]
+    folder: Path
+    cache: Path
+    env: Mapping[str, str]
+
+    def told(self, clone: Path, asks_dvc: bool, push: bool, limit_bytes: int) -> dict[str, Any]:
+        """What the child is told, as data: the arguments of child.py. Raises VenvError.
+
+        Args:
+            clone: the project in its clone.
+            asks_dvc: whether only DVC can tell that the stage is unchanged; it must have what was made last.
+            push: whether there is a remote.
+            limit_bytes: of outs that DVC does not cache, all together.
+        """
+        made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
+        made |= set(self.project.tracked(self.stage.name))
+        deps = [dep for dep in self.stage.deps if any(inside(dep, path) for path in made)]
+        going_on = self._kept_last(out.path for out in self.stage.outs if out.persist)
+        deps += [out.path for out in self.stage.outs if out.cached and out.path in going_on]
+        last = self._kept_last(out.path for out in self.stage.outs) if asks_dvc else going_on
+        below = {path for path in made if any(path.startswith(f"{dep}/") for dep in self.stage.deps)}
+        within = [path for path in self.project.makers if path in below]  # in the order in which DVC ignores them
+        return {
+            "clone": str(clone),
+            "stage": self.stage.name,
+            "imported": self.stage.imported,
+            "deps": self._targets(deps),
+            "below": self._targets(within),
+            "env": self._variables(clone),
+            "push": push,
+            "cache": str(self.cache),
+            "needed": self._needed(made),
+            "own": self._own(),
+            "restore": self._read(),
+            "last": self._targets(out.path for out in self.stage.outs if out.cached) if asks_dvc else [],
+            "wanted": {path: md5 for path, md5 in last.items() if path in self.stage.uncached},
+            "keep": self.stage.uncached,
+            "limit_bytes": limit_bytes,
+        }
+
+    def _variables(self, clone: Path) -> dict[str, str]:
+        """Variables for the stage alone. Raises VenvError."""
+        env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
+        env |= {"DVC_AIRFLOW_OUTCOME": str(self.folder / "outcome.json"), "DVC_AIRFLOW_RUN": self.night.run}
+        return env | {"PYTHONUNBUFFERED": "1"} | self._isolated(clone)
+
+    def _isolated(self, clone: Path) -> dict[str, str]:
+        """Variables for what the stage's `meta.airflow` gives it: an environment, memory, nodes. Raises VenvError."""
+        said, found = self.stage.airflow, dict[str, str]()
+        if said.venv:
+            made = venvs.make(clone / self.stage.at(said.venv), self.night.root / ".dvc" / "tmp" / "venvs")
+            path = f"{made / 'bin'}{os.pathsep}{self.env.get('PATH') or scrubbed()['PATH']}"
+            found |= {"VIRTUAL_ENV": str(made), "PATH": path}
+        if said.memory:
+            found["DVC_AIRFLOW_MEMORY"] = str(said.memory)
+        if said.hostfile:
+            (self.folder / "hostfile").write_text(said.hostfile, encoding="utf-8")
+            found["DVC_AIRFLOW_HOSTFILE"] = str(self.folder / "hostfile")
+        return found
+
+    def _targets(self, paths: Iterable[str]) -> list[str]:
+        """Paths as DVC takes them for targets; one with a letter that it reads otherwise is named by its stage."""
+        makers = self.project.makers
+        return [
+            next(makers[str(one)] for one in [path, *PurePosixPath(path).parents] if str(one) in makers)
+            if set(path) & set("\\:")
+            else path
+            for path in paths
+        ]
+
+    def _needed(self, made: set[str]) -> dict[str, str]:
+        """Path → md5 of the outs that this stage reads."""
+        held = dict(self.project.tracked(self.stage.name))
+        for name, result in self.above.items():
+            held |= lock.objects(self.project.stages[name], result.entry or {})
+        return {path: md5 for path, md5 in held.items() if md5 and path in made and _touches(path, self.stage.deps)}
+
+    def _read(self) -> dict[str, str]:
+        """Path → md5 of what it reads, as a dep or for params, of the outs of others that DVC does not cache."""
+        wanted, found = [*self.stage.deps, *self.stage.params], dict[str, str]()
+        for name, result in self.above.items():
+            stage, entry = self.project.stages[name], result.entry or {}
+            md5 = lock.hashes(stage, entry, "outs")
+            read = {path: md5[path] for path in stage.uncached if path in md5 and _touches(path, wanted)}
+            if read and not stage.selected:  # no task of tonight has looked whether it is there
+                had(self.night, stage, entry, self.cache)
+            found |= read
+        return found
+
+    def _own(self) -> dict[str, str]:
+        """Path → md5 of the folders that this stage made last."""
+        cached = {out.path for out in self.stage.outs if out.cached}
+        held = lock.objects(self.stage, self.entry or {})
+        return {path: md5 for path, md5 in held.items() if path in cached and md5.endswith(".dir")}
+
+    def _kept_last(self, paths: Iterable[str]) -> dict[str, str]:
+        """Path → md5 of these outs as this stage made them last."""
+        md5 = lock.hashes(self.stage, self.entry or {}, "outs")
+        return {path: md5[path] for path in paths if path in md5}
+
+
+def had(night: Night, stage: Stage, entry: Entry, cache: Path) -> bool:
+    """Whether what DVC does not cache of an entry is to be had."""
+    came = night.came.get(stage.name)
+    return uncached.had(stage, entry, night.at(came).content if came else lambda _: None, cache)
+
+
+def _touches(path: str, deps: Iterable[str]) -> bool:
+    """Whether a dep is an out, lies in it, or is a folder above it."""
+    return any(inside(dep, path) or inside(path, dep) for dep in deps)
+
+
+def inside(path: str, folder: str) -> bool:
+    """Whether a path is this folder, or lies in it."""
+    return path == folder or path.startswith(f"{folder}/")
