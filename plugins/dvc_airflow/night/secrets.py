@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from airflow.sdk import Connection, Variable
 from airflow.sdk.log import mask_secret
@@ -27,7 +27,17 @@ def secret(value: str) -> str:
 
 def hidden(result: Result, secrets: Sequence[str]) -> Result:
     """A result whose words show none of these."""
-    sentence, report = result.sentence, json.dumps(result.report)
-    for one in filter(None, secrets):
-        sentence, report = sentence.replace(one, "***"), report.replace(json.dumps(one)[1:-1], "***")
-    return replace(result, sentence=sentence, report=json.loads(report))
+    known = sorted(filter(None, secrets), key=len, reverse=True)  # one may be a part of another
+    return replace(result, sentence=_without(result.sentence, known), report=_without(result.report, known))
+
+
+def _without(said: Any, secrets: Sequence[str]) -> Any:
+    """Data of JSON whose texts, and names, show none of these."""
+    if isinstance(said, str):
+        for one in secrets:
+            said = said.replace(one, "***")
+    elif isinstance(said, Mapping):
+        return {_without(key, secrets): _without(value, secrets) for key, value in said.items()}
+    elif isinstance(said, list):
+        return [_without(one, secrets) for one in said]
+    return said
