@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -103,3 +105,14 @@ def test_who_wants_no_retry_gets_none() -> None:
 
     assert retries.told(0) == {"retries": 0}
     assert retries.told()["retries"] == retries.RETRIES + retries.OUTAGE
+
+
+def test_the_command_cannot_ask_airflows_supervisor(toy: Make) -> None:
+    held = os.dup(0)
+    ours, _theirs = socket.socketpair()
+    os.dup2(ours.fileno(), 0)
+    try:
+        assert tell(toy(), "sh -c 'readlink /proc/self/fd/0 > told'") == f"{os.devnull}\n"
+    finally:
+        os.dup2(held, 0)
+        os.close(held)

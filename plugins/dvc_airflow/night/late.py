@@ -50,6 +50,7 @@ def tell(command: str, root: str, env: dict[str, str], context: dict[str, Any]) 
     run = run_name(said["dag_run_id"])
     around = scrubbed() | {name: value.replace("{clone}", root) for name, value in env.items()}
     words = [word.replace("{run}", run) for word in shlex.split(command)]
-    ended = subprocess.run(words, cwd=root, env=around | {"DVC_AIRFLOW_RUN": run}, capture_output=True, text=True)
+    asked: dict[str, Any] = {"cwd": root, "env": around | {"DVC_AIRFLOW_RUN": run}, "stdin": subprocess.DEVNULL}
+    ended = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False, **asked)
     log.info("%s\n%s%s", shlex.join(words), ended.stdout, ended.stderr)
     ended.check_returncode()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dvc_airflow.git import GitError, git
@@ -29,6 +29,7 @@ from dvc_airflow.store.repository import Repository
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
 OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
+MEASURED = set(Result.__dataclass_fields__) - {"sentence"} | {"attempts", "metrics", "money"}  # no stage says these
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
 
 
@@ -154,7 +155,8 @@ class Attempt:
         seconds = time.monotonic() - began
         records = self.process.records()
         record = records[-1] if records else {}  # the last command failed, or ended it
-        report, result = self.process.said("outcome.json"), self.process.said("result.json")
+        said, result = self.process.said("outcome.json"), self.process.said("result.json")
+        report = {key: value for key, value in said.items() if key not in MEASURED}
         memory = max((int(one["memory_bytes"]) for one in records), default=0)
         energy = sum(one["energy_joules"] or 0.0 for one in records) or None
         cpu = sum(one["cpu_seconds"] for one in records)
@@ -162,8 +164,8 @@ class Attempt:
         if self.process.killed:
             return self._cancelled(began, memory, report)
         if not result or "error" in result:
-            outcome, sentence = failure(code, record, report, result)
-            sentence += self._written_by(sentence)
+            outcome, sentence = failure(code, record, said, result)
+            sentence += self._written_by(sentence.replace(f"{clone}/", ""))
             where = f"{sentence} (its clone is kept at {clone})"
             return Result(name, outcome, seconds, memory, sentence=where, report=report)
         entry = lock.read(self.stage, (clone / self.stage.lock).read_text(encoding="utf-8"))
@@ -179,26 +181,33 @@ class Attempt:
     def _undeclared(self, clone: Path) -> list[str]:
         """What the stage wrote and dvc.yaml does not name: no other clone has it."""
         asked = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional", "--no-renames"]
-        found = []
+        outs, found = self.project.makers, []
+        holding = {str(above) for out in outs for above in PurePosixPath(out).parents}
         for at in (line[3:].rstrip("/") for line in git(clone, *asked).split("\0") if line):
             path = posixpath.relpath(at, self.night.folder) if self.night.folder else at
             own = Path(path).name in (".gitignore", LOCK) or not OF_TOOLS.isdisjoint(Path(path).parts)
-            if not own and not any(job.inside(path, out) or job.inside(out, path) for out in self.project.makers):
+            known = path in holding or any(str(one) in outs for one in [path, *PurePosixPath(path).parents])
+            if not own and not known:
                 found.append(path)
         return found[:MOST_UNDECLARED]
 
     def _written_by(self, sentence: str) -> str:
         """Which stage wrote a file that this one names in its last words and may not have; "" for none."""
         for name, result in self.results(list(self.project.stages)).items():
-            if path := next((one for one in result.undeclared if one in sentence), None):
+            if path := next((one for one in result.undeclared if _names(sentence, one)), None):
                 what = f"{path} was written by stage {name}, which does not declare it"
                 return f"\n{what}: add it to its outs, and to these deps"
         read = set(self.project.upstream(self.stage.name)) | {self.stage.name}
         for path, name in self.project.makers.items():
-            if name not in read and len(path) > 3 and re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w-])", sentence):
+            if name not in read and _names(sentence, path):
                 return f"\n{path} is made by {name}, and is not among these deps: add it"
         return ""
 
     def _cancelled(self, began: float, memory: int = 0, report: Mapping[str, Any] | None = None) -> Result:
         seconds, sentence = time.monotonic() - began, "it was ended from outside"
         return Result(self.stage.name, "cancelled", seconds, memory, sentence=sentence, report=report or {})
+
+
+def _names(sentence: str, path: str) -> bool:
+    """Whether words name a path; one of three letters stands in words that mean something else."""
+    return len(path) > 3 and bool(re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w-])", sentence))

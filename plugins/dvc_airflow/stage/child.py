@@ -17,6 +17,7 @@ import shutil
 import signal
 import threading
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,9 @@ def _reproduce(
         return {"error": "storage" if push else "refused", "sentence": str(error), "lacking": True}
     except (DvcException, OSError) as error:
         return {"error": kind, "sentence": _sentence(error)}
+    except Exception as error:  # a remote's client raises what it likes, as botocore's NoCredentialsError
+        traceback.print_exc()
+        return {"error": kind, "sentence": f"{type(error).__name__}: {_sentence(error)}"}
     return {"reproduced": bool(made)}
 
 

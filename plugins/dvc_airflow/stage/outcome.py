@@ -18,6 +18,8 @@ from dvc_airflow.store.commit import Commit
 
 # outcomes that another attempt may mend; Airflow asks for none of what a person cancelled
 RETRIED = {"lock", "storage", "lost", "cancelled"}
+# that a stage may say of its own failure
+FAILED = {"failed", "refused"} | RETRIED
 # DVC's words for a shell that a signal ended; the shell is the recorder
 RECORDER_ENDED = re.compile(r"exited with -(\d+)$")
 # that come from outside a stage: out of memory, a host or terminal that goes, a disk; a crash of its own is its own
@@ -148,7 +150,7 @@ def failure(
     tail = "\n".join(record.get("tail", []))
     if result.get("lacking"):  # what the stage said of its input comes from this
         return str(result["error"]), str(result["sentence"])
-    if report.get("outcome"):
+    if str(report.get("outcome")) in FAILED:
         return str(report["outcome"]), str(report.get("sentence", ""))
     if record.get("exceeded_bytes"):
         took, had = record["exceeded_bytes"] / 1e9, record["allowed_bytes"] / 1e9

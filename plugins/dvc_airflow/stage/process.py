@@ -87,8 +87,8 @@ class Process:
     def said(self, name: str) -> dict[str, Any]:
         """A JSON object that the child (result.json) or the stage (outcome.json) left; empty for none."""
         with suppress(OSError, ValueError):
-            found: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
-            return found
+            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
         return {}
 
 
@@ -115,9 +115,13 @@ def attended(end: Callable[[], None], every_s: float = ATTENDED_S) -> Iterator[N
 
 
 def spawn(job: Path, leash: int, clone: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start child.py on a job, with the read end of its leash."""
+    """Start child.py on a job, with the read end of its leash.
+
+    It has no standard input: in a task that is the socket by which Airflow is asked for every connection and variable.
+    """
     command = [sys.executable, "-c", _START, str(job), str(leash)]
-    return subprocess.Popen(command, cwd=clone, env=env, start_new_session=True, pass_fds=[leash])
+    apart: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True, "pass_fds": [leash]}
+    return subprocess.Popen(command, cwd=clone, env=env, **apart)
 
 
 def scrubbed() -> dict[str, str]:

@@ -39,9 +39,11 @@ def main() -> int:
             sys.stderr.flush()
             tail.append(line.rstrip("\n"))
     code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+    # of what the shell started, unless that says so itself, as Git does with 129 of words that it does not know
+    by = -child.returncode if child.returncode < 0 else code - 128 if code > 129 else None
     record = {
         "code": code,
-        "signal": code - 128 if code > 128 else None,
+        "signal": by,
         "tail": list(tail),
         "cpu_seconds": round(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]), 3),
         "memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,

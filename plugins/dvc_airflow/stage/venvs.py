@@ -56,7 +56,7 @@ def _install(requirements: Path, made: Path) -> None:
         commands += [[python, "-m", "pip", "install", "--quiet", "-r", requirements.name]]
     for command in commands:
         asked: dict[str, Any] = {"cwd": requirements.parent, "env": scrubbed(), "capture_output": True, "text": True}
-        ended = subprocess.run(command, check=False, **asked)
+        ended = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, **asked)
         if ended.returncode != 0:
             said = " ".join(ended.stderr.split())[-600:]
             raise VenvError(f"{requirements.name}: its environment could not be made: {said}")
