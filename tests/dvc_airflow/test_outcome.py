@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from dvc.repo import Repo
 
 from dvc_airflow.night import end, secrets
 from dvc_airflow.pipeline import lock
+from dvc_airflow.stage import process
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import objects
 from tests.dvc_airflow.conftest import Toy
@@ -99,3 +101,34 @@ def test_a_stage_cannot_ask_airflows_supervisor(toy: Make) -> None:
         os.dup2(held, 0)
         os.close(held)
     assert kept(made, result) == f"{os.devnull}\n"
+
+
+def test_what_a_stage_says_and_is_told_is_for_its_owner_alone(toy: Make) -> None:
+    made = toy(one("stat -c %a $(dirname $DVC_AIRFLOW_OUTCOME)/record.jsonl > out.txt"))
+    assert kept(made, ran(made)) == "600\n"
+
+
+def test_secrets_of_a_stage_that_could_not_be_started_do_not_stay(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise OSError(12, "Cannot allocate memory", "python")
+
+    made = toy(one("echo 1 > out.txt"))
+    monkeypatch.setattr(process, "spawn", fails)
+    before, attempt = len(list(Path("/proc/self/fd").iterdir())), made.attempt("one", made.night("HEAD"), {})
+    result = attempt.run()
+    assert (result.outcome, result.sentence) == ("storage", "python: Cannot allocate memory")
+    assert not (attempt.job / "job.json").exists()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1  # the folder's owner
+
+
+@pytest.mark.spawned
+def test_a_module_of_the_project_is_not_taken_for_one_of_pythons(toy: Make) -> None:
+    made = toy(one("echo 1 > out.txt"), **{"select.py": "raise ImportError('mine')\n"})
+    assert ran(made).outcome == "ran"
+
+
+def test_of_two_stages_whose_names_are_nearly_one_each_has_its_clone(toy: Make) -> None:
+    do = "{cmd: 'echo ${item} > ${item}.txt', outs: ['${item}.txt']}"
+    made = toy(f"stages:\n  one: {{foreach: {{a/b: x, a.b: y}}, do: {do}}}\n")
+    night = made.night("HEAD")
+    assert len({made.attempt(stage, night, {}).job for stage in made.known().stages}) == 2

@@ -12,6 +12,7 @@ import pytest
 from dvc_airflow.git import GitError
 from dvc_airflow.night.publish import Published, PublishError, publish
 from dvc_airflow.pipeline import lock, reading
+from dvc_airflow.stage.command import Command
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import lease, snapshot
 from dvc_airflow.store.commit import Commit
@@ -36,9 +37,9 @@ def record(made: Toy) -> Repository:
     return Repository(made.root, "nightly", REFS)
 
 
-def publication(made: Toy, results: dict[str, Result], command: str | None = None) -> Published:
+def publication(made: Toy, results: dict[str, Result], text: str | None = None) -> Published:
     known = reading.read(made.root)
-    clones = made.root / ".dvc/tmp/clones"
+    clones, command = made.root / ".dvc/tmp/clones", Command(text) if text else None
     return publish(made.pinned("HEAD", record(made)), known, results, record(made), command, {}, clones)
 
 

@@ -33,6 +33,7 @@ from dvc_airflow.store import lease, workspace
 
 if TYPE_CHECKING:
     from dvc_airflow.stage.attempt import Attempt
+    from dvc_airflow.stage.command import Command
 
 # keys of what a stage said, of what all did, of the stages that need not run, and of what these would have said
 RESULT, RESULTS, SETTLED, KEPT = "result", "results", "settled", "kept"
@@ -91,6 +92,17 @@ class Task(BaseOperator):
         said = {name: ti.xcom_pull(task_ids=self.beside(task_id(name)), key=RESULT) for name in stages}
         return {name: one for name, one in said.items() if one}
 
+    @property
+    def whose(self) -> str:
+        """Whose run it is on this host, for folders."""
+        return f"{self.dag_id}/{self.settings.group}"
+
+    def command(self, context: Any, text: str) -> Command:
+        """This try at a command of the project."""
+        from dvc_airflow.stage.command import Command
+
+        return Command(text, self.whose, self.task_id, context["ti"].try_number)
+
     def leased(self, context: Any) -> AbstractContextManager[None]:
         """Renew the night's lease while the block runs."""
         host, owner = socket.gethostname(), self.holder(context)
@@ -129,7 +141,16 @@ class StageOperator(Task):
         env = {**shared.env, **{key: secrets.secret(value) for key, value in said.items()}}
         secret = [env[key] for key, value in said.items() if value != env[key]]
         self._attempt = Attempt(
-            night, known, self.stage, results, shared.clones, env, number, shared.limit_bytes, shared.repository
+            night,
+            known,
+            self.stage,
+            results,
+            shared.clones,
+            env,
+            number,
+            shared.limit_bytes,
+            shared.repository,
+            self.whose,
         )
         with self.leased(context), attended(self.on_kill):
             result = secrets.hidden(self._attempt.run(), secret)
@@ -185,6 +206,7 @@ class PublishOperator(Task):
     def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = settings
+        self._command: Command | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Publish. Fails when a stage has no result."""
@@ -200,17 +222,23 @@ class PublishOperator(Task):
                 record.fetch()
             record.have(night.run, night.commit, night.tags.values())
             env = {**shared.env, "DVC_AIRFLOW_REPOSITORY": shared.root, "DVC_AIRFLOW_RUN": night.run}
-            with self.leased(context):
-                done = publish.publish(night, known, results, record, shared.publish, env, shared.clones)
+            self._command = self.command(context, shared.publish) if shared.publish else None
+            with self.leased(context), attended(self.on_kill):
+                done = publish.publish(night, known, results, record, self._command, env, shared.clones)
         except GitError as error:
             raise refusal(context, error, retried=bool(shared.remote)) from None
         except publish.PublishError as error:
-            raise refusal(context, error) from None
+            raise refusal(context, error, retried=bool(self._command and self._command.killed)) from None
         self.pages = links.pages(shared.web, night.tip, done.commit)
         changed = changes.changed(night, known, results)
         if changed:
             self.log.info("metrics that are not what they were:\n%s", changes.table(changed))
         return asdict(done) | {"changes": [asdict(one) for one in changed]}
+
+    def on_kill(self) -> None:
+        """End the project's command and everything that it started."""
+        if self._command is not None:
+            self._command.kill()
 
 
 class CommandOperator(Task):
@@ -218,7 +246,8 @@ class CommandOperator(Task):
 
     def __init__(self, *, settings: Settings, command: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.settings, self.command = settings, command
+        self.settings, self.text = settings, command
+        self._command: Command | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run it. Raises its sentence, for Airflow to try again."""
@@ -232,17 +261,24 @@ class CommandOperator(Task):
             record.have(night.run, done["commit"])
         except GitError as error:
             raise refusal(context, error, retried=True) from None
-        now = replace(night, commit=done["commit"], tags=tags_of(record.path), run=f"{night.run}-{self.task_id}")
+        now = replace(night, commit=done["commit"], tags=tags_of(record.path))
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
+        self._command = self.command(context, self.text)
         try:
-            with self.leased(context):
-                said = publish.ask(self.command, now, now.commit, env, self.settings.clones, workspace.cache_of(root))
+            with self.leased(context), attended(self.on_kill):
+                cache = workspace.cache_of(root)
+                said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
                 record.share(
                     {name: made for name, made in tags_of(record.path).items() if night.tags.get(name) != made}
                 )
             return said
         except (publish.PublishError, GitError) as error:
             raise refusal(context, error, retried=True) from None
+
+    def on_kill(self) -> None:
+        """End the command and everything that it started."""
+        if self._command is not None:
+            self._command.kill()
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 from dvc_airflow.git import git
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.project import Project
+from dvc_airflow.stage.command import Command
 from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.stage.process import scrubbed
 from dvc_airflow.store import snapshot, uncached, workspace
@@ -51,7 +52,7 @@ def publish(
     project: Project,
     results: Mapping[str, Result],
     record: Repository,
-    command: str | None,
+    command: Command | None,
     env: Mapping[str, str],
     clones: Path,
 ) -> Published:
@@ -86,8 +87,8 @@ def publish(
         record.keep(night.run, made)
         return Published(made, new=False, refused=f"{record.branch} has moved since this night was pinned")
     said = ask(command, night, commit(f"Night {night.run}"), env, clones, cache) if command else {}
-    made = commit(str(said.get("message") or f"Night {night.run}"))
-    tags = {str(tag["name"]): _tag(repository, made, tag) for tag in said.get("tags", [])}
+    asked, made = _tags(command, said), commit(str(said.get("message") or f"Night {night.run}"))
+    tags = {str(tag["name"]): _tag(repository, made, tag) for tag in asked}
     if refused := record.publish(made, tip, tags, waiting):
         record.keep(night.run, made)
     return Published(made, new=not refused, refused=refused, said=said)
@@ -126,30 +127,50 @@ def _at(night: Night, path: str) -> str:
 def _ignored(repository: Path, paths: Iterable[str]) -> set[str]:
     """Those of these paths that Git ignores."""
     asked = ["git", "-C", str(repository), "check-ignore", "--no-index", "-z", "--stdin"]
-    said = subprocess.run(asked, input="\0".join(paths), capture_output=True, text=True, check=False)
+    said = subprocess.run(
+        asked, input="\0".join(paths), capture_output=True, check=False, encoding="utf-8", errors="surrogateescape"
+    )
     return set(filter(None, said.stdout.split("\0")))
 
 
-def ask(command: str, night: Night, commit: str, env: Mapping[str, str], clones: Path, cache: Path) -> dict[str, Any]:
+def ask(
+    command: Command, night: Night, commit: str, env: Mapping[str, str], clones: Path, cache: Path
+) -> dict[str, Any]:
     """Run a command of the project in a clone of a commit; what its last line says, as JSON. Raises PublishError."""
-    job = clones / f"{night.run}-publish"
+    named, job = f"`{command.text}`", command.folder(clones, night.run)
+    try:
+        if not (words := shlex.split(command.text)):
+            raise ValueError("there is none")
+    except ValueError as error:
+        raise PublishError(f"{named} cannot be split into words: {error}") from None
     clone = workspace.make(Path(night.repository), commit, job, night.tags, cache, night.folder)
     stage_env = {name: value.replace("{clone}", str(clone)) for name, value in env.items()}
     around = scrubbed() | stage_env
-    ended = subprocess.run(shlex.split(command), cwd=clone, env=around, capture_output=True, text=True, check=False)
-    sys.stderr.write(ended.stderr)
-    lines, words = ended.stdout.strip().splitlines(), ended.stderr.strip().splitlines()
-    if ended.returncode != 0:
-        last = f": {words[-1]}" if words else ""
-        raise PublishError(f"`{command}` ended with {ended.returncode}{last} (its clone is kept at {clone})")
+    code, out, errors = (0, "", "") if command.killed else command.run(words, job, clone, around)
+    sys.stderr.write(errors)
+    if command.killed:
+        raise PublishError(f"{named} was ended from outside (its clone is kept at {clone})")
+    lines, last = out.strip().splitlines(), errors.strip().splitlines()[-1:]
+    if code != 0:
+        raise PublishError(f"{': '.join([f'{named} ended with {code}', *last])} (its clone is kept at {clone})")
     workspace.remove(job)
     try:
         said = json.loads(lines[-1]) if lines else {}
         if not isinstance(said, dict):
             raise ValueError
     except ValueError:
-        raise PublishError(f"the last line of `{command}` is no JSON object: {lines[-1][:200]}") from None
+        raise PublishError(f"the last line of {named} is no JSON object: {lines[-1][:200]}") from None
     return said
+
+
+def _tags(command: Command | None, said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The tags that a command asks for, each an object with a name. Raises PublishError."""
+    tags = said.get("tags") or []
+    wrong = [one for one in tags if not (isinstance(one, dict) and one.get("name"))] if isinstance(tags, list) else tags
+    if wrong:
+        what = "tags are a list of objects with name and message"
+        raise PublishError(f"`{command.text if command else ''}` asks for tags {json.dumps(tags)[:200]}; {what}")
+    return list(tags)
 
 
 def _tag(repository: Path, commit: str, tag: Mapping[str, Any]) -> str:

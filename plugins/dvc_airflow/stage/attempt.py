@@ -46,6 +46,7 @@ class Attempt:
         number: of this try, from 1.
         limit_bytes: of outs that DVC does not cache, all together.
         record: where this checkout gets what it lacks of the night from; None where it lacks nothing.
+        owner: whose run it is, of which DAG or group.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Attempt:
         number: int = 1,
         limit_bytes: int = uncached.LIMIT,
         record: Repository | None = None,
+        owner: str = "",
     ) -> None:
         self.night, self.project, self.env, self.limit_bytes = night, project, env, limit_bytes
         self.results, self.record = results, record
@@ -68,7 +70,7 @@ class Attempt:
         self.asks_dvc = False  # whether only DVC can tell that it is unchanged; it must have what was made last
         self.cache = workspace.cache_of(night.root)
         self.remote = workspace.remote_of(night.root) is not None
-        self.job = clones / f"{night.run}-{stage.replace('/', '.')}-{number}"
+        self.job = job.folder(clones, owner, night.run, stage, number)
         self.process = Process(self.job)
 
     def run(self) -> Result:

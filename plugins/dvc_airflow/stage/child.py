@@ -1,9 +1,7 @@
 """The process that checks out a stage's deps and reproduces it, once, in a clone of its own.
 
 One process does both through DVC's API (two commands take a second longer a stage). It leads a session of its own,
-so that everything that the stage starts can be ended together, and it hangs on a leash: a pipe whose write end only
-the task holds. When the task dies, however it dies, the pipe ends and this process ends the whole group, itself last:
-it waits for its own SIGKILL, since a stage that ends on SIGTERM may leave helpers that do not.
+so that everything that the stage starts can be ended together, and it hangs on a leash (leash.py).
 
 What a stage reads from the cache is hashed before, and fetched from the remote where it is missing or damaged.
 """
@@ -12,21 +10,16 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shutil
-import signal
-import threading
-import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dvc_airflow.stage.leash import held
 from dvc_airflow.store import objects, uncached
 from dvc_airflow.store.objects import Lacking
 from dvc_airflow.store.uncached import TooLarge
-
-GRACE_S = 4.0  # between SIGTERM and SIGKILL; Airflow gives a task five seconds
 
 
 def main(job: str, leash: int) -> int:
@@ -36,18 +29,12 @@ def main(job: str, leash: int) -> int:
         job: JSON file with what job.py tells.
         leash: file descriptor that ends when the task is gone.
     """
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the stage gets the group's SIGTERM; this one reports afterwards
-    hanging = threading.Thread(target=_hang_on, args=(leash,), daemon=True)
-    hanging.start()
-    try:
+    with held(leash):
         asked = json.loads(Path(job).read_text(encoding="utf-8"))
         Path(job).unlink()  # a stage's secrets stand in it
         os.environ.pop("PYTHONPATH", None)  # the engine's, and nothing that a stage is to import from
         result = _reproduce(**asked)
         Path(job).with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
-    finally:
-        if select.select([leash], [], [], 0)[0]:
-            hanging.join()  # does not return: the SIGKILL is for this process too
     return 0 if "error" not in result else 1
 
 
@@ -162,12 +149,3 @@ def _sentence(error: BaseException) -> str:
         error = error.__cause__
         said.append(str(error))
     return " ".join(": ".join(dict.fromkeys(filter(None, said))).split())
-
-
-def _hang_on(leash: int) -> None:
-    while os.read(leash, 1):
-        pass
-    group = os.getpgrp()
-    os.killpg(group, signal.SIGTERM)
-    time.sleep(GRACE_S)
-    os.killpg(group, signal.SIGKILL)

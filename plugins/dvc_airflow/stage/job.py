@@ -14,7 +14,10 @@ keep      such outs that it makes
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +30,8 @@ from dvc_airflow.stage import venvs
 from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.stage.process import scrubbed
 from dvc_airflow.store import uncached
+
+LONGEST_NAME = 100  # letters of a folder's name that say whose it is; a file system takes 255 bytes
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,21 @@ class Job:
         """Path → md5 of these outs as this stage made them last."""
         md5 = lock.hashes(self.stage, self.entry or {}, "outs")
         return {path: md5[path] for path in paths if path in md5}
+
+
+def folder(clones: Path, owner: str, run: str, task: str, number: int) -> Path:
+    """The folder of one try at one task: no other's, whatever letters their names have and however long they are.
+
+    Args:
+        clones: folder for clones.
+        owner: whose run it is: runs of two DAGs may be called the same.
+        run: name of the run.
+        task: the task, or its stage.
+        number: of the try, from 1.
+    """
+    parts = json.dumps([owner, run, task, number])
+    named = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{run}-{task}-{number}").strip("-.")
+    return clones / f"{named[-LONGEST_NAME:]}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 
 def had(night: Night, stage: Stage, entry: Entry, cache: Path) -> bool:

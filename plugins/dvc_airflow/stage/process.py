@@ -1,7 +1,7 @@
 """The process of one attempt: in a session of its own, on a leash, with what its recorder kept.
 
 The leash is a pipe whose write end only this process holds: when it dies, however it dies, the child ends the whole
-group (child.py). DVC itself says only that something failed, so exit code, signal and last words come from the shell
+group (leash.py). DVC itself says only that something failed, so exit code, signal and last words come from the shell
 that it starts commands with (recorder.py).
 """
 
@@ -19,54 +19,47 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-GRACE_S = 4.0
+from dvc_airflow.stage.leash import GRACE_S
+
 ATTENDED_S = 2.0
-# a -c command, so that the package's own folder is not on the path (`operator.py` lies there)
+# a -c command, so that this folder is not on the path; nor, by -P, is the clone, whose `select.py` is not Python's
 _START = "import sys; from dvc_airflow.stage.child import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
 
 
-class Process:
-    """The child that reproduces one stage.
+class Leashed:
+    """A process that leads a session of its own, on a leash; `killed` once it was to be ended."""
 
-    Args:
-        folder: of the job: what the child is told, and what it, the recorder and the stage leave.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.killed = folder, False
+    def __init__(self) -> None:
+        self.killed = False
         self._child: subprocess.Popen[bytes] | None = None
         self._leash = -1
 
-    def start(self, job: Mapping[str, Any], clone: Path) -> None:
-        """Start it; unless it is killed already."""
-        place, here = self.folder / "job.json", Path(__file__).resolve().parent
-        place.touch(mode=0o600)
-        place.write_text(json.dumps(job), encoding="utf-8")
-        around = {
-            "SHELL": str(here / "recorder.py"),
-            "DVC_AIRFLOW_RECORD": str(self.folder / "record.jsonl"),
-            "PYTHONPATH": str(here.parents[1]),
-            "DVC_NO_ANALYTICS": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
+    def begin(self, spawn: Callable[[int], subprocess.Popen[bytes]]) -> None:
+        """Start it: `spawn` is given the read end of its leash. Raises OSError."""
         reads, self._leash = os.pipe()
-        self._child = spawn(place, reads, clone, scrubbed() | around)
-        os.close(reads)
+        try:
+            self._child = spawn(reads)
+        except OSError:
+            os.close(self._leash)
+            raise
+        finally:
+            os.close(reads)
         if self.killed:  # between the last look and here
             self.kill()
 
-    def wait(self) -> int:
-        """Its exit code once it ended, and nothing of its group is left; below 0 for a signal."""
+    def wait(self, whole: bool = True) -> int:
+        """Its exit code once it ended, and, as a `whole`, nothing of its group is left; below 0 for a signal."""
         assert self._child is not None
         with suppress(ChildProcessError, ProcessLookupError):
             os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its group is still its own
-            os.killpg(self._child.pid, signal.SIGKILL)  # what a killed recorder, or a stage, left running
+            if whole or self.killed:
+                os.killpg(self._child.pid, signal.SIGKILL)  # what a killed recorder, or a stage, left running
         code = self._child.wait()
         os.close(self._leash)
         return code
 
     def kill(self) -> None:
-        """End the stage and all that it started: SIGTERM, at most four seconds, SIGKILL; for a signal handler."""
+        """End it and all that it started: SIGTERM, at most four seconds, SIGKILL; for a signal handler."""
         self.killed = True
         if self._child is None:
             return
@@ -76,6 +69,38 @@ class Process:
             while time.monotonic() < deadline and _living(self._child.pid):
                 time.sleep(0.05)
             os.killpg(self._child.pid, signal.SIGKILL)
+
+
+class Process(Leashed):
+    """The child that reproduces one stage.
+
+    Args:
+        folder: of the job: what the child is told, and what it, the recorder and the stage leave.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def start(self, job: Mapping[str, Any], clone: Path) -> None:
+        """Start it. What only its owner may read is written so: a stage's secrets, and its last words."""
+        place, here = self.folder / "job.json", Path(__file__).resolve().parent
+        record = self.folder / "record.jsonl"
+        for one in (place, record):
+            one.touch(mode=0o600)
+        place.write_text(json.dumps(job), encoding="utf-8")
+        around = {
+            "SHELL": str(here / "recorder.py"),
+            "DVC_AIRFLOW_RECORD": str(record),
+            "PYTHONPATH": str(here.parents[1]),
+            "DVC_NO_ANALYTICS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        try:
+            self.begin(lambda leash: spawn(place, leash, clone, scrubbed() | around))
+        except OSError:
+            place.unlink()
+            raise
 
     def records(self) -> list[dict[str, Any]]:
         """What the recorder wrote, one of each command that ended; nothing where it was cut off while it wrote."""
@@ -119,14 +144,14 @@ def spawn(job: Path, leash: int, clone: Path, env: Mapping[str, str]) -> subproc
 
     It has no standard input: in a task that is the socket by which Airflow is asked for every connection and variable.
     """
-    command = [sys.executable, "-c", _START, str(job), str(leash)]
+    command = [sys.executable, "-P", "-c", _START, str(job), str(leash)]
     apart: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True, "pass_fds": [leash]}
     return subprocess.Popen(command, cwd=clone, env=env, **apart)
 
 
 def scrubbed() -> dict[str, str]:
     """The environment without Airflow's settings and secrets, and with this interpreter's commands first."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW"))}
+    kept = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW_")}
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 

@@ -1,0 +1,163 @@
+"""A command beside the stages: ended with its task and with its worker, and what it may get wrong."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dvc_airflow.night.publish import PublishError, _tags, ask, publish
+from dvc_airflow.pipeline import reading
+from dvc_airflow.stage import job
+from dvc_airflow.stage.command import Command
+from dvc_airflow.stage.outcome import Result
+from dvc_airflow.store import workspace
+from dvc_airflow.store.repository import Repository
+from tests.dvc_airflow.conftest import Toy
+from tests.dvc_airflow.test_attempt import _appears, _gone
+from tests.dvc_airflow.test_operator import RUN, published
+
+Make = Callable[..., Toy]
+
+
+def asked(made: Toy, command: Command) -> dict[str, Any]:
+    clones = made.root / ".dvc/tmp/clones"
+    return ask(command, made.night("HEAD"), "HEAD", {"MINE": "{clone}"}, clones, workspace.cache_of(made.root))
+
+
+def lasting(mark: Path) -> Command:
+    """A command that does not end on SIGTERM, nor does what it started."""
+    return Command(f"sh -c \"trap '' TERM; sleep 1000 & echo $! $$ > {mark}; wait; wait\"")
+
+
+def test_a_command_that_is_ended_leaves_no_process(toy: Make, tmp_path: Path) -> None:
+    mark, made = tmp_path / "pids", toy()
+    command = lasting(mark)
+    killer = threading.Thread(target=lambda: (_appears(mark), command.kill()))
+    killer.start()
+    with pytest.raises(PublishError, match="was ended from outside"):
+        asked(made, command)
+    killer.join()
+    _gone([int(pid) for pid in mark.read_text().split()])
+
+
+def test_a_command_goes_with_a_task_that_is_killed(toy: Make, tmp_path: Path) -> None:
+    mark, made = tmp_path / "pids", toy()
+    task = os.fork()
+    if task == 0:
+        asked(made, lasting(mark))
+        os._exit(0)
+    _appears(mark)
+    os.kill(task, 9)
+    os.waitpid(task, 0)
+    _gone([int(pid) for pid in mark.read_text().split()], within_s=10)
+
+
+def test_a_command_that_is_ended_before_it_begins_does_not(toy: Make, tmp_path: Path) -> None:
+    command = lasting(tmp_path / "pids")
+    command.kill()
+    with pytest.raises(PublishError, match="was ended from outside"):
+        asked(toy(), command)
+    assert not (tmp_path / "pids").exists()
+
+
+def test_a_server_that_a_command_started_goes_on_and_keeps_nobody_waiting(toy: Make, tmp_path: Path) -> None:
+    script = f"sleep 1000 & echo $! > {tmp_path}/pid; echo '{{}}'"
+    made = toy(**{"deploy.sh": script})
+    assert asked(made, Command("sh deploy.sh")) == {}
+    pid = int((tmp_path / "pid").read_text())
+    os.kill(pid, 0)
+    os.kill(pid, 9)
+
+
+def test_a_command_has_its_own_variables_and_cannot_ask_airflows_supervisor(
+    toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("__AIRFLOW_SUPERVISOR_FD", "7")
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    says = "import json, os; print(json.dumps({'env': dict(os.environ), 'stdin': os.readlink('/proc/self/fd/0')}))"
+    made, held = toy(**{"says.py": says, "select.py": "raise ImportError"}), os.dup(0)
+    ours, _theirs = socket.socketpair()
+    os.dup2(ours.fileno(), 0)
+    try:
+        said = asked(made, Command("python says.py"))
+    finally:
+        os.dup2(held, 0)
+        os.close(held)
+    assert said["stdin"] == os.devnull
+    assert said["env"]["PYTHONPATH"] == "mine"
+    assert said["env"]["MINE"].startswith(str(made.root / ".dvc/tmp/clones"))
+    assert not [name for name in said["env"] if "AIRFLOW" in name]
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("no-such-program --now", "`no-such-program --now` ended with 127: no-such-program: No such file or directory"),
+        ("echo 'open", "`echo 'open` cannot be split into words: No closing quotation"),
+        (" ", "cannot be split into words: there is none"),
+        ("sh -c 'kill -9 $$'", "ended with 137"),
+        ("sh -c \"printf 'caf\\351'\"", "is no JSON object: caf\ufffd"),
+        ("sh -c \"printf 'caf\\351' >&2; exit 3\"", "ended with 3: caf\ufffd"),
+    ],
+)
+def test_what_a_command_gets_wrong_is_one_sentence(command: str, sentence: str, toy: Make) -> None:
+    with pytest.raises(PublishError) as said:
+        asked(toy(), Command(command))
+    assert sentence in str(said.value)
+
+
+@pytest.mark.parametrize("name", ["publish", "deploy"])
+def test_a_command_whose_worker_dies_is_ended_and_tried_again(
+    name: str, toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from dvc_airflow import DvcDag
+
+    mark, made = tmp_path / "pids", toy()
+    made.entries = {one: result.entry for one, result in made.run("HEAD").items()}
+    text = f"sh -c 'echo $$ > {mark}; exec sleep 1000'"
+    dag = DvcDag("toy", made.root, publish=text, after={"deploy": text})
+    ti = published(made, released="a" * 64)
+    for one, entry in made.entries.items():
+        ti.said[one.replace("@", "."), "result"] = Result(one, "ran", entry=entry).as_json() | {"attempts": 1}
+    ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
+    monkeypatch.setattr(os, "getppid", lambda: mark.is_file())
+    with pytest.raises(AirflowException, match="was ended from outside") as said:
+        dag.get_task(name).execute({"ti": ti, "run_id": RUN})
+    assert not isinstance(said.value, AirflowFailException)
+    _gone([int(pid) for pid in mark.read_text().split()])
+
+
+@pytest.mark.parametrize("tags", ["v1", [None], [{"message": "no name"}], ["v1"], 5, {"name": "v1"}])
+def test_a_tag_without_a_name_is_refused(tags: Any) -> None:
+    with pytest.raises(PublishError, match=r"`say` asks for tags .*; tags are a list of objects with name and message"):
+        _tags(Command("say"), {"tags": tags})
+
+
+def test_no_tags_are_none(toy: Make) -> None:
+    made = toy(**{"said.json": '{"tags": null}'})
+    results, record = made.run("HEAD"), Repository(made.root, "nightly", "refs/dvc-airflow")
+    night, known = made.pinned("HEAD", record), reading.read(made.root)
+    assert publish(night, known, results, record, Command("cat said.json"), {}, made.root / ".dvc/tmp/clones").new
+
+
+def test_no_two_tries_have_one_folder(tmp_path: Path) -> None:
+    long = "fit@" + "x" * 300
+    tries = [
+        ("a/", "night", "one@a/b", 1), ("a/", "night", "one@a.b", 1), ("b/", "night", "one@a/b", 1),
+        ("a/", "night", "one@a/b", 2), ("a/", "night-one@a", "b", 1), ("a/", "night", long + "1", 1),
+        ("a/", "night", long + "2", 1), ("a/", "night", "日本" * 60, 1), ("a/", "night", "日本" * 61, 1),
+    ]  # fmt: skip
+    folders = {job.folder(tmp_path, *one) for one in tries}
+    assert len(folders) == len(tries)
+    for one in folders:
+        one.mkdir()
+        assert one.parent == tmp_path
+    assert job.folder(tmp_path, "a/", "night", "total", 1).name.startswith("night-total-1-")
