@@ -8,6 +8,9 @@ import subprocess
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+CREDENTIALS = re.compile(r"(?<=://)[^@/\s]*@")  # in a remote's address
 
 
 class GitError(Exception):
@@ -15,20 +18,24 @@ class GitError(Exception):
 
 
 def git(repository: Path, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
-    """What a Git command prints, without the last newline. Raises GitError."""
-    merged = {**os.environ, **(env or {})}
-    ended = subprocess.run(
-        ["git", "-C", str(repository), *words], input=stdin, capture_output=True, text=True, env=merged, check=False
-    )
+    """What a Git command prints, without the last newline, as os.fsdecode reads it. Raises GitError."""
+    asked = ["git", "-C", str(repository), *words]
+    around: dict[str, Any] = {"env": {**os.environ, **(env or {})}, "encoding": "utf-8", "errors": "surrogateescape"}
+    ended = subprocess.run(asked, input=stdin, capture_output=True, check=False, **around)
     if ended.returncode != 0:
         said = f"git {' '.join(words[:3])}: {_why(ended.stderr) or f'ended with {ended.returncode}'}"
-        raise GitError(without_login(said))
+        raise GitError(without_login(shown(said)))
     return ended.stdout.rstrip("\n")
 
 
 def without_login(text: str) -> str:
     """A text whose URLs say nothing of what one logs in with."""
-    return re.sub(r"(?<=://)[^@/\s]*@", "", text)
+    return CREDENTIALS.sub("", text)
+
+
+def shown(said: str) -> str:
+    """Words of Git that can be written anywhere: of a file's name, bytes that are no UTF-8 are their numbers."""
+    return said.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _why(stderr: str) -> str:

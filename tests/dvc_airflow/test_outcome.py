@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
+from dvc_airflow.git import GitError
 from dvc_airflow.night import end, secrets
 from dvc_airflow.pipeline import lock
 from dvc_airflow.stage import process
 from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import objects
+from dvc_airflow.store import objects, snapshot
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -132,3 +134,70 @@ def test_of_two_stages_whose_names_are_nearly_one_each_has_its_clone(toy: Make) 
     made = toy(f"stages:\n  one: {{foreach: {{a/b: x, a.b: y}}, do: {do}}}\n")
     night = made.night("HEAD")
     assert len({made.attempt(stage, night, {}).job for stage in made.known().stages}) == 2
+
+
+@pytest.mark.spawned
+def test_a_command_is_run_by_the_shell_that_dvc_would_take(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bash = shutil.which("bash")
+    assert bash
+    monkeypatch.setenv("SHELL", bash)
+    made = toy(one("[[ 1 == 1 ]] && echo $SHELL > out.txt"))
+    assert kept(made, ran(made)) == f"{bash}\n"
+
+
+@pytest.mark.spawned
+@pytest.mark.parametrize("shell", ["/usr/sbin/nologin", ""])
+def test_a_service_without_a_shell_runs_its_stages_too(shell: str, toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", shell)
+    made = toy(one("echo $SHELL > out.txt"))
+    assert kept(made, ran(made)) == "/bin/sh\n"
+
+
+SPEAKER = "import sys, time\nwhile True: print('x' * 100, file=sys.stderr, flush=True); time.sleep(0.001)\n"
+LAST = "; ".join(f"echo {number} >&2" for number in range(25))
+
+
+def test_a_helper_that_keeps_stderr_keeps_nobody_waiting(toy: Make) -> None:
+    """Its own words are passed on while it lives; those of the command are all there."""
+    made = toy(
+        one(f"python speaker.py & {LAST}; echo $! > out.txt; printf last >&2; exit 3"), **{"speaker.py": SPEAKER}
+    )
+    result = ran(made)
+    assert result.outcome == "failed"
+    assert result.sentence.split(" (")[0].endswith("last")
+
+
+def test_a_helper_of_one_command_serves_the_next(toy: Make) -> None:
+    serve = "sh -c 'while sleep 0.01; do echo up >&2 && echo up >> served; done' & sleep 0.1"
+    made = toy(one("").replace('cmd: ""', f'cmd: [{json.dumps(serve)}, "rm served; sleep 0.3; cp served out.txt"]'))
+    assert kept(made, ran(made)).startswith("up\n")
+
+
+def test_the_last_words_are_lines_whatever_ends_them(toy: Make) -> None:
+    result = ran(toy(one("printf 'one\\rtwo\\r\\n\\351\\nlast' >&2; exit 3")))
+    assert result.sentence.split(" (")[0] == "its command ended with 3\none\ntwo\n\ufffd\nlast"
+
+
+def test_a_files_name_that_is_no_text_ends_no_stage(toy: Make) -> None:
+    made = toy(one("printf x > \"$(printf 'caf\\351.txt')\"; echo 1 > out.txt"))
+    result = ran(made)
+    assert (result.outcome, list(result.undeclared)) == ("ran", ["caf\\xe9.txt"])
+
+
+def test_such_a_file_of_the_repository_is_no_hindrance(toy: Make) -> None:
+    made = toy(one("cat caf*.txt > out.txt"))
+    (made.root / os.fsdecode(b"caf\xe9.txt")).write_text("black")
+    commit = made.commit({})
+    (made.root / os.fsdecode(b"th\xe9.txt")).write_text("green")
+    taken = snapshot.take(made.root)
+    assert taken != commit
+    assert "th\\351.txt" in made.git("ls-tree", "-r", "--name-only", taken)
+    assert kept(made, ran(made)) == "black"
+
+
+def test_what_git_says_of_a_remote_shows_no_credentials(toy: Make) -> None:
+    made = toy()
+    with pytest.raises(GitError) as said:
+        made.git("fetch", "https://me:S3CRET@127.0.0.1:9/x.git")
+    assert "https://127.0.0.1:9/x.git" in str(said.value)
+    assert "S3CRET" not in str(said.value)

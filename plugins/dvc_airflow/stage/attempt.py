@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dvc_airflow.git import GitError, git
+from dvc_airflow.git import GitError, git, shown
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.lock import Entry
 from dvc_airflow.pipeline.project import LOCK, Project, Stage
@@ -190,7 +190,7 @@ class Attempt:
             own = Path(path).name in (".gitignore", LOCK) or not OF_TOOLS.isdisjoint(Path(path).parts)
             known = path in holding or any(str(one) in outs for one in [path, *PurePosixPath(path).parents])
             if not own and not known:
-                found.append(path)
+                found.append(shown(path))
         return found[:MOST_UNDECLARED]
 
     def _written_by(self, sentence: str) -> str:

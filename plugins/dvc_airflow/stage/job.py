@@ -31,6 +31,7 @@ from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.stage.process import scrubbed
 from dvc_airflow.store import uncached
 
+DEFAULT_SHELL = "/bin/sh"
 LONGEST_NAME = 100  # letters of a folder's name that say whose it is; a file system takes 255 bytes
 
 
@@ -92,7 +93,7 @@ class Job:
 
     def _variables(self, clone: Path) -> dict[str, str]:
         """Variables for the stage alone. Raises VenvError."""
-        env = {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
+        env = {"SHELL": _shell()} | {name: value.replace("{clone}", str(clone)) for name, value in self.env.items()}
         env |= {"DVC_AIRFLOW_OUTCOME": str(self.folder / "outcome.json"), "DVC_AIRFLOW_RUN": self.night.run}
         return env | {"PYTHONUNBUFFERED": "1"} | self._isolated(clone)
 
@@ -170,6 +171,12 @@ def had(night: Night, stage: Stage, entry: Entry, cache: Path) -> bool:
     """Whether what DVC does not cache of an entry is to be had."""
     came = night.came.get(stage.name)
     return uncached.had(stage, entry, night.at(came).content if came else lambda _: None, cache)
+
+
+def _shell() -> str:
+    """The shell that DVC would take: the worker's; a service's user may have one that runs nothing."""
+    shell = os.environ.get("SHELL") or DEFAULT_SHELL
+    return DEFAULT_SHELL if Path(shell).name in ("nologin", "false") else shell
 
 
 def _touches(path: str, deps: Iterable[str]) -> bool:

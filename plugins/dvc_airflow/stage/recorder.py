@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 """The shell that DVC starts a stage's command with: it keeps what DVC hides.
 
-DVC ends with 255 whatever the command did. This runs `/bin/sh -c COMMAND`, passes its output on, and writes exit
-code, signal, last lines of stderr, peak memory, seconds, processor time and energy to $DVC_AIRFLOW_RECORD. It is
-started as a file, so its own folder (with `lock.py` and `operator.py` in it) is taken off the path first.
+DVC ends with 255 whatever the command did. This runs `$SHELL -c COMMAND`, passes its output on, and writes exit code,
+signal, last lines of stderr, peak memory, seconds, processor time and energy to $DVC_AIRFLOW_RECORD. It is started as a
+file, so its own folder (with modules that are called as others) is taken off the path first.
 """
 
 import sys
 
 sys.path.pop(0)
 
+import codecs
+import io
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import threading
@@ -22,6 +25,9 @@ from contextlib import suppress
 from pathlib import Path
 
 LINES = 20
+WHOLE_PIPE = 1 << 20  # bytes: as much as one can hold
+# by which DVC keeps a shell from reading its user's settings
+QUIET = {"bash": ["--noprofile", "--norc"], "zsh": ["--no-rcs"], "fish": ["--no-config"]}
 COUNTERS = Path("/sys/class/powercap")  # Linux: a counter of energy for each processor package
 
 
@@ -29,22 +35,18 @@ def main() -> int:
     """Run the command of `recorder -c COMMAND`; returns its exit code, 128 + n for signal n."""
     signal.signal(signal.SIGTERM, lambda *_: None)  # a handler, not SIG_IGN: exec hands that on to the command
     began, counted = time.monotonic(), counters()
-    command = sys.argv[-1]
-    tail: deque[str] = deque(maxlen=LINES)
-    with subprocess.Popen(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, errors="replace") as child:
-        assert child.stderr is not None
-        watch = Watch(child.pid, int(os.environ.get("DVC_AIRFLOW_MEMORY", "0")))
-        for line in child.stderr:
-            sys.stderr.write(line)
-            sys.stderr.flush()
-            tail.append(line.rstrip("\n"))
+    shell = os.environ["SHELL"]
+    child = subprocess.Popen([shell, *QUIET.get(Path(shell).name, []), "-c", sys.argv[-1]], stderr=subprocess.PIPE)
+    watch = Watch(child.pid, int(os.environ.get("DVC_AIRFLOW_MEMORY", "0")))
+    tail = passed_on(child)
+    child.wait()
     code = child.returncode if child.returncode >= 0 else 128 - child.returncode
     # of what the shell started, unless that says so itself, as Git does with 129 of words that it does not know
     by = -child.returncode if child.returncode < 0 else code - 128 if code > 129 else None
     record = {
         "code": code,
         "signal": by,
-        "tail": list(tail),
+        "tail": tail,
         "cpu_seconds": round(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]), 3),
         "memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "seconds": round(time.monotonic() - began, 3),
@@ -56,6 +58,35 @@ def main() -> int:
         with open(place, "a", encoding="utf-8") as out:  # noqa: PTH123  a list of commands has a line each
             out.write(json.dumps(record) + "\n")
     return code
+
+
+def passed_on(child: subprocess.Popen[bytes]) -> list[str]:
+    """Pass on what a command says on its stderr, and return its last lines.
+
+    Until it ends, and not until each of its helpers does: what they say later is passed on by a process of their own,
+    for without a reader they would be ended by SIGPIPE.
+    """
+    assert child.stderr is not None
+    tail, rest = deque[str](maxlen=LINES), ""
+    text = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+    pipe, ended = child.stderr.fileno(), os.pidfd_open(child.pid)
+    over = False
+    while not over:
+        ready, _, _ = select.select([pipe, ended], [], [])
+        over = ended in ready  # then one more look: what it said before stands in the pipe
+        if pipe in ready:
+            said = os.read(pipe, WHOLE_PIPE)
+            more = text.decode(said, final=not said)
+            sys.stderr.write(more)
+            sys.stderr.flush()
+            *lines, rest = (rest + more).split("\n")
+            tail.extend(lines)
+            if not said:
+                break
+    else:
+        subprocess.Popen(["cat"], stdin=pipe, stdout=sys.stderr)
+    os.close(ended)
+    return [*tail, rest][-LINES:] if rest else list(tail)
 
 
 class Watch(threading.Thread):
