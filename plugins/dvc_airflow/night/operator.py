@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
 from dvc_airflow.git import GitError, tags_of
 from dvc_airflow.night import links, retries
@@ -49,6 +50,7 @@ class Task(BaseOperator):
     linked = False  # whether it has links
     settings: Settings
     pages: Mapping[str, str] = MappingProxyType({})  # name of a link → its page
+    _command: Command | None = None  # of the project, that it runs
 
     @property
     def operator_extra_links(self) -> list[BaseOperatorLink]:
@@ -103,6 +105,11 @@ class Task(BaseOperator):
 
         return Command(text, self.whose, self.task_id, context["ti"].try_number)
 
+    def on_kill(self) -> None:
+        """End the project's command and everything that it started."""
+        if self._command is not None:
+            self._command.kill()
+
     def leased(self, context: Any) -> AbstractContextManager[None]:
         """Renew the night's lease while the block runs."""
         host, owner = socket.gethostname(), self.holder(context)
@@ -131,6 +138,32 @@ class StageOperator(Task):
         if not lineage.wanted() and self._settled(context):
             return "unchanged"
         from dvc_airflow.night import secrets
+
+        try:
+            night, known, attempt, hidden = self._begin(context)
+        except (GitError, secrets.Unknown) as error:  # no checkout yet, or a name that Airflow does not know
+            outcome = "storage" if isinstance(error, GitError) else "refused"
+            raise self._failed(context, Result(self.stage, outcome, sentence=str(error))) from None
+        try:
+            with self.leased(context), attended(self.on_kill):
+                result = secrets.hidden(attempt.run(), hidden)
+        except AirflowTaskTimeout:  # Airflow would count it with the attempts that never began (retries.py)
+            result = attempt.overdue(self.execution_timeout or timedelta())
+        self._lineage = partial(lineage.of, known.stages[self.stage], night, result, self.settings)
+        self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
+        if result.undeclared:
+            lines = "".join(f"\n- {path}" for path in result.undeclared)
+            what = "wrote what it does not declare, and no other stage sees; where one should, add to its outs:"
+            self.log.warning("%s %s%s", self.stage, what, lines)
+        if result.well:
+            self._tell(context, result)
+            self._tell_assets(context, night.commit, known.stages[self.stage], result)
+            return result.outcome
+        raise self._failed(context, result)
+
+    def _begin(self, context: Any) -> tuple[Night, Project, Attempt, list[str]]:
+        """What the pin fixed, the attempt, and what of its variables is secret. Raises GitError and Unknown."""
+        from dvc_airflow.night import secrets
         from dvc_airflow.stage.attempt import Attempt
 
         night, known = self.pinned(context)
@@ -138,34 +171,19 @@ class StageOperator(Task):
         self.pages = links.pages(shared.web, night.came.get(self.stage), night.commit)
         results = partial(self.results, context, night, known)
         said = known.stages[self.stage].airflow.env
-        env = {**shared.env, **{key: secrets.secret(value) for key, value in said.items()}}
-        secret = [env[key] for key, value in said.items() if value != env[key]]
-        self._attempt = Attempt(
-            night,
-            known,
-            self.stage,
-            results,
-            shared.clones,
-            env,
-            number,
-            shared.limit_bytes,
-            shared.repository,
-            self.whose,
-        )
-        with self.leased(context), attended(self.on_kill):
-            result = secrets.hidden(self._attempt.run(), secret)
-        self._lineage = partial(lineage.of, known.stages[self.stage], night, result, shared)
-        context["ti"].xcom_push(key=RESULT, value=result.as_json() | {"attempts": number})
-        self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
-        if result.undeclared:
-            lines = "".join(f"\n- {path}" for path in result.undeclared)
-            what = "wrote what it does not declare, and no other stage sees; where one should, add to its outs:"
-            self.log.warning("%s %s%s", self.stage, what, lines)
-        if result.well:
-            self._tell_assets(context, night.commit, known.stages[self.stage], result)
-            return result.outcome
+        env = {**shared.env, **secrets.found(said)}
+        around = (shared.clones, env, number, shared.limit_bytes, shared.repository, self.whose)
+        self._attempt = Attempt(night, known, self.stage, results, *around)
+        return night, known, self._attempt, [env[key] for key, value in said.items() if value != env[key]]
+
+    def _tell(self, context: Any, result: Result) -> None:
+        context["ti"].xcom_push(key=RESULT, value=result.as_json() | {"attempts": context["ti"].try_number})
+
+    def _failed(self, context: Any, result: Result) -> AirflowException:
+        """What it ends with where it has no entry; what it says is kept for night.json."""
+        self._tell(context, result)
         sentence = f"{self.stage}: {result.outcome}: {result.sentence}"
-        raise (retries.mendable(context["ti"]) if result.outcome in RETRIED else AirflowFailException)(sentence)
+        return (retries.mendable(context["ti"]) if result.outcome in RETRIED else AirflowFailException)(sentence)
 
     def _settled(self, context: Any) -> bool:
         """Whether the pin found that it need not run."""
@@ -206,7 +224,6 @@ class PublishOperator(Task):
     def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = settings
-        self._command: Command | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Publish. Fails when a stage has no result."""
@@ -235,11 +252,6 @@ class PublishOperator(Task):
             self.log.info("metrics that are not what they were:\n%s", changes.table(changed))
         return asdict(done) | {"changes": [asdict(one) for one in changed]}
 
-    def on_kill(self) -> None:
-        """End the project's command and everything that it started."""
-        if self._command is not None:
-            self._command.kill()
-
 
 class CommandOperator(Task):
     """A command of the project in a clone of what was published."""
@@ -247,7 +259,6 @@ class CommandOperator(Task):
     def __init__(self, *, settings: Settings, command: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings, self.text = settings, command
-        self._command: Command | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run it. Raises its sentence, for Airflow to try again."""
@@ -274,11 +285,6 @@ class CommandOperator(Task):
             return said
         except (publish.PublishError, GitError) as error:
             raise refusal(context, error, retried=True) from None
-
-    def on_kill(self) -> None:
-        """End the command and everything that it started."""
-        if self._command is not None:
-            self._command.kill()
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

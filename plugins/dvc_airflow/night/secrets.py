@@ -7,22 +7,45 @@ from dataclasses import replace
 from typing import Any
 
 from airflow.sdk import Connection, Variable
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError, ErrorType
 from airflow.sdk.log import mask_secret
 
 from dvc_airflow.stage.outcome import Result
 
 
+class Unknown(Exception):
+    """A variable or a connection that Airflow does not have."""
+
+
 def secret(value: str) -> str:
     """A stage's variable: 'airflow://variables/NAME' and 'airflow://connections/ID' from Airflow's secrets backend.
 
-    What comes from there is masked wherever Airflow logs it.
+    What comes from there is masked wherever Airflow logs it. Raises Unknown.
     """
     kind, _, name = value.removeprefix("airflow://").partition("/")
     if not value.startswith("airflow://") or kind not in ("variables", "connections"):
         return value
-    found = str(Variable.get(name) if kind == "variables" else Connection.get(name).get_uri())
+    try:
+        found = str(Variable.get(name) if kind == "variables" else Connection.get(name).get_uri())
+    except AirflowNotFoundException:
+        raise Unknown(f"{value}: Airflow has no such connection") from None
+    except AirflowRuntimeError as error:
+        if error.error.error is not ErrorType.VARIABLE_NOT_FOUND:
+            raise
+        raise Unknown(f"{value}: Airflow has no such variable") from None
     mask_secret(found)
     return found
+
+
+def found(variables: Mapping[str, str]) -> dict[str, str]:
+    """A stage's variables with what stands in the secrets backend. Raises Unknown, with the variable's name."""
+    known = {}
+    for key, value in variables.items():
+        try:
+            known[key] = secret(value)
+        except Unknown as error:
+            raise Unknown(f"meta.airflow.env: {key} is {error}") from None
+    return known
 
 
 def hidden(result: Result, secrets: Sequence[str]) -> Result:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -72,11 +73,12 @@ class Attempt:
         self.remote = workspace.remote_of(night.root) is not None
         self.job = job.folder(clones, owner, night.run, stage, number)
         self.process = Process(self.job)
+        self.began = time.time()
 
     def run(self) -> Result:
         """Do it. Never raises for what the stage does; the outcome tells."""
-        began = time.time()
-        return replace(self._run(), began=began)
+        self.began = time.time()
+        return replace(self._run(), began=self.began)
 
     def _run(self) -> Result:
         began = time.monotonic()
@@ -103,6 +105,13 @@ class Attempt:
     def kill(self) -> None:
         """End the stage and all that it started; for a signal handler."""
         self.process.kill()
+
+    def overdue(self, limit: timedelta) -> Result:
+        """End it, since it took longer than it may; its result, whatever `run` was at."""
+        self.kill()
+        sentence = f"it took longer than its execution_timeout, {limit} (its clone is kept at {self.job})"
+        seconds = time.time() - self.began
+        return Result(self.stage.name, "cancelled", seconds, sentence=sentence, began=self.began)
 
     def kept(self) -> Result | None:
         """The newest entry as tonight's result, when nothing that it rests on changed, or the stage is frozen."""
