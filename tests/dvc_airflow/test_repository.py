@@ -14,6 +14,7 @@ from dvc_airflow.git import GitError, git, tags_of
 from dvc_airflow.night import publish
 from dvc_airflow.night.publish import Published
 from dvc_airflow.pipeline import reading
+from dvc_airflow.stage.command import Command
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import history, lease, repository, snapshot, written
 from dvc_airflow.store.commit import Commit
@@ -39,7 +40,7 @@ def at(made: Toy, remote: str = "origin") -> Repository:
     return Repository(made.root, "nights", REFS, remote)
 
 
-def night(made: Toy, seed: str, run: str, remote: str = "origin", command: str | None = None) -> Published:
+def night(made: Toy, seed: str, run: str, remote: str = "origin", command: Command | None = None) -> Published:
     """A night with this seed, as the tasks of one do it."""
     record, commit = at(made, remote), made.commit({"seed.txt": seed})
     record.fetch()
@@ -59,7 +60,7 @@ def night(made: Toy, seed: str, run: str, remote: str = "origin", command: str |
 
 def test_a_bare_remote_gets_branch_and_tags_and_this_checkout_no_branch(made: Toy) -> None:
     (made.root / "says.sh").write_text(SAYS)
-    first = night(made, "7", "one", command="sh says.sh")
+    first = night(made, "7", "one", command=Command("sh says.sh"))
     bare = made.root.parent / "bare"
     assert git(bare, "rev-parse", "nights") == first.commit == at(made).tip
     assert made.git("branch", "--list", "nights") == ""
