@@ -63,6 +63,12 @@ def _gc(said: argparse.Namespace) -> int:
     return 0
 
 
+def _count(said: str) -> int:
+    if (number := int(said)) < 0:
+        raise argparse.ArgumentTypeError(f"{said} is less than nothing")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("dvc_airflow", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = made.add_subparsers(dest="command", required=True)
@@ -70,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name).add_argument("project", type=Path)
     swept = commands.add_parser("gc")
     swept.add_argument("project", type=Path)
-    swept.add_argument("--nights", type=int, required=True, help="that are kept of the branch")
-    swept.add_argument("--bytes", type=int, help="that all which is kept may take; older nights go until it is so")
+    swept.add_argument("--nights", type=_count, required=True, help="that are kept of the branch")
+    swept.add_argument("--bytes", type=_count, help="that all which is kept may take; older nights go until it is so")
     swept.add_argument("--dry-run", action="store_true", help="print, and remove nothing")
     swept.add_argument("--branch", help="of nights, as the DAG has it")
     swept.add_argument("--refs", help="as the DAG has them")

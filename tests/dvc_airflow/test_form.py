@@ -95,8 +95,10 @@ def test_params_that_are_no_yaml_are_refused_with_the_line(made: Toy) -> None:
     made.commit({"params.yaml": "total: {by: 1\n"})
     with pytest.raises(ProjectError, match=r"params\.yaml:2: not YAML"):
         DvcDag("toy", made.root)
-    with pytest.raises(snapshot.Refused, match=r"params\.yaml is no YAML \(.*\); mend it, and commit it"):
+    with pytest.raises(ProjectError, match=r"params\.yaml:2: not YAML"):
         pinned(made, dag, {"total.by": 3})
+    with pytest.raises(snapshot.Refused, match=r"params\.yaml is no YAML \(.*\); mend it, and commit it"):
+        snapshot.values(made.root, "HEAD")
 
 
 def test_a_dag_may_name_a_profile(made: Toy) -> None:

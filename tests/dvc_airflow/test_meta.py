@@ -51,6 +51,11 @@ def made_by(made: Toy, result: Result) -> str:
         ("{memory: lots}", r"memory is 'lots': 'lots' is no size, like 4GB or 512MiB"),
         ("{env: {A: [1]}}", r"env\.A is \[1\]: input should be a valid string"),
         ("{nodes: {a: 1}}", r"nodes\.int is .*: input should be a valid integer"),
+        ("{env: {'A=B': x}}", r"env\.A=B.*: string should match pattern"),
+        (
+            "{execution_timeout: 10000000000}",
+            r"execution_timeout is 10000000000: input should be less",
+        ),
         ("{nodes: 0}", r"nodes is 0: it should name one at least"),
         ("{nodes: []}", r"nodes is \[\]: it should name one at least"),
         ("{nodes: true}", r"nodes is true: write what it should be"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from dvc_airflow.night import publish
 from dvc_airflow.night.form import form
@@ -191,6 +192,52 @@ def test_the_end_asks_publish_for_results_and_a_stage_for_those_that_it_had_not(
     night, _ = ended(made, of, ti)
     said = {name: (one["outcome"], one["attempts"]) for name, one in night["stages"].items()}
     assert said == {"numbers": ("ran", 1), "total": ("ran", 1), "each@a": ("ran", 1), "each@b": ("failed", 3)}
+
+
+def test_a_refused_publication_is_told_where_people_look(dag: Any) -> None:
+    made, of = dag
+    made.git("branch", "dvc-airflow")
+    made.commit({"seed.txt": "8"})
+    ti = published(made)
+    ti.own = "publish"
+    with capture_logs() as logs:
+        said = of.get_task("publish").execute({"ti": ti, "run_id": RUN})
+        ti.said["publish", "return_value"] = said
+        of.get_task("end").execute({"ti": ti, "run_id": RUN})
+    told = [str(one["event"]) for one in logs if "dvc-airflow" in str(one["event"]) and one["log_level"] == "warning"]
+    assert len(told) == 2
+    assert told[0].startswith(
+        f"the night's commit {said['commit']} is not on dvc-airflow, and waits under refs/dvc-air"
+    )
+    assert all(one.endswith(": dvc-airflow has moved since this night was pinned") for one in told)
+
+
+@pytest.mark.parametrize(("name", "value"), [("branch", "bad..name"), ("refs", "refs/a b")])
+def test_a_name_that_git_does_not_take_is_refused_at_the_pin(name: str, value: str, toy: Make) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from dvc_airflow import DvcDag
+
+    made = toy()
+    pin = DvcDag("toy", made.root, **{name: value}).get_task("pin")
+    with pytest.raises(AirflowFailException, match=f"Git takes no ref .*; give the DAG another `{name}`"):
+        pin.execute({"ti": Task(), "run_id": RUN})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"select": "train"}, r"select, exclude: they are lists of selectors"),
+        ({"env": {"A": 1}}, "env: 'A' is 1; names and values of variables are texts"),
+        ({"keep_nights": -3}, "keep_nights: it is -3, and less than nothing cannot be kept"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: dict[str, Any], said: str, toy: Make) -> None:
+    from dvc_airflow import DvcDag
+    from dvc_airflow.pipeline.project import ProjectError
+
+    with pytest.raises(ProjectError, match=said):
+        DvcDag("toy", toy().root, **options)
 
 
 def test_commands_after_publish_are_tried_again(dag: Any) -> None:

@@ -203,6 +203,41 @@ def test_a_night_that_did_not_see_a_later_one_does_not_go_over_it(toy: Make) -> 
     assert record(made).unpublished() == {}
 
 
+def test_what_a_checkout_of_dvcs_left_is_no_change(toy: Make) -> None:
+    """`dvc checkout` of a night's lock writes outs that no .gitignore of the work tree names."""
+    made = toy()
+    head = made.git("rev-parse", "HEAD")
+    (made.root / "data").mkdir()
+    for path in ("total.txt", "data/part", "mine.txt"):
+        (made.root / path).write_text("2" * ((1 << 20) + 1) if path != "mine.txt" else "3")
+    outs = {"total.txt", "data", "seed.txt"}
+    (made.root / "seed.txt").write_text("9")  # in Git, whatever it is to DVC
+    commit = snapshot.take(made.root, outs)
+    assert set(made.git("diff", "--name-only", head, commit).split()) == {"seed.txt", "mine.txt"}
+    (made.root / "seed.txt").write_text("7")
+    (made.root / "mine.txt").unlink()
+    assert snapshot.take(made.root, outs) == head
+
+
+def test_a_merge_under_way_is_refused_by_name(toy: Make) -> None:
+    made = toy()
+    made.git("checkout", "-q", "-b", "theirs")
+    made.commit({"seed.txt": "1"})
+    made.git("checkout", "-q", "main")
+    made.commit({"seed.txt": "2"})
+    with pytest.raises(GitError):
+        made.git("merge", "theirs")
+    with pytest.raises(snapshot.Refused, match=r"^seed\.txt has conflicts of a merge; resolve them and commit"):
+        snapshot.take(made.root)
+
+
+def test_a_repository_without_a_commit_is_refused(toy: Make) -> None:
+    made = toy()
+    made.git("checkout", "-q", "--orphan", "new")
+    with pytest.raises(snapshot.Refused, match="toy has no commit yet; make one"):
+        snapshot.take(made.root)
+
+
 def test_a_lock_file_is_read_once_for_all_of_its_stages(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = toy()
     publication(made, made.run("HEAD"))

@@ -62,6 +62,8 @@ class EndOperator(Task):
             told |= said or {}
         why = told.get("why_not_deployed") or _why_not(done, failed)  # a command's own reason, where it gave one
         told["why_not_deployed"] = None if told["deployed"] else why
+        if told["refused"]:
+            self.log.warning("the night is not on %s: %s", self.settings.branch, told["refused"])
         write(f"{self.settings.record}/{run}/night.json", json.dumps(told, indent=2).encode())
         if failed:
             raise AirflowFailException(told["sentence"])

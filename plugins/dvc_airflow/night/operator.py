@@ -247,6 +247,9 @@ class PublishOperator(Task):
         except publish.PublishError as error:
             raise refusal(context, error, retried=bool(self._command and self._command.killed)) from None
         self.pages = links.pages(shared.web, night.tip, done.commit)
+        if done.refused:
+            what = "the night's commit %s is not on %s, and waits under %s/unpublished for a night after it: %s"
+            self.log.warning(what, done.commit, record.branch, record.refs, done.refused)
         changed = changes.changed(night, known, results)
         if changed:
             self.log.info("metrics that are not what they were:\n%s", changes.table(changed))
@@ -279,9 +282,8 @@ class CommandOperator(Task):
             with self.leased(context), attended(self.on_kill):
                 cache = workspace.cache_of(root)
                 said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
-                record.share(
-                    {name: made for name, made in tags_of(record.path).items() if night.tags.get(name) != made}
-                )
+                new = set(tags_of(record.path).items()) - set(night.tags.items())
+                record.share(dict(new))
             return said
         except (publish.PublishError, GitError) as error:
             raise refusal(context, error, retried=True) from None

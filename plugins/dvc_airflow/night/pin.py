@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError
 
-from dvc_airflow.git import GitError, tags_of, top
+from dvc_airflow.git import GitError, git, tags_of, top
 from dvc_airflow.night import links
 from dvc_airflow.night.operator import KEPT, SETTLED, Task, refusal
 from dvc_airflow.night.settings import Settings, run_name
@@ -45,23 +45,25 @@ class PinOperator(Task):
 
     def execute(self, context: Any) -> dict[str, str]:
         """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
-        from dvc_airflow.stage import plan
+        from dvc_airflow.stage import job, plan
         from dvc_airflow.stage.settled import settled
         from dvc_airflow.store import history
 
         run, root = run_name(context["run_id"]), Path(self.settings.root)
         try:
-            self._lease(context)
             record = self.settings.repository
+            _refuse_names(record)
+            self._lease(context)
             record.fetch()
             repository, folder = top(root)
             commit = self._commit(context, record, folder)
-            tags, job = tags_of(repository), self.settings.clones / f"{run}-pin"
-            workspace.sweep(self.settings.clones)
-            clone = workspace.make(repository, commit, job, tags, workspace.cache_of(root), folder)
+            tags, clones = tags_of(repository), self.settings.clones
+            place = job.folder(clones, self.whose, run, self.task_id, context["ti"].try_number)
+            workspace.sweep(clones)
+            clone = workspace.make(repository, commit, place, tags, workspace.cache_of(root), folder)
             known = reading.read(clone, kept.folder(root))
             check.refuse(clone, known)
-            workspace.remove(job)
+            workspace.remove(place)
             known = selection.narrowed(known, self.settings.select, self.settings.exclude)
             pinned = Commit(repository, commit, folder)
             if lacks := plan.lacking(known, pinned):
@@ -98,7 +100,9 @@ class PinOperator(Task):
         else:
             if record.remote:
                 snapshot.refuse_changes(repository, record.remote)
-            commit = snapshot.take(repository)
+            here = reading.read(Path(self.settings.root), kept.folder(Path(self.settings.root)))
+            made = [out.path for one in here.stages.values() for out in one.outs if out.cached]
+            commit = snapshot.take(repository, {posixpath.normpath(posixpath.join(folder, path)) for path in made})
         overrides = self._overrides(dict(context["dag_run"].conf or {}), snapshot.values(repository, commit, file))
         if name := overrides.pop("profile", None):
             overrides = snapshot.overlay(repository, commit, name, file) | overrides
@@ -144,6 +148,15 @@ class PinOperator(Task):
                 return
             time.sleep(1)
         raise snapshot.Refused("the scheduler follows another graph than the pinned commit's; trigger again")
+
+
+def _refuse_names(record: Repository) -> None:
+    """Raises Refused where Git does not take the names of the branch or of the refs."""
+    for name, ref in (("branch", f"refs/heads/{record.branch}"), ("refs", f"{record.refs}/running")):
+        try:
+            git(record.path, "check-ref-format", ref)
+        except GitError:
+            raise snapshot.Refused(f"Git takes no ref {ref}; give the DAG another `{name}`") from None
 
 
 def in_state(ti: Any, dag_id: str, run_id: str, states: Sequence[str]) -> bool:

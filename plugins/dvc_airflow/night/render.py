@@ -219,7 +219,8 @@ def _airflow(stage: Stage) -> dict[str, Any]:
 
 
 def _about(stage: Stage) -> str:
-    does = "Fetches it anew." if stage.imported else f"```\n{stage.cmd}\n```"
+    cmd = "\n".join(stage.cmd) if isinstance(stage.cmd, list) else stage.cmd
+    does = "Fetches it anew." if stage.imported else f"```\n{cmd}\n```"
     lines = [stage.desc, "", does, ""]
     lines += [f"- reads `{dep}`" for dep in stage.deps]
     return "\n".join([*lines, *(f"- makes `{out.path}`" for out in stage.outs)])

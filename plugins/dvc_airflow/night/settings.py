@@ -124,6 +124,14 @@ def night(
         keep_bytes: that what stays may take together, before older nights go; None for no limit.
         pods: False where Airflow has no Kubernetes: a stage with `image` or `pod` runs where the others do.
     """
+    if isinstance(select, str) or isinstance(exclude, str):
+        raise ProjectError("select, exclude: they are lists of selectors, as ['train+']")
+    for name, value in (env or {}).items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise ProjectError(f"env: {name!r} is {value!r}; names and values of variables are texts")
+    numbers = {"limit_bytes": limit_bytes, "keep_nights": keep_nights, "keep_bytes": keep_bytes}
+    if wrong := next((name for name, value in numbers.items() if value is not None and value < 0), None):
+        raise ProjectError(f"{wrong}: it is {numbers[wrong]}, and less than nothing cannot be kept")
     known = reading.read(project, kept.folder(project))
     check.refuse(project, known)
     where = repository.of(project, branch, refs, remote)

@@ -11,13 +11,17 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from dvc_airflow.pipeline.pod import Image, Pod, Toleration, amount
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 UNITS |= {f"{unit}i": 1 << shift for unit, shift in [("K", 10), ("M", 20), ("G", 30), ("T", 40)]}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?|[KMGT]i)B?")
+
+
+# names as a process may have them
+Variables = dict[Annotated[str, StringConstraints(pattern=r"^[^=\x00]+$")], str]
 
 
 class Wrong(ValueError):
@@ -61,7 +65,7 @@ class Task(BaseModel):
     slots: int = Field(1, ge=1)
     queue: str | None = None
     executor: str | None = None
-    execution_timeout: timedelta | None = Field(None, gt=timedelta(0))
+    execution_timeout: timedelta | None = Field(None, gt=timedelta(0), le=timedelta(days=365))
     retries: int = Field(2, ge=0)
     owner: str | None = None
 
@@ -79,7 +83,7 @@ class Meta(Task):
         image: of the container that its task runs in; `pod`, what that asks for: both for Kubernetes' executor alone.
     """
 
-    env: dict[str, str] = {}
+    env: Variables = {}
     venv: str | None = None
     memory: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, gt=0)
     approve: str | None = Field(None, min_length=1)
@@ -120,7 +124,7 @@ class Import(Task):
     """
 
     update: bool = False
-    env: dict[str, str] = {}
+    env: Variables = {}
 
 
 def told(said: Any, imported: bool) -> Meta:

@@ -11,8 +11,8 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Set
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dvc_airflow.git import GitError, git
@@ -27,17 +27,30 @@ class Refused(Exception):
     """Something that a night does not take: what, and what to do."""
 
 
-def take(repository: Path) -> str:
-    """The commit of the work tree as it is. Raises Refused for a new file that should not be committed."""
-    head = git(repository, "rev-parse", "HEAD")
+def take(repository: Path, outs: Set[str] = frozenset()) -> str:
+    """The commit of the work tree as it is. Raises Refused for a new file that should not be committed.
+
+    Args:
+        outs: paths that DVC keeps. What lies there and is neither in Git nor ignored came with `dvc checkout`, and were
+            it committed, DVC would refuse to make it.
+    """
+    try:
+        head = git(repository, "rev-parse", "--verify", "--quiet", "HEAD")
+    except GitError:
+        raise Refused(f"{repository} has no commit yet; make one") from None
+    if unmerged := git(repository, "diff", "--name-only", "--diff-filter=U").splitlines():
+        raise Refused(f"{unmerged[0]} has conflicts of a merge; resolve them and commit, or abort the merge")
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
         held = Path(git(repository, "rev-parse", "--path-format=absolute", "--git-path", "index"))
         if held.is_file():
             shutil.copyfile(held, index)
         env = {"GIT_INDEX_FILE": str(index)}
-        _refuse(repository, git(repository, "ls-files", "--others", "--exclude-standard", "-z", env=env).split("\0"))
-        git(repository, "add", "-A", env=env)
+        new = git(repository, "ls-files", "--others", "--exclude-standard", "-z", env=env).split("\0")
+        made = {out for path in new for out in (path, *map(str, PurePosixPath(path).parents)) if out in outs}
+        _refuse(repository, [one for one in new if not {one, *map(str, PurePosixPath(one).parents)} & made])
+        wanted = "\0".join([":/", *(f":(top,exclude,literal){out}" for out in sorted(made))])
+        git(repository, "add", "-A", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=wanted, env=env)
         tree = git(repository, "write-tree", env=env)
     if tree == git(repository, "rev-parse", "HEAD^{tree}"):
         return head
