@@ -154,8 +154,24 @@ def test_of_environments_the_least_used_go(tmp_path: Path, monkeypatch: pytest.M
     for name in ("a", "b", "a", "c"):
         needs.write_text(name)
         made.append(venvs.make(needs, tmp_path / "venvs"))
+        venvs._used.clear()  # as where its process has ended
     assert made[0] == made[2]
     assert [one.is_dir() for one in made] == [True, False, True, True]
+
+
+def test_an_environment_that_is_used_stays_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venvs, "_install", lambda _, made: made.mkdir())
+    monkeypatch.setattr(venvs, "MOST_KEPT", 1)
+    needs, made = tmp_path / "needs.txt", []
+    for name in ("a", "b"):
+        needs.write_text(name)
+        made.append(venvs.make(needs, tmp_path / "venvs"))
+    assert [one.is_dir() for one in made] == [True, True]
+    held = dict(venvs._used)
+    assert venvs.make(needs, tmp_path / "venvs") == made[1]  # by two at once
+    assert held
 
 
 def test_an_environment_is_kept_by_all_that_its_requirements_rest_on(

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from dvc_airflow.pipeline.requirements import RequirementsError, rests_on
 from dvc_airflow.stage.process import scrubbed
@@ -17,13 +17,18 @@ from dvc_airflow.stage.process import scrubbed
 MOST_KEPT = 10
 MADE = "complete"  # a file in one that was made to its end
 
+_used: dict[Path, TextIO] = {}  # environment → its lock, held open
+
 
 class VenvError(Exception):
     """An environment that could not be made: of which file, and what the installer said."""
 
 
 def make(requirements: Path, folder: Path) -> Path:
-    """The environment with what a file names, made if there is none; the least used over ten go. Raises VenvError."""
+    """The environment with what a file names, made if there is none; the least used over ten go. Raises VenvError.
+
+    It is this process's, beside others', until that ends: nobody removes it meanwhile.
+    """
     if not requirements.is_file():
         raise VenvError(f"{requirements.name}: no such file at this commit; commit it, or name another in venv")
     try:
@@ -33,14 +38,17 @@ def make(requirements: Path, folder: Path) -> Path:
     hashes = [hashlib.sha256(said).hexdigest() for said in [sys.version.encode(), *(one.read_bytes() for one in files)]]
     content = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{content}.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        made = folder / content
+    made, held = folder / content, (folder / f"{content}.lock").open("a+")
+    fcntl.flock(held, fcntl.LOCK_SH)
+    while not (made / MADE).is_file():
+        fcntl.flock(held, fcntl.LOCK_EX)  # lets go first, so that two who want it do not wait for each other
         if not (made / MADE).is_file():
             shutil.rmtree(made, ignore_errors=True)
             _install(requirements, made)
             (made / MADE).touch()
-        os.utime(made)
+        fcntl.flock(held, fcntl.LOCK_SH)  # in between somebody may have removed it
+    _used[made] = held
+    os.utime(made)
     _sweep(folder)
     return made
 
@@ -63,7 +71,7 @@ def _install(requirements: Path, made: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the least used; one that is being made or looked at is locked, and stays."""
+    """Remove the least used; one that is being made, or used, is locked, and stays."""
     made = sorted((one for one in folder.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime)
     for old in made[:-MOST_KEPT]:
         with (folder / f"{old.name}.lock").open("w") as held:
