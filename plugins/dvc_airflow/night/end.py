@@ -35,6 +35,8 @@ class EndOperator(Task):
 
         ti, run = context["ti"], run_name(context["run_id"])
         pinned = bool(ti.xcom_pull(task_ids=self.beside(PIN)))
+        if pinned:
+            self.pinned(context)  # whose lease it is
         self._leave(context, run if pinned else None)
         done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
         followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}

@@ -50,6 +50,7 @@ class Task(BaseOperator):
     linked = False  # whether it has links
     settings: Settings
     pages: Mapping[str, str] = MappingProxyType({})  # name of a link → its page
+    named = ""  # `holder`, as the pin's worker had it: another's configuration may say another address
     _command: Command | None = None  # of the project, that it runs
 
     @property
@@ -60,7 +61,7 @@ class Task(BaseOperator):
     def pinned(self, context: Any) -> tuple[Night, Project]:
         """What the pin fixed; where nights are published at a remote, each worker has a checkout of its own."""
         said = context["ti"].xcom_pull(task_ids=self.beside(PIN))
-        night = Night.loads(said["night"])
+        night, self.named = Night.loads(said["night"]), said.get("holder", "")
         if self.settings.remote:
             night = replace(night, repository=str(self.settings.repository.path))
         return night, project.loads(said["project"])
@@ -117,7 +118,7 @@ class Task(BaseOperator):
 
     def holder(self, context: Any) -> str:
         """Whose run it is: runs of two DAGs, and of two installations, may be called the same."""
-        return f"{conf.get('api', 'base_url', fallback='')} {self.dag_id} {self.settings.group}".strip()
+        return self.named or f"{conf.get('api', 'base_url', fallback='')} {self.dag_id} {self.settings.group}".strip()
 
 
 class StageOperator(Task):
@@ -282,8 +283,7 @@ class CommandOperator(Task):
             with self.leased(context), attended(self.on_kill):
                 cache = workspace.cache_of(root)
                 said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
-                new = set(tags_of(record.path).items()) - set(night.tags.items())
-                record.share(dict(new))
+                record.share(dict(set(tags_of(record.path).items()) - set(night.tags.items())))
             return said
         except (publish.PublishError, GitError) as error:
             raise refusal(context, error, retried=True) from None

@@ -85,7 +85,7 @@ class PinOperator(Task):
         context["ti"].xcom_push(key=SETTLED, value={"commit": commit, "stages": list(still)})
         context["ti"].xcom_push(key=KEPT, value={name: one.as_json() | {"attempts": 1} for name, one in still.items()})
         night = replace(night, settled=list(still))
-        return {"night": night.dumps(), "project": project.dumps(known)}
+        return {"night": night.dumps(), "project": project.dumps(known), "holder": self.holder(context)}
 
     def _commit(self, context: Any, record: Repository, folder: str) -> str:
         """The commit that this night runs, with what was chosen when it was triggered.

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dvc_airflow.git import GitError, git
+from dvc_airflow.git import GitError, git, without_login
 
 PARAMS = "params.yaml"
 LARGEST_NEW = 1 << 20  # bytes; larger data belongs to DVC
@@ -60,8 +60,8 @@ def take(repository: Path, outs: Set[str] = frozenset()) -> str:
 def refuse_changes(repository: Path, remote: str) -> None:
     """Raises Refused where the work tree is not its commit: what others are to find at a remote is committed."""
     if changed := git(repository, "status", "--porcelain"):
-        what = f"{changed.split(maxsplit=1)[1].splitlines()[0]} is not committed, and nights are published at {remote}"
-        raise Refused(f"{what}; commit it, or stash it")
+        name, where = changed.split(maxsplit=1)[1].splitlines()[0], without_login(remote)
+        raise Refused(f"{name} is not committed, and nights are published at {where}; commit it, or stash it")
 
 
 def override(repository: Path, commit: str, values: Mapping[str, Any], file: str = PARAMS) -> str:

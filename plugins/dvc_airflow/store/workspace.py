@@ -68,7 +68,8 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
         git(clone, "update-ref", "--stdin", stdin="".join(f"create refs/tags/{n} {o}\n" for n, o in tags.items()))
     from configobj import ConfigObj
 
-    own = ConfigObj(str(repository / project / ".dvc" / "config.local"), list_values=False)  # a remote's credentials
+    local = repository / project / ".dvc" / "config.local"  # a remote's credentials
+    own = ConfigObj(str(local), list_values=False)
     own.filename = str(clone / project / ".dvc" / "config.local")
     shared = ConfigObj(str(repository / project / ".dvc" / "config"), list_values=False)
     for section in dict.fromkeys([*shared.sections, *own.sections]):
@@ -77,7 +78,9 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
             place = (repository / project / ".dvc" / url).resolve()  # it is named from the folder of the configuration
             own[section] = {**own.get(section, {}), "url": str(place)}
     own["cache"] = {**own.get("cache", {}), "dir": str(cache), "type": '"reflink,hardlink,copy"'}
-    Path(own.filename).touch(mode=0o600)
+    if local.is_file():  # no others may read it there either
+        Path(own.filename).touch(mode=0o600)
+        Path(own.filename).chmod(local.stat().st_mode)
     own.write()
     return clone / project
 
