@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,6 +89,24 @@ def repository(folder: Path, files: Mapping[str, str], below: str = "") -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
+
+
+def at_once(number: int, call: Callable[[], object]) -> list[Exception]:
+    """What goes wrong where so many threads do the same together."""
+    failed = list[Exception]()
+
+    def one() -> None:
+        try:
+            call()
+        except Exception as error:
+            failed.append(error)
+
+    together = [threading.Thread(target=one) for _ in range(number)]
+    for thread in together:
+        thread.start()
+    for thread in together:
+        thread.join()
+    return failed
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -287,23 +286,6 @@ def test_a_lease_that_git_cannot_write_is_not_laid_to_anyone(toy: Make) -> None:
     (made.root / ".git" / REFS / "running.lock").write_text("")
     with pytest.raises(GitError, match=r"running\.lock': File exists"):
         lease.take(record(made), "one", "here", now=2.0)
-
-
-def test_a_renewal_under_way_ends_before_the_lease_is_given_back(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, begun, renew = toy(), threading.Event(), lease.renew_once
-    held = lease.take(record(made), "one", "here", now=1.0)
-
-    def slow(*words: object) -> None:
-        begun.set()
-        time.sleep(0.5)
-        renew(*words)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(lease, "renew_once", slow)
-    with lease.renewed(record(made), "one", "here"):
-        assert begun.wait(10)
-    assert lease.read(record(made)) != held
-    assert lease.release(record(made), "one")
-    assert lease.read(record(made)) is None
 
 
 def test_renewing_goes_on_after_a_failure(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dvc_airflow.git import GitError, git
+from dvc_airflow.git import git
 from dvc_airflow.store import lease
 from dvc_airflow.store.repository import Repository
-from tests.dvc_airflow.conftest import Toy
+from tests.dvc_airflow.conftest import Toy, at_once
 from tests.dvc_airflow.test_operator import RUN, Task, ended, pinned
 
 Make = Callable[..., Toy]
@@ -105,25 +105,13 @@ def test_a_night_that_was_kept_while_another_is_pushed_still_waits(made: Toy) ->
 
 
 def test_tasks_that_begin_together_fetch_what_they_are_of(made: Toy) -> None:
-    record, failed = other(made), list[GitError]()
+    record = other(made)
     for number in range(3):
         commit = made.commit({"seed.txt": str(number)})
         made.git("tag", f"v{number}")
         refs = [f"HEAD:{REFS}/{name}{number}" for name in ("pinned/r", "unpublished/u")]
         made.git("push", "-q", "origin", "HEAD:nights", f"v{number}", *refs)
-
-        def have(run: str, commit: str) -> None:
-            try:
-                record.have(run, commit)
-            except GitError as error:
-                failed.append(error)
-
-        together = [threading.Thread(target=have, args=(f"r{number}", commit)) for _ in range(8)]
-        for one in together:
-            one.start()
-        for one in together:
-            one.join()
-    assert failed == []
+        assert at_once(8, partial(record.have, f"r{number}", commit)) == []
 
 
 def test_a_worker_that_knows_airflow_by_another_address_gives_the_lease_back(

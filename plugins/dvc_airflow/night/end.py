@@ -34,9 +34,7 @@ class EndOperator(Task):
         from dvc_airflow.night import account
 
         ti, run = context["ti"], run_name(context["run_id"])
-        pinned = bool(ti.xcom_pull(task_ids=self.beside(PIN)))
-        if pinned:
-            self.pinned(context)  # whose lease it is
+        pinned = self.pinned(context) if ti.xcom_pull(task_ids=self.beside(PIN)) else None  # and whose lease it is
         self._leave(context, run if pinned else None)
         done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
         followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
@@ -50,7 +48,7 @@ class EndOperator(Task):
         }
         told["ended"] = round(time.time(), 3)
         if pinned:
-            night, known = self.pinned(context)
+            night, known = pinned
             if not known.whole:
                 told["selected"] = [one.name for one in known.selected]
             stages = self._stages(context, known)

@@ -87,7 +87,8 @@ def publish(
         record.keep(night.run, made)
         return Published(made, new=False, refused=f"{record.branch} has moved since this night was pinned")
     said = ask(command, night, commit(f"Night {night.run}"), env, clones, cache) if command else {}
-    asked, made = _tags(command, said), commit(str(said.get("message") or f"Night {night.run}"))
+    asked = _tags(command, said) if command else []
+    made = commit(str(said.get("message") or f"Night {night.run}"))
     tags = {str(tag["name"]): _tag(repository, made, tag) for tag in asked}
     if refused := record.publish(made, tip, tags, waiting):
         record.keep(night.run, made)
@@ -163,13 +164,13 @@ def ask(
     return said
 
 
-def _tags(command: Command | None, said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _tags(command: Command, said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The tags that a command asks for, each an object with a name. Raises PublishError."""
     tags = said.get("tags") or []
     wrong = [one for one in tags if not (isinstance(one, dict) and one.get("name"))] if isinstance(tags, list) else tags
     if wrong:
         what = "tags are a list of objects with name and message"
-        raise PublishError(f"`{command.text if command else ''}` asks for tags {json.dumps(tags)[:200]}; {what}")
+        raise PublishError(f"`{command.text}` asks for tags {json.dumps(tags)[:200]}; {what}")
     return list(tags)
 
 

@@ -7,14 +7,13 @@ reads) is left to DVC in a clone with what the stage made last, which is slower.
 
 from __future__ import annotations
 
-import os
 import posixpath
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dvc_airflow.git import git
 from dvc_airflow.pipeline.lock import Entry, hashes
 from dvc_airflow.pipeline.project import Project, Stage, outside
 from dvc_airflow.store import objects, uncached
@@ -25,8 +24,7 @@ MODULE, LINK = "160000", "120000"  # Git's modes
 
 def lacking(project: Project, commit: Commit) -> str | None:
     """A sentence about the first dep that neither Git nor DVC has at this commit, and no stage makes; None for none."""
-    asked = ["git", "-C", str(commit.repository), "ls-tree", "-r", "-z", "--full-tree", commit.commit]
-    listed = os.fsdecode(subprocess.run(asked, capture_output=True, check=False).stdout).split("\0")
+    listed = git(commit.repository, "ls-tree", "-r", "-z", "--full-tree", commit.commit).split("\0")
     modes = {_here(line.partition("\t")[2], commit.folder): line.partition(" ")[0] for line in listed if line}
     held = _with_folders([*modes, *project.makers])
     beyond = {path for path, mode in modes.items() if mode in (MODULE, LINK)}  # what lies below, Git does not list

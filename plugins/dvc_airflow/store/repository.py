@@ -114,10 +114,10 @@ class Repository:
 
     def newest(self, wanted: str | None) -> str:
         """What a night of the engine's own checkout runs: this commit, or the remote's HEAD. Raises GitError."""
-        head = git(self.path, "ls-remote", self.remote, "HEAD").partition("\t")[0]
+        found = wanted or git(self.path, "ls-remote", self.remote, "HEAD").partition("\t")[0]
         with self._alone():
             git(self.path, *FETCH, self.remote, "+refs/heads/*:refs/remotes/origin/*")
-        return git(self.path, "rev-parse", "--verify", f"{wanted or head}^{{commit}}")
+        return git(self.path, "rev-parse", "--verify", f"{found}^{{commit}}")
 
     def follow(self, commit: str) -> None:
         """Let the engine's own checkout stand at a commit, for what DVC's configuration says there. Raises GitError."""
@@ -207,13 +207,13 @@ def checked_out(place: Path, url: str) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     with Path(f"{place}.lock").open("w") as held:  # of tasks that begin together one makes it
         fcntl.flock(held, fcntl.LOCK_EX)
-        if place.is_dir() and any(place.iterdir()) and not (place / OURS).is_file():
-            raise GitError(
-                f"{place} is not empty, and the engine did not make it; name a folder of its own as `checkout`"
-            )
-        if not (place / OURS).is_file():
-            draft = place.with_name(f"{place.name}.draft")
-            shutil.rmtree(draft, ignore_errors=True)
-            git(place.parent, "clone", "--quiet", url, str(draft))
-            (draft / OURS).touch()
-            draft.rename(place)
+        if (place / OURS).is_file():
+            return
+        if place.is_dir() and any(place.iterdir()):
+            what = "is not empty, and the engine did not make it; name a folder of its own as `checkout`"
+            raise GitError(f"{place} {what}")
+        draft = place.with_name(f"{place.name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        git(place.parent, "clone", "--quiet", url, str(draft))
+        (draft / OURS).touch()
+        draft.rename(place)

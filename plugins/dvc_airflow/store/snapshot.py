@@ -47,9 +47,9 @@ def take(repository: Path, outs: Set[str] = frozenset()) -> str:
             shutil.copyfile(held, index)
         env = {"GIT_INDEX_FILE": str(index)}
         new = git(repository, "ls-files", "--others", "--exclude-standard", "-z", env=env).split("\0")
-        made = {out for path in new for out in (path, *map(str, PurePosixPath(path).parents)) if out in outs}
-        _refuse(repository, [one for one in new if not {one, *map(str, PurePosixPath(one).parents)} & made])
-        wanted = "\0".join([":/", *(f":(top,exclude,literal){out}" for out in sorted(made))])
+        made = {path: outs & {path, *map(str, PurePosixPath(path).parents)} for path in new}
+        _refuse(repository, [path for path, above in made.items() if not above])
+        wanted = "\0".join([":/", *(f":(top,exclude,literal){out}" for out in sorted(set().union(*made.values())))])
         git(repository, "add", "-A", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=wanted, env=env)
         tree = git(repository, "write-tree", env=env)
     if tree == git(repository, "rev-parse", "HEAD^{tree}"):
