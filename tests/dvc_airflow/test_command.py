@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from dvc_airflow.pipeline import reading
 from dvc_airflow.stage import job
 from dvc_airflow.stage.command import Command
 from dvc_airflow.stage.outcome import Result
+from dvc_airflow.stage.process import Leashed
 from dvc_airflow.store import workspace
 from dvc_airflow.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
@@ -33,6 +36,17 @@ def asked(made: Toy, command: Command) -> dict[str, Any]:
 def lasting(mark: Path) -> Command:
     """A command that does not end on SIGTERM, nor does what it started."""
     return Command(f"sh -c \"trap '' TERM; sleep 1000 & echo $! $$ > {mark}; wait; wait\"")
+
+
+def test_what_is_ended_while_it_is_spawned_ends_too() -> None:
+    one = Leashed()
+
+    def spawn(leash: int) -> subprocess.Popen[bytes]:
+        one.kill()  # as a signal's handler does, which finds no child yet
+        return subprocess.Popen(["sleep", "1000"], start_new_session=True)
+
+    one.begin(spawn)
+    assert one.wait() == -signal.SIGTERM
 
 
 def test_a_command_that_is_ended_leaves_no_process(toy: Make, tmp_path: Path) -> None:

@@ -79,6 +79,25 @@ def test_what_goes_is_said_by_reason_and_removed_only_when_it_is_asked_for(
     assert lease.read(of(made.root)) is None
 
 
+def test_one_that_is_cut_off_leaves_no_folder_half_there(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy(STAGE)
+    for number in range(2):
+        night(made, f"{number}", number)
+    age(made, 3)
+    sweep, real, left = gc.look(made.root, of(made.root), nights=0), Path.unlink, list[str]()
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        lists = [one for one in workspace.cache_of(made.root).glob("files/md5/??/*.dir")]
+        left.extend(md5 for one in lists for md5 in objects.listed(one) if not objects.place(cache, md5).exists())
+        real(path, missing_ok=missing_ok)
+
+    cache = workspace.cache_of(made.root)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    sweep.remove()
+    assert len(sweep.files) > 1
+    assert left == []
+
+
 def test_it_does_not_run_beside_a_night(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
     made = toy(STAGE)
     lease.take(of(made.root), "tonight", "here", time.time())

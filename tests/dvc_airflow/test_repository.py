@@ -212,6 +212,16 @@ def test_a_night_that_was_kept_meanwhile_goes_on_waiting(made: Toy, monkeypatch:
     assert git(bare, "for-each-ref", "--format=%(refname:lstrip=3)", f"{REFS}/unpublished") == "meanwhile"
 
 
+@pytest.mark.parametrize("remote", ["", "origin"])
+def test_a_branch_that_moved_since_it_was_read_is_not_gone_over(remote: str, made: Toy) -> None:
+    record, old = at(made, remote), night(made, "7", "one", remote).commit
+    new = night(made, "8", "two", remote).commit
+    late = made.git("commit-tree", f"{new}^{{tree}}", "-p", new, "-m", "of who read the branch before")
+    assert record.publish(late, old, {}, {})  # though Git could go forward to it
+    assert record.tip == new
+    assert not remote or git(made.root.parent / "bare", "rev-parse", "nights") == new
+
+
 def test_what_another_checkout_published_waits_here_no_more(made: Toy) -> None:
     hook = made.root.parent / "bare" / "hooks" / "update"
     hook.write_text('#!/bin/sh\n[ "$1" != refs/heads/nights ]\n')
