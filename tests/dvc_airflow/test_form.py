@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from dvc_airflow.store import snapshot
+from dvc_airflow.store import params, snapshot
 from tests.dvc_airflow.conftest import DVC_YAML, Toy
 
 Make = Callable[..., Toy]
@@ -38,18 +38,18 @@ def pinned(made: Toy, dag: Any, conf: dict[str, Any] | None, task: str = "pin") 
     return YAML(typ="safe").load(made.git("show", f"{commit}:params.yaml"))
 
 
-def own(made: Toy, params: dict[str, Any]) -> Any:
+def own(made: Toy, fields: dict[str, Any]) -> Any:
     from dvc_airflow import DvcDag
 
-    return DvcDag("toy", made.root, params=params)
+    return DvcDag("toy", made.root, params=fields)
 
 
-def grouped(made: Toy, params: dict[str, Any]) -> Any:
+def grouped(made: Toy, fields: dict[str, Any]) -> Any:
     from airflow.sdk import DAG
 
     from dvc_airflow import DvcTaskGroup
 
-    with DAG("mine", params=params) as dag:
+    with DAG("mine", params=fields) as dag:
         DvcTaskGroup("models", made.root)
     return dag
 
@@ -63,6 +63,8 @@ def test_a_whole_form_overrides_what_was_changed_in_it(made: Toy) -> None:
     assert set(conf) == {"profile", "total.by", "total.rate", "total.names", "total.note"}
     read = pinned(made, dag, conf)
     assert (read["profile"], read["total"]) == ("tiny", {"by": 9, "rate": 0.25, "names": ["a"], "note": None})
+    said = {"profile": "tiny", "total.by": 1}  # by itself it is meant, though it equals its default
+    assert pinned(made, dag, said)["total"]["by"] == 1
 
 
 @pytest.mark.parametrize(("conf", "by"), [(None, 3), ({}, 3), ({"total.by": 4}, 4)])
@@ -81,7 +83,7 @@ def test_a_project_may_call_values_of_its_own_profiles(text: str, made: Toy) -> 
     made.commit({"params.yaml": f"{text}total: {{by: 1}}\n"})
     dag = DvcDag("toy", made.root, schedule="@daily")
     fields = dag.params.dump()
-    assert set(fields) == set(snapshot.leaves(YAML(typ="safe").load(text))) | {"total.by"}
+    assert set(fields) == set(params.leaves(YAML(typ="safe").load(text))) | {"total.by"}
     read = pinned(made, dag, fields | {"total.by": 7} | ({"profile": "yours"} if "profile" in fields else {}))
     assert read["total"]["by"] == 7
     assert read.get("profile") == ("yours" if "profile" in fields else None)
@@ -98,7 +100,7 @@ def test_params_that_are_no_yaml_are_refused_with_the_line(made: Toy) -> None:
     with pytest.raises(ProjectError, match=r"params\.yaml:2: not YAML"):
         pinned(made, dag, {"total.by": 3})
     with pytest.raises(snapshot.Refused, match=r"params\.yaml is no YAML \(.*\); mend it, and commit it"):
-        snapshot.values(made.root, "HEAD")
+        params.values(made.root, "HEAD")
 
 
 def test_a_dag_may_name_a_profile(made: Toy) -> None:

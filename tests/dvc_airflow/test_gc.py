@@ -84,14 +84,14 @@ def test_one_that_is_cut_off_leaves_no_folder_half_there(toy: Make, monkeypatch:
     for number in range(2):
         night(made, f"{number}", number)
     age(made, 3)
-    sweep, real, left = gc.look(made.root, of(made.root), nights=0), Path.unlink, list[str]()
+    cache, real, left = workspace.cache_of(made.root), Path.unlink, list[str]()
+    sweep = gc.look(made.root, of(made.root), nights=0)
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
-        lists = [one for one in workspace.cache_of(made.root).glob("files/md5/??/*.dir")]
+        lists = list(cache.glob("files/md5/??/*.dir"))
         left.extend(md5 for one in lists for md5 in objects.listed(one) if not objects.place(cache, md5).exists())
         real(path, missing_ok=missing_ok)
 
-    cache = workspace.cache_of(made.root)
     monkeypatch.setattr(Path, "unlink", unlink)
     sweep.remove()
     assert len(sweep.files) > 1

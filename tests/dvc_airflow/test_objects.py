@@ -83,8 +83,8 @@ def test_a_stage_is_refused_by_name_and_the_next_night_mends_it(
 def test_a_damaged_list_of_what_it_made_last_is_made_anew(toy: Make) -> None:
     """DVC does not write over one that lies there."""
     made = toy(DVC_YAML)
-    made.entries = {"make": made.attempt("make", made.night("HEAD"), {}).run().entry}
-    place = objects.place(made.root / ".dvc/cache", lock.objects(made.known().stages["make"], made.entries["make"])["d"])
+    result = made.attempt("make", made.night("HEAD"), {}).run()
+    made.entries, place = {"make": result.entry}, held(made, result, "d")
     flip(place)
     again = made.attempt("make", made.night(made.commit({"seed.txt": "8"})), {}).run()
     assert again.outcome == "ran", again.sentence

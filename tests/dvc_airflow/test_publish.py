@@ -83,14 +83,6 @@ def test_a_changed_tree_becomes_the_same_commit_each_time_and_is_not_touched(toy
     assert made.git("rev-parse", "HEAD") == head
 
 
-def test_an_override_is_a_commit_and_an_unknown_key_is_refused(toy: Make) -> None:
-    made = toy()
-    commit = snapshot.override(made.root, "HEAD", {"total.by": 3})
-    assert made.git("show", f"{commit}:params.yaml") == "total: {by: 3}"
-    with pytest.raises(snapshot.Refused, match=r"no key total\.bye"):
-        snapshot.override(made.root, "HEAD", {"total.bye": 3})
-
-
 def test_a_night_without_all_its_stages_is_not_published(toy: Make) -> None:
     made = toy()
     results = made.run(made.git("rev-parse", "HEAD"))
@@ -306,15 +298,6 @@ def test_renewing_goes_on_after_a_failure(
         "the lease was not renewed: the night two on there is under way; follow it, or wait until it ends",
         "the lease was not renewed: git update-ref: no room",
     ]
-
-
-def test_a_whole_form_overrides_only_what_was_changed_in_it() -> None:
-    form = {"profile": "laptop", "lora.lr": 0.1, "lora.rank": 8}
-    assert snapshot.chosen({}, form) == {}
-    assert snapshot.chosen({**form, "profile": "tiny"}, form) == {"profile": "tiny"}
-    assert snapshot.chosen({"lora.rank": 8}, form) == {"lora.rank": 8}  # said by itself, it is meant
-    with pytest.raises(snapshot.Refused, match=r"unknown key lora\.speed"):
-        snapshot.chosen({"lora.speed": 1}, form)
 
 
 LOOSE = """\

@@ -2,7 +2,7 @@
 
 settings  what a DAG's author may say of a night, and what its tasks share of that
 render    a project as a DAG or a group in one: a task a stage, pin before and publish after
-form      what of params.yaml a run may override
+form      what of params.yaml a run may override, as Airflow shows and checks it
 pod       of a stage whose task is Kubernetes' to run
 operator  the tasks of a night, and what they share
 approve   the task in which a person decides about what a stage made
@@ -16,5 +16,4 @@ lineage   what OpenLineage is told of a stage
 late      a night over its deadline
 retries   how often a task is tried again
 secrets   variables of stages from Airflow's secrets backend
-form      what a night is triggered with
 """

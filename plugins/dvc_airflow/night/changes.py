@@ -13,7 +13,7 @@ from typing import Any
 
 from dvc_airflow.pipeline.project import Project, Stage
 from dvc_airflow.stage.outcome import Night, Result
-from dvc_airflow.store import snapshot
+from dvc_airflow.store import params
 from dvc_airflow.store.commit import Commit, parsed
 
 MOST = 200  # metrics that are told; all stand in the commit
@@ -62,7 +62,7 @@ def _values(path: str, content: bytes | None) -> dict[str, Any]:
     if content is None:
         return {}
     said = parsed(path, content)
-    found = snapshot.leaves(said) if isinstance(said, dict) else {}
+    found = params.leaves(said) if isinstance(said, dict) else {}
     return {name: _json(value) for name, value in found.items()}
 
 

@@ -15,7 +15,8 @@ from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
 
 from dvc_airflow.pipeline import kept, reading
-from dvc_airflow.store import snapshot
+from dvc_airflow.store import params
+from dvc_airflow.store.snapshot import Refused
 
 # JSON schema's name of a value's type; None may become anything
 _JSON: dict[type, Any] = {
@@ -29,7 +30,7 @@ _JSON: dict[type, Any] = {
 }
 
 
-def form(project: Path, file: str = snapshot.PARAMS) -> dict[str, Param]:
+def form(project: Path, file: str = params.FILE) -> dict[str, Param]:
     """A typed field for every value of a params file, with what it is now as default.
 
     `profile`, where it names one of the file's `profiles`, is a choice among them.
@@ -48,10 +49,10 @@ def form(project: Path, file: str = snapshot.PARAMS) -> dict[str, Param]:
 def _read(path: Path) -> dict[str, Any]:
     """What a params file has for the form. Raises ProjectError for one that is no YAML."""
     document = dict(reading.document(path)) if path.is_file() else {}
-    profiles, chosen = snapshot.profiles(document), document.get("profile")
+    profiles, chosen = params.profiles(document), document.get("profile")
     if profiles:
         del document["profiles"], document["profile"]
-    values = {key: value for key, value in snapshot.leaves(document).items() if type(value) in _JSON}  # no dates
+    values = {key: value for key, value in params.leaves(document).items() if type(value) in _JSON}  # no dates
     return {"profiles": list(profiles), "chosen": chosen, "values": values}
 
 
@@ -71,7 +72,7 @@ def refuse(overrides: Mapping[str, Any], values: Mapping[str, Any], file: str) -
             Param(now, **_schema(now)).resolve(value)
         except ParamValidationError:
             kind = _JSON[type(now)]
-            raise snapshot.Refused(f"{key} is {value!r}, and {file} has {now!r} there: write a JSON {kind}") from None
+            raise Refused(f"{key} is {value!r}, and {file} has {now!r} there: write a JSON {kind}") from None
 
 
 def _schema(value: Any) -> dict[str, Any]:

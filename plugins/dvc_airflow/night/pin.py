@@ -20,7 +20,7 @@ from dvc_airflow.night.settings import Settings, run_name
 from dvc_airflow.pipeline import check, kept, project, reading, selection
 from dvc_airflow.pipeline.project import Project
 from dvc_airflow.stage.outcome import Night
-from dvc_airflow.store import lease, snapshot, workspace
+from dvc_airflow.store import lease, params, snapshot, workspace
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
 
@@ -93,7 +93,7 @@ class PinOperator(Task):
         It is the work tree's. In the engine's own checkout nobody works: there it is the commit that Airflow has the
         DAG of, where its bundle is a repository too, else the remote's HEAD.
         """
-        repository, file = record.path, posixpath.join(folder, snapshot.PARAMS)
+        repository, file = record.path, posixpath.join(folder, params.FILE)
         if record.own:
             commit = record.newest(context["ti"].bundle_instance.version)
             record.follow(commit)
@@ -103,10 +103,10 @@ class PinOperator(Task):
             here = reading.read(Path(self.settings.root), kept.folder(Path(self.settings.root)))
             made = [out.path for one in here.stages.values() for out in one.outs if out.cached]
             commit = snapshot.take(repository, {posixpath.normpath(posixpath.join(folder, path)) for path in made})
-        overrides = self._overrides(dict(context["dag_run"].conf or {}), snapshot.values(repository, commit, file))
+        overrides = self._overrides(dict(context["dag_run"].conf or {}), params.values(repository, commit, file))
         if name := overrides.pop("profile", None):
-            overrides = snapshot.overlay(repository, commit, name, file) | overrides
-        return snapshot.override(repository, commit, overrides, file)
+            overrides = params.overlay(repository, commit, name, file) | overrides
+        return params.override(repository, commit, overrides, file)
 
     def _overrides(self, conf: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         """Dotted key → value that this run has instead of that in its params file.
@@ -120,12 +120,12 @@ class PinOperator(Task):
             fields, sections = self.dag.params.dump(), {key.partition(".")[0] for key in values}
             unknown = sorted(key for key in conf if key not in fields | values and key.partition(".")[0] in sections)
             if unknown:
-                raise snapshot.Refused(f"the run's conf has {unknown[0]}, and {snapshot.PARAMS} has no such key")
+                raise snapshot.Refused(f"the run's conf has {unknown[0]}, and {params.FILE} has no such key")
         else:
-            fields, conf = dict(self.fields) if self.own else {}, snapshot.chosen(conf, self.fields)
+            fields, conf = dict(self.fields) if self.own else {}, params.chosen(conf, self.fields)
         said = {key: value for key, value in fields.items() if value is not None} | conf
         found = {key: value for key, value in said.items() if key in values or not self.settings.group}
-        form.refuse(found, values, snapshot.PARAMS)
+        form.refuse(found, values, params.FILE)
         return found
 
     def _lease(self, context: Any) -> None:

@@ -4,7 +4,8 @@ repository  where nights are published: the checkout's own repository, or a remo
 web         pages of commits, where the repository has some
 commit      a project's files at one commit, without a work tree
 history     what earlier nights made of every stage
-snapshot    the commit that a night runs: HEAD, a changed work tree, overridden params
+snapshot    the commit that a night runs: HEAD, or a changed work tree
+params      what a run has instead of values in params.yaml
 lease       one night at a time, by the compare-and-swap of a Git ref
 workspace   a private clone for one task, one shared cache
 objects     objects of the cache, hashed where DVC trusts

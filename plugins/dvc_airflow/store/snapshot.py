@@ -1,4 +1,4 @@
-"""The commit that a night runs: HEAD, a work tree with changes, or either with overridden params.
+"""The commit that a night runs: HEAD, or a work tree with changes; and how others are made of one.
 
 A changed work tree becomes a commit by a copy of the index, so that neither the tree nor the index is touched. Its
 author and date are HEAD's: the same tree is the same commit. A new file that is large or looks like a secret is
@@ -7,17 +7,14 @@ refused by name; a public key is no secret, whatever its file is called.
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from dvc_airflow.git import GitError, git, without_login
 
-PARAMS = "params.yaml"
 LARGEST_NEW = 1 << 20  # bytes; larger data belongs to DVC
 SECRET = re.compile(r"(^|/)(\.env(\..*)?|.*\.pem|.*\.p12|id_(rsa|ed25519|ecdsa)|credentials(\.json)?|.*\.key)$")
 PUBLIC = re.compile(rb"(-----BEGIN PUBLIC KEY-----\s[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----\s*)+")  # the whole file
@@ -62,97 +59,6 @@ def refuse_changes(repository: Path, remote: str) -> None:
     if changed := git(repository, "status", "--porcelain"):
         name, where = changed.split(maxsplit=1)[1].splitlines()[0], without_login(remote)
         raise Refused(f"{name} is not committed, and nights are published at {where}; commit it, or stash it")
-
-
-def override(repository: Path, commit: str, values: Mapping[str, Any], file: str = PARAMS) -> str:
-    """A commit like `commit` with these values at dotted keys of a params file; comments stay. Raises Refused."""
-    if not values:
-        return commit
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    document = yaml.load(git(repository, "cat-file", "blob", f"{commit}:{file}"))
-    changed = False
-    for key, value in values.items():
-        *spine, last = key.split(".")
-        place = document
-        for step in spine:
-            place = place.get(step) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place:
-            raise Refused(f"{file} has no key {key}; name one that it has")
-        changed = changed or place[last] != value
-        place[last] = value
-    if not changed:
-        return commit
-    out = io.StringIO()
-    yaml.dump(document, out)
-    tree = with_files(repository, commit, {file: out.getvalue().encode()})
-    return commit_tree(repository, tree, [commit], "Overridden params", like=commit)
-
-
-def overlay(repository: Path, commit: str, name: str, file: str = PARAMS) -> dict[str, Any]:
-    """`profile` itself, and the values of `profiles.<name>` at dotted keys. Raises Refused for an unknown name."""
-    known = profiles(_read(git(repository, "cat-file", "blob", f"{commit}:{file}"), file))
-    if known and name not in known:
-        raise Refused(f"{file} has no profile {name}; it has {', '.join(known)}")
-    return {"profile": name, **leaves(known.get(name) or {})}
-
-
-def profiles(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Name → values that it stands for, where `profile` names one of the file's `profiles`; else nothing is meant."""
-    said, name = document.get("profiles"), document.get("profile")
-    if not isinstance(said, dict) or name not in said:
-        return {}
-    return said if all(value is None or isinstance(value, dict) for value in said.values()) else {}
-
-
-def chosen(conf: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's conf overrides. Raises Refused for a key that the form does not have.
-
-    The web UI sends the whole form: what then equals its default was not chosen, and must not undo a profile.
-
-    Args:
-        conf: key → value that the run was triggered with.
-        form: key → default of every field.
-    """
-    unknown = sorted(set(conf) - set(form))
-    if unknown:
-        raise Refused(f"the run's conf has an unknown key {unknown[0]}; the form shows those it knows")
-    if set(conf) == set(form):
-        return {key: value for key, value in conf.items() if value != form[key]}
-    return dict(conf)
-
-
-def values(repository: Path, commit: str, file: str = PARAMS) -> dict[str, Any]:
-    """Dotted key → value of what a run may override: of a params file, and `profile` where it has some."""
-    try:
-        text = git(repository, "cat-file", "blob", f"{commit}:{file}")
-    except GitError:
-        return {}
-    return leaves(_read(text, file))
-
-
-def _read(text: str, file: str) -> dict[str, Any]:
-    """A params file as data; each task imports this module, and few of them a YAML reader. Raises Refused."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        said = YAML(typ="safe").load(text)
-    except (YAMLError, ValueError) as error:
-        raise Refused(f"{file} is no YAML ({' '.join(str(error).split())}); mend it, and commit it") from None
-    return said if isinstance(said, dict) else {}
-
-
-def leaves(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Dotted key → value of everything in a document; a mapping with a `kind` is one value, replaced as a whole."""
-    found: dict[str, Any] = {}
-    for key, value in document.items():
-        deeper = isinstance(value, dict) and "kind" not in value
-        found |= leaves(value, f"{above}{key}.") if deeper else {f"{above}{key}": value}
-    return found
 
 
 def with_files(repository: Path, commit: str, files: Mapping[str, bytes | Path], without: Iterable[str] = ()) -> str:
