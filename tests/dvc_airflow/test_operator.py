@@ -188,8 +188,11 @@ def test_the_end_asks_publish_for_results_and_a_stage_for_those_that_it_had_not(
         of.get_task("publish").execute({"ti": ti, "run_id": RUN})
     for name in ("numbers", "total", "each.a"):
         del ti.said[name, "result"]
-    ti.said["each.b", "result"] = Result("each@b", "failed", sentence="no").as_json() | {"attempts": 3}
-    night, _ = ended(made, of, ti)
+    ti.said["each.b", "result"] = Result("each@b", "failed", sentence="it ended with 3\nand more").as_json() | {
+        "attempts": 3
+    }
+    night, why = ended(made, of, ti)
+    assert why == "the night was not published: each@b: failed: it ended with 3"  # and not its last words
     said = {name: (one["outcome"], one["attempts"]) for name, one in night["stages"].items()}
     assert said == {"numbers": ("ran", 1), "total": ("ran", 1), "each@a": ("ran", 1), "each@b": ("failed", 3)}
 
@@ -260,7 +263,7 @@ def test_a_stage_whose_worker_died_each_time_is_recorded_as_lost(dag: Any) -> No
     ti.states = {"numbers": "success", "total": "success", "each.a": "failed", "each.b": "upstream_failed"}
     del ti.said["each.a", "result"], ti.said["each.b", "result"]
     night, said = ended(made, of, ti)
-    assert said == "the night was not published; the first failed task says why"
+    assert said == f"the night was not published: each@a: lost: {night['stages']['each@a']['sentence']}"
     assert set(night["stages"]) == {"numbers", "total", "each@a"}
     assert night["stages"]["each@a"]["outcome"] == "lost"
     assert f"dag_id=toy/run_id={RUN}/task_id=each.a" in night["stages"]["each@a"]["sentence"]

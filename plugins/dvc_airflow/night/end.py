@@ -17,7 +17,7 @@ from dvc_airflow.night.operator import RESULTS, Task, released
 from dvc_airflow.night.settings import Settings, run_name
 from dvc_airflow.pipeline.naming import PIN, PUBLISH, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage
-from dvc_airflow.stage.outcome import Result, numbers
+from dvc_airflow.stage.outcome import WELL, Result, numbers
 from dvc_airflow.store import lease
 from dvc_airflow.store.written import write
 
@@ -68,7 +68,7 @@ class EndOperator(Task):
         if failed:
             raise AirflowFailException(told["sentence"])
         if not done:
-            raise AirflowFailException("the night was not published; the first failed task says why")
+            raise AirflowFailException(_not_published(told))
 
     def _leave(self, context: Any, pinned: str | None) -> None:
         """Remove what is not kept and give the lease back; what fails of that is no failure of the night.
@@ -134,6 +134,16 @@ def _states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:
         found: Mapping[str, str] = ti.get_task_states(dag_id, run_ids=[run_id]).get(run_id) or {}
         return found
     return {}
+
+
+def _not_published(told: Mapping[str, Any]) -> str:
+    """What ended a night without a commit: the first stage that did not end well, or the words of pin or publish."""
+    what, said = "the night was not published", told["sentence"]
+    if failed := next((one for one in told["stages"].items() if one[1]["outcome"] not in WELL), None):
+        name, stage = failed
+        first, *_ = stage["sentence"].splitlines() or [""]
+        said = f"{name}: {stage['outcome']}: {first}"
+    return f"{what}: {said}" if said else f"{what}; the first failed task says why"
 
 
 def _why_not(done: Mapping[str, Any], failed: str | None) -> str:

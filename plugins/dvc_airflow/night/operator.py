@@ -151,7 +151,7 @@ class StageOperator(Task):
         except AirflowTaskTimeout:  # Airflow would count it with the attempts that never began (retries.py)
             result = attempt.overdue(self.execution_timeout or timedelta())
         self._lineage = partial(lineage.of, known.stages[self.stage], night, result, self.settings)
-        self.log.info("%s: %s in %.1f s %s", self.stage, result.outcome, result.seconds, result.sentence)
+        self.log.info("%s: %s in %.1f s", self.stage, result.outcome, result.seconds)
         if result.undeclared:
             lines = "".join(f"\n- {path}" for path in result.undeclared)
             what = "wrote what it does not declare, and no other stage sees; where one should, add to its outs:"

@@ -65,6 +65,7 @@ def _reproduce(
         objects.require(store, own, members=False)  # a damaged list of its last outs would not be written anew
     try:
         with Repo(clone) as repo:
+            repo.scm_context.quiet = True  # it would advise to `git add` what the night commits
             _bring(repo, [*deps, *below], push, store, needed)
             _ignore(repo, below)
             if push:

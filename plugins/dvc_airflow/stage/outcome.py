@@ -16,6 +16,7 @@ from dvc_airflow.pipeline import wire
 from dvc_airflow.pipeline.lock import Entry
 from dvc_airflow.store.commit import Commit
 
+WELL = ("unchanged", "cached", "ran")  # outcomes of a stage that has an entry for tonight
 # outcomes that another attempt may mend; Airflow asks for none of what a person cancelled
 RETRIED = {"lock", "storage", "lost", "cancelled"}
 # that a stage may say of its own failure
@@ -109,7 +110,7 @@ class Result:
     @property
     def well(self) -> bool:
         """Whether the stage has an entry for tonight."""
-        return self.outcome in ("unchanged", "cached", "ran")
+        return self.outcome in WELL
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Result:
