@@ -30,6 +30,7 @@ test: lint system      ## everything that needs no GPU
 	$(bin)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 test-long: environment ## what takes minutes
+	@deploy/system.sh browser
 	$(bin)/pytest -q -m long
 
 test-cluster: environment ## PostgreSQL, Redis, S3, two schedulers, two workers that share no disk

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Programs that tests run and PyPI does not have, unpacked from Debian's packages into .system: nothing is installed.
-# `deploy/system.sh` brings promtool, `deploy/system.sh cluster` PostgreSQL and Redis. Does nothing for what is there.
+# `deploy/system.sh` brings promtool, `deploy/system.sh cluster` PostgreSQL and Redis, `deploy/system.sh browser` Chromium
+# and its driver. Does nothing for what is there.
 # Where there is no apt it says so, and the tests that need one fail with a sentence.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,6 +33,8 @@ bring() {
 if [ "${1:-}" = cluster ]; then
     bring postgres usr/lib/postgresql/15/bin/postgres postgresql-15 ./usr
     bring redis-server usr/bin/redis-server redis-server ./usr
+elif [ "${1:-}" = browser ]; then
+    bring chromedriver usr/bin/chromedriver chromium-driver ./usr
 else
     bring promtool usr/bin/promtool prometheus
 fi
