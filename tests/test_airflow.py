@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+import nightshift.airflow
 from nightshift.airflow import Airflow
+from nightshift.errors import NightBroke
 from nightshift.process import began
 from tests.conftest import ROOT
 
@@ -75,6 +77,21 @@ def test_after_a_reboot_nothing_of_it_runs_or_stays(airflow: Airflow) -> None:
     airflow.stop()
     assert pid
     assert began(pid)
+
+
+def test_one_that_is_too_busy_to_answer_is_waited_for_and_none_started_beside_it(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter([False, False, True])
+    monkeypatch.setattr(Airflow, "healthy", lambda _: next(said))
+    pid = airflow.process.pid
+    airflow.start()
+    assert airflow.process.pid == pid
+    monkeypatch.setattr(Airflow, "healthy", lambda _: False)
+    monkeypatch.setattr(nightshift.airflow, "HEALTHY_WITHIN_S", 0.1)
+    with pytest.raises(NightBroke, match="logs: Airflow runs and does not answer; stop it with `make down`"):
+        airflow.start()
+    assert airflow.process.pid == pid
 
 
 def test_pools_are_made_again_only_when_they_changed(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:

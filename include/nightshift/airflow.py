@@ -88,10 +88,12 @@ class Airflow:
     def start(self, port: int = PORT, waiting: Callable[[], None] = lambda: None, stay: bool = False) -> None:
         """Start it, once for all who ask, and wait until it is healthy. Raises PortInUse, NightBroke.
 
-        `waiting` is called when somebody else is starting it already. With `stay`, a night's end leaves it running.
+        One that runs and does not answer has too much to do, or is coming up: it is waited for, and none started beside
+        it. `waiting` is called when somebody else is starting it already. With `stay`, a night's end leaves it running.
         """
         with self.alone("starting", waiting):
-            if self.healthy():
+            if self.alive:
+                self._until_healthy("Airflow runs and does not answer", "stop it with `make down`, and try again")
                 self._make_pools()
             else:
                 self._start(port)
@@ -113,17 +115,18 @@ class Airflow:
         )
         self.process.keep(started.pid, port)
         try:
-            self._until_healthy()
+            self._until_healthy("Airflow did not start", "read the logs there")
             self._make_pools()
         except BaseException:
             self.stop()
             raise
 
-    def _until_healthy(self) -> None:
+    def _until_healthy(self, what: str, do: str) -> None:
+        """Wait for it. Raises NightBroke, with these words, where it ends meanwhile or takes too long."""
         deadline = time.monotonic() + HEALTHY_WITHIN_S
         while not self.healthy():
             if not self.alive or time.monotonic() > deadline:
-                raise NightBroke("Airflow did not start", str(self.home / "logs"), "read the logs there")
+                raise NightBroke(what, str(self.home / "logs"), do)
             time.sleep(0.3)
 
     @contextmanager

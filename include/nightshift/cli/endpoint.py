@@ -27,7 +27,7 @@ def up() -> None:
     airflow, endpoint = place.airflow(), place.endpoint()
     endpoint.free(own)
     stayed = airflow.stays
-    running = airflow.healthy()
+    running = airflow.alive
     airflow.start(of_airflow, stay=True)
     try:
         endpoint.start(own)
