@@ -61,6 +61,14 @@ def test_an_exit_code_that_git_has_for_wrong_words_is_no_lost_terminal(toy: Make
     assert (result.outcome, result.sentence.split(" (")[0]) == ("failed", "its command ended with 129")
 
 
+def test_a_crash_is_told_by_the_name_of_its_signal(toy: Make) -> None:
+    result = ran(toy(one("echo dying >&2; kill -SEGV $$")))
+    assert (result.outcome, result.sentence.split(" (its")[0]) == (
+        "failed",
+        "its command ended with 139 (SIGSEGV)\ndying",
+    )
+
+
 def test_what_a_remotes_client_raises_is_told(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("Unable to locate credentials")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from dvc.repo import Repo
 
 from dvc_airflow.git import GitError
 from dvc_airflow.night.publish import Published, PublishError, publish
@@ -81,6 +82,26 @@ def test_a_changed_tree_becomes_the_same_commit_each_time_and_is_not_touched(toy
     assert made.git("show", f"{commit}:new.txt") == "new"
     assert made.git("status", "--porcelain") == before
     assert made.git("rev-parse", "HEAD") == head
+
+
+def test_a_program_that_a_stage_made_may_be_run_by_the_next_and_from_git(
+    toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = toy("""\
+stages:
+  make: {cmd: cp seed.txt tool && chmod +x tool, deps: [seed.txt], outs: [{tool: {cache: false}}]}
+  use: {cmd: ./tool > out.txt, deps: [tool], outs: [out.txt]}
+""", **{"seed.txt": "#!/bin/sh\necho ran\n"})  # fmt: skip
+    results = made.run("HEAD")
+    assert [one.outcome for one in results.values()] == ["ran", "ran"], results
+    published = publication(made, results)
+    assert made.git("ls-tree", published.commit, "tool", "out.txt").split()[0] == "100755"
+    ours = made.git("show", f"{published.commit}:dvc.lock")
+    monkeypatch.chdir(made.root)
+    with Repo() as repo:
+        repo.reproduce()
+    assert (made.root / "dvc.lock").read_text().rstrip("\n") == ours
+    assert "isexec: true" in ours
 
 
 def test_a_night_without_all_its_stages_is_not_published(toy: Make) -> None:

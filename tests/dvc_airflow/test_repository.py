@@ -222,6 +222,14 @@ def test_a_branch_that_moved_since_it_was_read_is_not_gone_over(remote: str, mad
     assert not remote or git(made.root.parent / "bare", "rev-parse", "nights") == new
 
 
+def test_a_server_that_takes_branches_alone_is_told_what_a_night_needs(made: Toy) -> None:
+    hook = made.root.parent / "bare" / "hooks" / "update"
+    hook.write_text("#!/bin/sh\ncase $1 in refs/heads/*) ;; *) echo no such refs; exit 1;; esac\n")
+    hook.chmod(0o755)
+    with pytest.raises(GitError, match=r"the remote has to take refs below refs/dvc-airflow, or others that the DAG"):
+        lease.take(at(made), "one", "here", now=1.0)
+
+
 def test_what_another_checkout_published_waits_here_no_more(made: Toy) -> None:
     hook = made.root.parent / "bare" / "hooks" / "update"
     hook.write_text('#!/bin/sh\n[ "$1" != refs/heads/nights ]\n')

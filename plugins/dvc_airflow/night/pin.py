@@ -100,9 +100,8 @@ class PinOperator(Task):
         else:
             if record.remote:
                 snapshot.refuse_changes(repository, record.remote)
-            here = reading.read(Path(self.settings.root), kept.folder(Path(self.settings.root)))
-            made = [out.path for one in here.stages.values() for out in one.outs if out.cached]
-            commit = snapshot.take(repository, {posixpath.normpath(posixpath.join(folder, path)) for path in made})
+            root = Path(self.settings.root)
+            commit = snapshot.of_tree(root, reading.read(root, kept.folder(root)))
         overrides = self._overrides(dict(context["dag_run"].conf or {}), params.values(repository, commit, file))
         if name := overrides.pop("profile", None):
             overrides = params.overlay(repository, commit, name, file) | overrides

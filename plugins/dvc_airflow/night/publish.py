@@ -67,7 +67,8 @@ def publish(
     entries = {**night.entries, **{name: one.entry for name, one in results.items() if one.entry is not None}}
     tip = record.tip
     files, gone = _files(night, project, entries, cache), _folders(night, project)
-    tree = snapshot.with_files(repository, night.commit, files, gone)
+    runs = {_at(night, path) for name, one in entries.items() for path in lock.executable(project.stages[name], one)}
+    tree = snapshot.with_files(repository, night.commit, files, gone, runs)
     if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
         said = ask(command, night, tip, env, clones, cache) if command and project.whole else {}
         return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})

@@ -103,6 +103,11 @@ def objects(stage: Stage, entry: Entry) -> dict[str, str]:
     return {stage.at(one["path"]): one["md5"] for one in outs if one.get("hash") == "md5" and "md5" in one}
 
 
+def executable(stage: Stage, entry: Entry) -> list[str]:
+    """The outs of an entry that may be run."""
+    return [stage.at(one["path"]) for one in entry.get("outs") or [] if one.get("isexec")]
+
+
 def hashes(stage: Stage, entry: Entry, part: str) -> dict[str, str]:
     """Path → md5 of an entry's 'deps' or 'outs'."""
     return {stage.at(one["path"]): one.get("md5", "") for one in entry.get(part) or []}

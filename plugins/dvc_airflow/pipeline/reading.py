@@ -22,7 +22,7 @@ from typing import Any
 from dvc_airflow.pipeline import kept
 from dvc_airflow.pipeline.project import LOCK, PIPELINE, Out, Project, ProjectError, Stage, of, of_plain, plain
 
-VERSION = 6  # of the kept form
+VERSION = 7  # of the kept form
 PARAMS = "params.yaml"
 
 
@@ -138,11 +138,11 @@ def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
     from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 
     try:
-        with Repo(str(root)) as repo:
+        real = root.resolve()  # what is kept serves whatever link one came by
+        with Repo(str(real)) as repo:
             if repo.config["core"].get("no_scm"):
                 what = "core.no_scm is set, and a night is of a commit"
                 raise ProjectError(f"{root}/.dvc/config: {what}; `dvc config core.no_scm false` and commit to Git")
-            real = root.resolve()
             return [_stage(real, one, above) for one, above in _edges(repo.index).items()]
     except ProjectError:
         raise

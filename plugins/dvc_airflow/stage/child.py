@@ -52,6 +52,7 @@ def _reproduce(
     last: list[str],
     restore: dict[str, str],
     wanted: dict[str, str],
+    executable: list[str],
     keep: list[str],
     limit_bytes: int,
 ) -> dict[str, Any]:
@@ -70,8 +71,9 @@ def _reproduce(
             _ignore(repo, below)
             if push:
                 uncached.fetch(repo, restore | wanted, store)
-            uncached.restore(restore, store)
-            uncached.restore({path: md5 for path, md5 in wanted.items() if uncached.present(md5, store)}, store)
+            uncached.restore(restore, executable, store)
+            there = {path: md5 for path, md5 in wanted.items() if uncached.present(md5, store)}
+            uncached.restore(there, executable, store)
             _bring_last(repo, last, push)
             if imported:
                 made = repo.update(targets=[stage])

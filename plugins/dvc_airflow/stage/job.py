@@ -87,6 +87,7 @@ class Job:
             "restore": self._read(),
             "last": self._targets(out.path for out in self.stage.outs if out.cached) if asks_dvc else [],
             "wanted": {path: md5 for path, md5 in last.items() if path in self.stage.uncached},
+            "executable": self._executable(),
             "keep": self.stage.uncached,
             "limit_bytes": limit_bytes,
         }
@@ -139,6 +140,12 @@ class Job:
                 had(self.night, stage, entry, self.cache)
             found |= read
         return found
+
+    def _executable(self) -> list[str]:
+        """Outs that may be run, of what it reads and of what it made last."""
+        known = [(self.project.stages[name], result.entry) for name, result in self.above.items()]
+        known.append((self.stage, self.entry))
+        return [path for stage, entry in known for path in lock.executable(stage, entry or {})]
 
     def _own(self) -> dict[str, str]:
         """Path → md5 of the folders that this stage made last."""

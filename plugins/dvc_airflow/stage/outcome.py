@@ -158,10 +158,18 @@ def failure(
         return "failed", f"its command took {took:.2f} GB of memory, and meta.airflow.memory lets it have {had:.2f}"
     if code < 0 or record.get("signal") in OUTSIDE:
         number = -code if code < 0 else record["signal"]
-        return "lost", f"it was ended by {signal.Signals(number).name} (out of memory, or a worker that died)"
+        return "lost", f"it was ended by {_signal(number)} (out of memory, or a worker that died)"
     if record and record["code"] != 0:
-        return "failed", f"its command ended with {record['code']}\n{tail}".rstrip()
+        ended = f" ({_signal(record['signal'])})" if record.get("signal") else ""
+        return "failed", f"its command ended with {record['code']}{ended}\n{tail}".rstrip()
     said = str(result.get("sentence", f"the child ended with {code}"))
     if by := RECORDER_ENDED.search(said):
-        return "lost", f"the process that records its command was ended by {signal.Signals(int(by[1])).name}"
+        return "lost", f"the process that records its command was ended by {_signal(int(by[1]))}"
     return str(result.get("error", "lost")), said
+
+
+def _signal(number: int) -> str:
+    """A signal's name; those of real time have numbers alone."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"

@@ -111,10 +111,13 @@ def _moved(record: Repository, held: Lease | None, run: str, host: str, now: flo
     commit = _commit(record.path, {"run": run, "host": host, "renewed": now, "owner": owner})
     try:
         record.swap(RUNNING, commit, held.commit if held else None)
-    except GitError:
+    except GitError as error:
         other = read(record)
         if other == held:  # nobody was faster: Git itself could not
-            raise
+            if not record.remote:
+                raise
+            what = f"it is the lease of a night, so the remote has to take refs below {record.refs}"
+            raise GitError(f"{error}; {what}, or others that the DAG names as `refs`") from None
         if other and not other.of(run, owner):
             raise Held(other.run, other.host) from None
         return other

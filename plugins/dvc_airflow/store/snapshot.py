@@ -7,13 +7,15 @@ refused by name; a public key is no secret, whatever its file is called.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path, PurePosixPath
 
-from dvc_airflow.git import GitError, git, without_login
+from dvc_airflow.git import GitError, git, top, without_login
+from dvc_airflow.pipeline.project import Project
 
 LARGEST_NEW = 1 << 20  # bytes; larger data belongs to DVC
 SECRET = re.compile(r"(^|/)(\.env(\..*)?|.*\.pem|.*\.p12|id_(rsa|ed25519|ecdsa)|credentials(\.json)?|.*\.key)$")
@@ -54,6 +56,13 @@ def take(repository: Path, outs: Set[str] = frozenset()) -> str:
     return commit_tree(repository, tree, [head], "Uncommitted changes", like=head)
 
 
+def of_tree(root: Path, project: Project) -> str:
+    """The commit of a project's work tree as it is. Raises Refused, as `take`."""
+    repository, folder = top(root)
+    made = [out.path for one in project.stages.values() for out in one.outs if out.cached]
+    return take(repository, {posixpath.normpath(posixpath.join(folder, path)) for path in made})
+
+
 def refuse_changes(repository: Path, remote: str) -> None:
     """Raises Refused where the work tree is not its commit: what others are to find at a remote is committed."""
     if changed := git(repository, "status", "--porcelain"):
@@ -61,8 +70,18 @@ def refuse_changes(repository: Path, remote: str) -> None:
         raise Refused(f"{name} is not committed, and nights are published at {where}; commit it, or stash it")
 
 
-def with_files(repository: Path, commit: str, files: Mapping[str, bytes | Path], without: Iterable[str] = ()) -> str:
-    """The tree of `commit` with these files written, and nothing else at the paths `without`; its object name."""
+def with_files(
+    repository: Path,
+    commit: str,
+    files: Mapping[str, bytes | Path],
+    without: Iterable[str] = (),
+    executable: Set[str] = frozenset(),
+) -> str:
+    """The tree of `commit` with these files written, and nothing else at the paths `without`; its object name.
+
+    Args:
+        executable: those of the files that may be run.
+    """
     with tempfile.TemporaryDirectory() as folder:
         env = {"GIT_INDEX_FILE": str(Path(folder) / "index"), "GIT_LITERAL_PATHSPECS": "1"}
         git(repository, "read-tree", commit, env=env)
@@ -71,8 +90,9 @@ def with_files(repository: Path, commit: str, files: Mapping[str, bytes | Path],
         places = [_place(Path(folder), number, content) for number, content in enumerate(files.values())]
         asked = "".join(f"{place}\n" for place in places)  # one process for all: a night may have thousands
         blobs = git(repository, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=asked).split()
-        lines = "".join(f"100644 {blob}\t{path}\0" for path, blob in zip(files, blobs, strict=True))
-        git(repository, "update-index", "-z", "--index-info", stdin=lines, env=env)
+        modes = ["100755" if path in executable else "100644" for path in files]
+        lines = [f"{mode} {blob}\t{path}\0" for mode, blob, path in zip(modes, blobs, files, strict=True)]
+        git(repository, "update-index", "-z", "--index-info", stdin="".join(lines), env=env)
         return git(repository, "write-tree", env=env)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -73,13 +73,19 @@ def bring(root: Path, wanted: Mapping[str, str], cache: Path) -> None:
         fetch(repo, wanted, cache)
 
 
-def restore(wanted: Mapping[str, str], cache: Path) -> None:
-    """Write outs, by path and md5, into the clone that one stands in. Raises Lacking for one that the store lacks."""
+def restore(wanted: Mapping[str, str], executable: Iterable[str], cache: Path) -> None:
+    """Write outs, by path and md5, into the clone that one stands in. Raises Lacking for one that the store lacks.
+
+    Args:
+        executable: paths of those that may be run.
+    """
     objects.require(store(cache), wanted)
     for path, md5 in wanted.items():
         for name, held in files(path, md5, cache):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(held, name)  # and not linked: a stage may write on in it
+    for path in set(executable) & wanted.keys():
+        Path(path).chmod(Path(path).stat().st_mode | 0o111)
 
 
 def had(stage: Stage, entry: Entry, content: Callable[[str], bytes | None], cache: Path) -> bool:

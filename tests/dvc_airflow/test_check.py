@@ -1,0 +1,51 @@
+"""`python -m dvc_airflow graph` and `check`: one project by whatever path, and all that a pin would refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dvc_airflow.__main__ import main
+from dvc_airflow.pipeline import kept
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+
+
+def test_a_project_behind_a_link_is_the_same_one(toy: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, link = toy(), tmp_path / "elsewhere" / "link"
+    link.parent.mkdir()
+    link.symlink_to(made.root)
+    for places in ([link, made.root], [made.root, link]):
+        shutil.rmtree(kept.folder(made.root), ignore_errors=True)
+        for place in places:
+            assert main(["check", str(place)]) == 0
+            assert main(["graph", str(place)]) == 0
+    said = capsys.readouterr()
+    graphs = {line for line in said.out.splitlines() if line}
+    assert len(graphs) == 1
+    assert json.loads(graphs.pop())["stages"] == list(made.known().stages)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ({"data.csv": None}, "depends on data.csv: it is not there, and no stage makes it"),
+        ({".gitignore": "data.csv\n"}, "depends on data.csv: it is in neither Git nor DVC; `dvc add data.csv`"),
+        ({"big.bin": "x" * (1 << 21)}, "big.bin is new and over 1 MB; `dvc add big.bin`"),
+    ],
+)
+def test_check_refuses_what_the_pin_would(
+    harm: dict[str, str | None], said: str, toy: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = toy("stages: {one: {cmd: wc data.csv > n, deps: [data.csv], outs: [n]}}\n")
+    (made.root / "data.csv").write_text("1\n")
+    assert main(["check", str(made.root)]) == 0  # what is not committed yet becomes a part of the night
+    for name, text in harm.items():
+        (made.root / name).unlink() if text is None else (made.root / name).write_text(text)
+    assert main(["check", str(made.root)]) == 2
+    assert said in capsys.readouterr().err
