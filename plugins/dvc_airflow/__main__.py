@@ -17,12 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-from dvc_airflow.git import GitError, top
+from dvc_airflow.git import GitError
 from dvc_airflow.pipeline import check, kept, reading
-from dvc_airflow.pipeline.project import Project, ProjectError
-from dvc_airflow.stage import plan
-from dvc_airflow.store import gc, lease, snapshot, workspace
-from dvc_airflow.store.commit import Commit
+from dvc_airflow.pipeline.project import ProjectError
+from dvc_airflow.store import gc, lease, workspace
 from dvc_airflow.store.repository import of
 
 
@@ -35,22 +33,14 @@ def main(words: list[str]) -> int:
             return _gc(said)
         known = reading.read(said.project, kept.folder(said.project))
         if said.command == "check":
-            _check(said.project, known)
-    except (ProjectError, GitError, lease.Held, snapshot.Refused) as error:
+            check.refuse(said.project, known)
+    except (ProjectError, GitError, lease.Held) as error:
         print(error, file=sys.stderr)
         return 2
     if said.command == "graph":
         edges = [[above, one.name] for one in known.every for above in one.above]
         print(json.dumps({"stages": [one.name for one in known.every], "edges": edges}))
     return 0
-
-
-def _check(root: Path, known: Project) -> None:
-    """Raises for what a pin of the work tree as it is would refuse; what a remote has to say is the pin's alone."""
-    check.refuse(root, known)
-    repository, folder = top(root)
-    if lacks := plan.lacking(known, Commit(repository, snapshot.of_tree(root, known), folder)):
-        raise snapshot.Refused(lacks)
 
 
 def _gc(said: argparse.Namespace) -> int:
