@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.ui import WebDriverWait
 
-SYSTEM = Path(__file__).resolve().parents[1] / ".system" / "usr"
-LIBRARIES = SYSTEM / "lib" / "x86_64-linux-gnu"
+from tests.programs import LIBRARIES, SYSTEM, program
+
 PATIENCE_S = 30.0
 
 
@@ -55,12 +54,9 @@ class Browser:
 @contextmanager
 def browser(home: Path) -> Iterator[Browser]:
     """A browser that keeps what it keeps in `home`."""
-    found = shutil.which("chromedriver") or shutil.which("chromedriver", path=str(SYSTEM / "bin"))
-    assert found, "chromedriver is not there; `deploy/system.sh browser` brings it"
-    options = ChromeOptions()
-    own = SYSTEM / "lib" / "chromium" / "chromium"
+    found, options = program("chromedriver", "deploy/system.sh browser"), ChromeOptions()
     if Path(found).is_relative_to(SYSTEM):
-        options.binary_location = str(own)
+        options.binary_location = str(SYSTEM / "lib" / "chromium" / "chromium")
     for one in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1500,1200"):
         options.add_argument(one)
     around = {**os.environ, "HOME": str(home), "LD_LIBRARY_PATH": f"{LIBRARIES}:{LIBRARIES / 'pulseaudio'}"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,19 +17,13 @@ import psycopg2
 import redis
 
 from nightshift import port
+from tests.programs import LIBRARIES, program
 
 ROOT = Path(__file__).resolve().parents[2]
-SYSTEM = ROOT / ".system" / "usr"
+BRINGS = "deploy/system.sh cluster"
 NOBODY = 65534
 UNPRIVILEGED = {"user": NOBODY, "group": NOBODY} if os.getuid() == 0 else {}  # PostgreSQL does not run as root
 BUCKETS = ("dvc", "state")
-
-
-def program(name: str, *places: str) -> str:
-    """Where a server's program is: on PATH, or where deploy/system.sh puts it."""
-    found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *(str(SYSTEM / one) for one in places)]))
-    assert found, f"{name} is not there; `deploy/system.sh cluster` brings it"
-    return found
 
 
 @contextmanager
@@ -83,11 +76,11 @@ def _postgres(folder: Path) -> Iterator[str]:
     data, at, log = folder / "data", port.unused(), folder / "postgres.log"
     if UNPRIVILEGED:
         os.chown(folder, NOBODY, NOBODY)
-    env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "LD_LIBRARY_PATH": str(SYSTEM / "lib/x86_64-linux-gnu")}
-    place = "lib/postgresql/15/bin"
-    made = [program("initdb", place), "--pgdata", str(data), "--username", "airflow", "--auth", "trust", "--no-sync"]
+    env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "LD_LIBRARY_PATH": str(LIBRARIES)}
+    initdb, server = (program(one, BRINGS, "lib/postgresql/15/bin") for one in ("initdb", "postgres"))
+    made = [initdb, "--pgdata", str(data), "--username", "airflow", "--auth", "trust", "--no-sync"]
     subprocess.run(made, env=env, check=True, capture_output=True, **UNPRIVILEGED)
-    run = [program("postgres", place), "-D", str(data), "-p", str(at), "-k", str(folder), "-h", "127.0.0.1"]
+    run = [server, "-D", str(data), "-p", str(at), "-k", str(folder), "-h", "127.0.0.1"]
     run += ["-c", "fsync=off", "-c", "max_connections=300"]
     with process(run, log, env, **UNPRIVILEGED):
         address = f"airflow@127.0.0.1:{at}"
@@ -103,8 +96,9 @@ def _postgres(folder: Path) -> Iterator[str]:
 def queue(folder: Path) -> Iterator[str]:
     """Redis, in memory alone; gives its URL."""
     at, log = port.unused(), folder / "redis.log"
-    env = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(SYSTEM / "lib/x86_64-linux-gnu")}
-    run = [program("redis-server", "bin"), "--port", str(at), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    env = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(LIBRARIES)}
+    run = [program("redis-server", BRINGS), "--port", str(at), "--bind", "127.0.0.1"]
+    run += ["--save", "", "--appendonly", "no"]
     with process(run, log, env):
         until(lambda: redis.Redis(port=at).ping(), log)
         yield f"redis://127.0.0.1:{at}/0"

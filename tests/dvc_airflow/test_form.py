@@ -161,3 +161,9 @@ def test_a_key_that_nothing_obeys_is_refused(made: Toy) -> None:
 def test_in_a_dag_of_somebody_else_other_keys_are_theirs(made: Toy) -> None:
     conf = {"theirs": 2, "whose": {"total.by": 7}}
     assert pinned(made, grouped(made, {"theirs": 1, "total.theirs": 2}), conf, "models.pin")["total"]["by"] == 1
+
+
+def test_an_override_leaves_the_file_as_it_is_written(toy: Make) -> None:
+    made = toy()
+    commit = params.override(made.root, "HEAD", {"total.by": 3})
+    assert made.git("show", f"{commit}:params.yaml") == "total: {by: 3}"

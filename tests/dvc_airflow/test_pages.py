@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser import Browser, browser
-from tests.faults.real import Real, make, until, up
+from tests.faults.real import Real, make, running, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 DVC_YAML = """\
@@ -27,12 +27,9 @@ WEB = ',\n    web="https://git.example.org/mine/commit/{commit}"'
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    made = make(tmp_path_factory.mktemp("pages"), {"dvc.yaml": DVC_YAML, "params.yaml": PARAMS, "seed.txt": "3\n"}, WEB)
-    try:
-        up(made)
+    files = {"dvc.yaml": DVC_YAML, "params.yaml": PARAMS, "seed.txt": "3\n"}
+    with running(make(tmp_path_factory.mktemp("pages"), files, WEB)) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dvc_airflow.night.settings import run_name
-from tests.faults.real import SLOW, Real, make, until, up
+from tests.faults.real import SLOW, Real, make, running, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 PAGE = "https://git.example.org/mine/commit"
@@ -46,12 +46,9 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     made = make(
         folder, files, OPTIONS, AIRFLOW__OPENLINEAGE__TRANSPORT=transport, AIRFLOW__OPENLINEAGE__NAMESPACE="test"
     )
-    try:
-        made.enough()
-        up(made)
+    made.enough()
+    with running(made):
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(scope="module")

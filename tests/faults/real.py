@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -247,6 +247,16 @@ def make(folder: Path, files: Mapping[str, str], options: str = "", **settings: 
     migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
     subprocess.run(migrate, env=made.environ, check=True, capture_output=True)
     return made
+
+
+@contextmanager
+def running(real: Real) -> Iterator[Real]:
+    """Start it, and leave nothing of it."""
+    try:
+        up(real)
+        yield real
+    finally:
+        real.stop()
 
 
 def up(real: Real, parts: Sequence[str] = PARTS) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.faults.real import SLOW, Real, make, until, up
+from tests.faults.real import SLOW, Real, make, running, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 HERE_S, ANYWHERE_S = 10.0, 120.0  # within which nothing of an attempt that ended may run: on its host, on any
@@ -26,12 +26,8 @@ stages:
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     folder = tmp_path_factory.mktemp("real")
     files = {"slow.py": SLOW, "seed.txt": "0", "dvc.yaml": DVC_YAML.format(marks=folder / "marks")}
-    made = make(folder, files)
-    try:
-        up(made)
+    with running(make(folder, files)) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_the_committed_rules_are_what_the_command_writes(root: Path) -> None:
 
 def test_prometheus_takes_them_and_its_configuration(root: Path) -> None:
     for words in (["rules", "deploy/prometheus/rules.yaml"], ["config", "--syntax-only", PROMETHEUS]):
-        command = [promtool(root), "check", *words]
+        command = [promtool(), "check", *words]
         ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert "SUCCESS" in ended.stdout
@@ -98,7 +98,7 @@ def test_prometheus_fires_on_every_trace_as_the_engine_does(name: str, root: Pat
     }
     path = tmp_path / "trace.json"  # JSON is YAML
     path.write_text(json.dumps(said))
-    ended = subprocess.run([promtool(root), "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    ended = subprocess.run([promtool(), "test", "rules", str(path)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
@@ -115,5 +115,5 @@ def test_a_broken_invariant_is_a_page_at_once(root: Path, tmp_path: Path) -> Non
     tests = [{"interval": "1m", "input_series": series, "promql_expr_test": checked}]
     path = tmp_path / "broken.json"
     path.write_text(json.dumps({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}))
-    ended = subprocess.run([promtool(root), "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    ended = subprocess.run([promtool(), "test", "rules", str(path)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr

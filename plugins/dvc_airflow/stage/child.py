@@ -71,9 +71,8 @@ def _reproduce(
             _ignore(repo, below)
             if push:
                 uncached.fetch(repo, restore | wanted, store)
-            uncached.restore(restore, executable, store)
             there = {path: md5 for path, md5 in wanted.items() if uncached.present(md5, store)}
-            uncached.restore(there, executable, store)
+            uncached.restore(restore | there, executable, store)
             _bring_last(repo, last, push)
             if imported:
                 made = repo.update(targets=[stage])
