@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nightshift import port
 from nightshift.stage import WAITING, Work
 
 pytest_plugins = ["tests.s3"]
@@ -18,6 +19,12 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 os.environ |= WAITING  # what trains in a test does so beside other tests
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# two workers never look for a port in the same range: what one finds unused the other would take before its server has
+if worker := os.environ.get("PYTEST_XDIST_WORKER", ""):
+    share = (port.HIGHEST - port.LOWEST) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    port.LOWEST += share * int(worker.removeprefix("gw"))
+    port.HIGHEST = port.LOWEST + share
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -151,6 +151,49 @@ def test_a_helper_that_ignores_sigterm_goes_with_a_stage_that_does_not(toy: Make
     _killed_with_its_task(made, mark)
 
 
+# in a session of its own, which does not end on SIGTERM, of a shell that is gone
+APART = r"""(setsid sh -c "trap '' TERM; echo \$\$ > {mark}.apart; exec sleep 1000" >/dev/null 2>&1 &)
+until [ -s {mark}.apart ]; do sleep 0.1; done; echo $(cat {mark}.apart) $$ > {mark}
+"""
+
+
+@pytest.mark.spawned
+@pytest.mark.parametrize("dies", [True, False])
+def test_what_has_left_the_session_of_its_stage_goes_with_it(dies: bool, toy: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "pids"
+    made = toy(FAILING.format(cmd=json.dumps(APART.format(mark=mark) + "exec sleep 1000")))
+    if dies:
+        _killed_with_its_task(made, mark)
+        return
+    attempt = made.attempt("bad", made.night("HEAD"), {})
+    killer = threading.Thread(target=lambda: (_appears(mark), attempt.kill()))
+    killer.start()
+    assert attempt.run().outcome == "cancelled"
+    killer.join()
+    _gone([int(pid) for pid in mark.read_text().split()])
+
+
+@pytest.mark.spawned
+def test_what_has_left_the_session_of_its_stage_does_not_outlive_it(toy: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "pids"
+    made = toy(FAILING.format(cmd=json.dumps(APART.format(mark=mark) + "exit 3")))
+    assert made.attempt("bad", made.night("HEAD"), {}).run().outcome == "failed"
+    _gone([int(pid) for pid in mark.read_text().split()])
+
+
+@pytest.mark.spawned
+def test_what_has_left_the_session_of_its_stage_may_end_by_itself(toy: Make, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    saves = f"trap 'sleep 1; echo > {saved}; exit' TERM; echo > {saved}.begun; while true; do sleep 0.1; done"
+    made = toy(FAILING.format(cmd=json.dumps(f'setsid sh -c "{saves}" & exec sleep 1000')))
+    attempt = made.attempt("bad", made.night("HEAD"), {})
+    killer = threading.Thread(target=lambda: (_appears(Path(f"{saved}.begun")), attempt.kill()))
+    killer.start()
+    assert attempt.run().outcome == "cancelled"
+    killer.join()
+    assert saved.exists()
+
+
 @pytest.mark.spawned
 def test_a_recorder_that_is_killed_leaves_no_stage(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"

@@ -39,7 +39,7 @@ def lasting(mark: Path) -> Command:
 
 
 def test_what_is_ended_while_it_is_spawned_ends_too() -> None:
-    one = Leashed()
+    one = Leashed(whole=False)
 
     def spawn(leash: int) -> subprocess.Popen[bytes]:
         one.kill()  # as a signal's handler does, which finds no child yet

@@ -1,7 +1,7 @@
 """The process that checks out a stage's deps and reproduces it, once, in a clone of its own.
 
-One process does both through DVC's API (two commands take a second longer a stage). It leads a session of its own,
-so that everything that the stage starts can be ended together, and it hangs on a leash (leash.py).
+One process does both through DVC's API (two commands take a second longer a stage). It leads a session of its own
+and hangs on a leash, so that everything that the stage starts can be ended together (leash.py).
 
 What a stage reads from the cache is hashed before, and fetched from the remote where it is missing or damaged.
 """
@@ -29,7 +29,7 @@ def main(job: str, leash: int) -> int:
         job: JSON file with what job.py tells.
         leash: file descriptor that ends when the task is gone.
     """
-    with held(leash):
+    with held(leash, whole=True):
         asked = json.loads(Path(job).read_text(encoding="utf-8"))
         Path(job).unlink()  # a stage's secrets stand in it
         os.environ.pop("PYTHONPATH", None)  # the engine's, and nothing that a stage is to import from

@@ -32,7 +32,7 @@ class Command(Leashed):
     """
 
     def __init__(self, text: str, owner: str = "", task: str = "publish", number: int = 1) -> None:
-        super().__init__()
+        super().__init__(whole=False)
         self.text, self.owner, self.task, self.number = text, owner, task, number
 
     def folder(self, clones: Path, run: str) -> Path:
@@ -62,7 +62,7 @@ class Command(Leashed):
                 )
 
             self.begin(begin)
-        code = self.wait(whole=False)
+        code = self.wait()
         said, wrong = (place.read_text(encoding="utf-8", errors="replace") for place in places)
         return code, said, wrong
 

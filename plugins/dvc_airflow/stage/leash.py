@@ -2,10 +2,14 @@
 
 When the task dies, however it dies, the pipe ends, and who holds this end ends its whole group, itself last: it waits
 for its own SIGKILL, since what ends on SIGTERM may leave helpers that do not.
+
+A stage is ended with all that it started, a process in a session of its own too: where such a one's parent is gone, the
+leader is its parent (PR_SET_CHILD_SUBREAPER), so that it is found below it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -14,25 +18,35 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 GRACE_S = 4.0  # between SIGTERM and SIGKILL; Airflow gives a task five seconds
+_LOOK_S = 0.05
+_LOOKS = 20  # for what forks while it is looked for
+_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
 @contextmanager
-def held(leash: int) -> Iterator[None]:
+def held(leash: int, whole: bool = False) -> Iterator[None]:
     """Hang on a leash (its file descriptor) while the block runs, as the leader of a session.
 
-    SIGTERM is for the rest of the group: the leader reports afterwards.
+    SIGTERM is for the rest of the group: the leader reports afterwards. As a `whole`, nothing that the block started
+    outlives it.
     """
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    hanging = threading.Thread(target=_hang_on, args=(leash,), daemon=True)
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    if whole:
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    hanging = threading.Thread(target=_hang_on, args=(leash, whole), daemon=True)
     hanging.start()
     try:
         yield
     finally:
         if select.select([leash], [], [], 0)[0]:
             hanging.join()  # does not return: the SIGKILL is for this process too
+        if whole:
+            _wait_out(os.getpid(), whole, GRACE_S if told.is_set() else 0)
 
 
 def main() -> int:
@@ -47,10 +61,54 @@ def main() -> int:
     return code if code >= 0 else 128 - code
 
 
-def _hang_on(leash: int) -> None:
+def end(leader: int, whole: bool) -> None:
+    """SIGTERM, at most four seconds, SIGKILL: for a leader's group and, as a `whole`, for all below it; itself last."""
+    with suppress(ProcessLookupError):
+        _tell(_apart(leader, whole), signal.SIGTERM)
+        os.killpg(leader, signal.SIGTERM)
+        _wait_out(leader, whole, GRACE_S)
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _hang_on(leash: int, whole: bool) -> None:
     while os.read(leash, 1):
         pass
-    group = os.getpgrp()
-    os.killpg(group, signal.SIGTERM)
-    time.sleep(GRACE_S)
-    os.killpg(group, signal.SIGKILL)
+    end(os.getpgrp(), whole)
+
+
+def _wait_out(leader: int, whole: bool, grace_s: float) -> None:
+    """Wait for what it leads, and end what has left its group."""
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline and _left(leader, whole).keys() - {os.getpid()}:
+        time.sleep(_LOOK_S)
+    for _ in range(_LOOKS):
+        if not (apart := _apart(leader, whole)):
+            return
+        _tell(apart, signal.SIGKILL)
+        time.sleep(_LOOK_S / 10)
+
+
+def _apart(leader: int, whole: bool) -> list[int]:
+    """Processes below a leader that are not of its group."""
+    return [pid for pid, group in _left(leader, whole).items() if group != leader]
+
+
+def _left(leader: int, whole: bool) -> dict[int, int]:
+    """Process → group, of all that still run in a leader's group and, as a `whole`, below it; zombies do not."""
+    found, below = dict[int, int](), dict[int, list[int]]()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent, group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if state != "Z":
+                found[int(stat.parent.name)] = int(group)
+                below.setdefault(int(parent), []).append(int(stat.parent.name))
+    family = [leader]
+    for one in family:
+        family += below.get(one, []) if whole else []
+    return {pid: group for pid, group in found.items() if group == leader or pid in family}
+
+
+def _tell(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):  # PermissionError: it is another user's by now
+            os.kill(pid, number)

@@ -1,7 +1,7 @@
 """The process of one attempt: in a session of its own, on a leash, with what its recorder kept.
 
-The leash is a pipe whose write end only this process holds: when it dies, however it dies, the child ends the whole
-group (leash.py). DVC itself says only that something failed, so exit code, signal and last words come from the shell
+The leash is a pipe whose write end only this process holds: when it dies, however it dies, the child ends all that it
+started (leash.py). DVC itself says only that something failed, so exit code, signal and last words come from the shell
 that it starts commands with (recorder.py).
 """
 
@@ -13,13 +13,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow.stage.leash import GRACE_S
+from dvc_airflow.stage import leash
 
 ATTENDED_S = 2.0
 # a -c command, so that this folder is not on the path; nor, by -P, is the clone, whose `select.py` is not Python's
@@ -27,10 +26,14 @@ _START = "import sys; from dvc_airflow.stage.child import main; sys.exit(main(sy
 
 
 class Leashed:
-    """A process that leads a session of its own, on a leash; `killed` once it was to be ended."""
+    """A process that leads a session of its own, on a leash; `killed` once it was to be ended.
 
-    def __init__(self) -> None:
-        self.killed = False
+    Args:
+        whole: whether it is ended with all that it started, whatever that did since; else what left its group lives on.
+    """
+
+    def __init__(self, whole: bool) -> None:
+        self.killed, self.whole = False, whole
         self._child: subprocess.Popen[bytes] | None = None
         self._leash = -1
 
@@ -47,12 +50,12 @@ class Leashed:
         if self.killed:  # between the last look and here
             self.kill()
 
-    def wait(self, whole: bool = True) -> int:
-        """Its exit code once it ended, and, as a `whole`, nothing of its group is left; below 0 for a signal."""
+    def wait(self) -> int:
+        """Its exit code once it ended, and, of a `whole` one, nothing is left; below 0 for a signal."""
         assert self._child is not None
         with suppress(ChildProcessError, ProcessLookupError):
             os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its group is still its own
-            if whole or self.killed:
+            if self.whole or self.killed:
                 os.killpg(self._child.pid, signal.SIGKILL)  # what a killed recorder, or a stage, left running
         code = self._child.wait()
         os.close(self._leash)
@@ -61,14 +64,8 @@ class Leashed:
     def kill(self) -> None:
         """End it and all that it started: SIGTERM, at most four seconds, SIGKILL; for a signal handler."""
         self.killed = True
-        if self._child is None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGTERM)
-            deadline = time.monotonic() + GRACE_S
-            while time.monotonic() < deadline and _living(self._child.pid):
-                time.sleep(0.05)
-            os.killpg(self._child.pid, signal.SIGKILL)
+        if self._child is not None:
+            leash.end(self._child.pid, self.whole)
 
 
 class Process(Leashed):
@@ -79,7 +76,7 @@ class Process(Leashed):
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
+        super().__init__(whole=True)
         self.folder = folder
 
     def start(self, job: Mapping[str, Any], clone: Path) -> None:
@@ -97,7 +94,7 @@ class Process(Leashed):
             "PYTHONUNBUFFERED": "1",
         }
         try:
-            self.begin(lambda leash: spawn(place, leash, clone, scrubbed() | around))
+            self.begin(lambda reads: spawn(place, reads, clone, scrubbed() | around))
         except OSError:
             place.unlink()
             raise
@@ -139,13 +136,13 @@ def attended(end: Callable[[], None], every_s: float = ATTENDED_S) -> Iterator[N
         done.set()
 
 
-def spawn(job: Path, leash: int, clone: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def spawn(job: Path, reads: int, clone: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start child.py on a job, with the read end of its leash.
 
     It has no standard input: in a task that is the socket by which Airflow is asked for every connection and variable.
     """
-    command = [sys.executable, "-P", "-c", _START, str(job), str(leash)]
-    apart: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True, "pass_fds": [leash]}
+    command = [sys.executable, "-P", "-c", _START, str(job), str(reads)]
+    apart: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True, "pass_fds": [reads]}
     return subprocess.Popen(command, cwd=clone, env=env, **apart)
 
 
@@ -153,13 +150,3 @@ def scrubbed() -> dict[str, str]:
     """The environment without Airflow's settings and secrets, and with this interpreter's commands first."""
     kept = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW_")}
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-
-
-def _living(group: int) -> bool:
-    """Whether a process of this group still runs; zombies do not count."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(pgrp) == group and state != "Z":
-                return True
-    return False
