@@ -369,7 +369,7 @@ REPOSITORY = {
         _pipeline("requirements.txt data/sources.json", "${lock} data/sources.json"),
         "check",
         17,
-        r"/.*: failed to parse 'stages\.discover\.cmd' in 'dvc\.yaml': Could not find 'lock'; mend it there",
+        r"/.*/dvc\.yaml:\d+: stages\.discover\.cmd: Could not find 'lock'; write it in params\.yaml, or",
     ),
     "another checkout's code": (_others_code, "check", 18, r"/.*checkout\.py: .* another checkout's; run with PYTHONP"),
     "no night yet": (lambda place: None, "pull", 17, r"/.*: there is no branch nightly yet; type `make nightly`"),

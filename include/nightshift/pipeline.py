@@ -1,5 +1,7 @@
 """Ask, before a night, whether dvc.yaml can be run at all: by the same code that makes the DAG of it.
 
+What a night refuses of the work tree, its first task says.
+
 The engine is a program of its own (nothing here imports it), and what it read is kept for the scheduler.
 """
 
@@ -25,7 +27,7 @@ def check(root: Path) -> None:
     head = subprocess.run(["git", "-C", str(root), "rev-parse", "--quiet", "--verify", "HEAD"], capture_output=True)
     if head.returncode != 0:
         raise RepositoryError("there is no commit yet", str(root), "`git add -A && git commit`, then try again")
-    asked = [sys.executable, "-m", "dvc_airflow", "check", str(root)]
+    asked = [sys.executable, "-m", "dvc_airflow", "check", "--pipeline", str(root)]
     around = os.environ | {"PYTHONPATH": str(root / "plugins")}
     said = subprocess.run(asked, cwd=root, env=around, capture_output=True, text=True, check=False)
     if said.returncode == 0:

@@ -1,7 +1,7 @@
 """What a project is, and what of its cache may go, without Airflow.
 
     python -m dvc_airflow graph DIR    # {"stages": [...], "edges": [[from, to], ...]}, by DVC's names
-    python -m dvc_airflow check DIR    # nothing, where it can be run
+    python -m dvc_airflow check DIR    # nothing, where it can be run as it lies there
     python -m dvc_airflow gc DIR --nights 30 [--bytes N] [--dry-run]    # bytes by reason
 
 Ends with 2 and one sentence where it cannot (1 is a traceback's).
@@ -17,10 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-from dvc_airflow.git import GitError
+from dvc_airflow.git import GitError, top
 from dvc_airflow.pipeline import check, kept, reading
-from dvc_airflow.pipeline.project import ProjectError
-from dvc_airflow.store import gc, lease, workspace
+from dvc_airflow.pipeline.project import Project, ProjectError
+from dvc_airflow.stage import plan
+from dvc_airflow.store import gc, lease, snapshot, workspace
+from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import of
 
 
@@ -34,13 +36,22 @@ def main(words: list[str]) -> int:
         known = reading.read(said.project, kept.folder(said.project))
         if said.command == "check":
             check.refuse(said.project, known)
-    except (ProjectError, GitError, lease.Held) as error:
+            if not said.pipeline:
+                _refuse_tree(said.project, known)
+    except (ProjectError, GitError, lease.Held, snapshot.Refused) as error:
         print(error, file=sys.stderr)
         return 2
     if said.command == "graph":
         edges = [[above, one.name] for one in known.every for above in one.above]
         print(json.dumps({"stages": [one.name for one in known.every], "edges": edges}))
     return 0
+
+
+def _refuse_tree(root: Path, known: Project) -> None:
+    """Raises Refused for what a pin of the work tree would refuse; what a remote has to say is the pin's alone."""
+    repository, folder = top(root)
+    if lacks := plan.lacking(known, Commit(repository, snapshot.of_tree(root, known), folder)):
+        raise snapshot.Refused(lacks)
 
 
 def _gc(said: argparse.Namespace) -> int:
@@ -73,8 +84,10 @@ def _count(said: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("dvc_airflow", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = made.add_subparsers(dest="command", required=True)
-    for name in ("graph", "check"):
-        commands.add_parser(name).add_argument("project", type=Path)
+    commands.add_parser("graph").add_argument("project", type=Path)
+    asked = commands.add_parser("check")
+    asked.add_argument("project", type=Path)
+    asked.add_argument("--pipeline", action="store_true", help="look at what a DAG is made of, and not at the data")
     swept = commands.add_parser("gc")
     swept.add_argument("project", type=Path)
     swept.add_argument("--nights", type=_count, required=True, help="that are kept of the branch")

@@ -1,4 +1,4 @@
-"""`python -m dvc_airflow graph` and `check`: one project, by whatever path one came."""
+"""`python -m dvc_airflow graph` and `check`: one project by whatever path, and all that a pin would refuse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 from dvc_airflow.__main__ import main
 from dvc_airflow.pipeline import kept
+from dvc_airflow.stage import plan
+from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -29,3 +31,39 @@ def test_a_project_behind_a_link_is_the_same_one(toy: Make, tmp_path: Path, caps
     graphs = {line for line in said.out.splitlines() if line}
     assert len(graphs) == 1
     assert json.loads(graphs.pop())["stages"] == list(made.known().stages)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ({"data.csv": None}, "depends on data.csv: it is not there, and no stage makes it"),
+        ({".gitignore": "data.csv\n"}, "depends on data.csv: it is in neither Git nor DVC; `dvc add data.csv`"),
+        ({"big.bin": "x" * (1 << 21)}, "big.bin is new and over 1 MB; `dvc add big.bin`"),
+    ],
+)
+def test_check_refuses_what_the_pin_would(
+    harm: dict[str, str | None], said: str, toy: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = toy("stages: {one: {cmd: wc data.csv > n, deps: [data.csv], outs: [n]}}\n")
+    (made.root / "data.csv").write_text("1\n")
+    assert main(["check", str(made.root)]) == 0  # what is not committed yet becomes a part of the night
+    for name, text in harm.items():
+        (made.root / name).unlink() if text is None else (made.root / name).write_text(text)
+    assert main(["check", str(made.root)]) == 2
+    assert said in capsys.readouterr().err
+    assert main(["check", "--pipeline", str(made.root)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("wdir", "dep", "there"),
+    [("kept", "../seed.txt", True), ("made", "one.txt", True), ("empty", "../seed.txt", False)],
+)
+def test_a_folder_to_work_in_that_nobody_has_is_named_too(wdir: str, dep: str, there: bool, toy: Make) -> None:
+    one = "  one: {cmd: echo 1 > made/one.txt, deps: [seed.txt], outs: [made/one.txt]}\n"
+    made = toy(f"stages:\n{one}  two: {{cmd: cp {dep} x, wdir: {wdir}, deps: [{dep}], outs: [x]}}\n")
+    for folder in ("kept", "made", "empty"):
+        (made.root / folder).mkdir()
+    (made.root / "kept" / ".gitkeep").touch()
+    lacks = plan.lacking(made.known(), Commit(made.root, made.commit({})))
+    said = "stage two works in empty, a folder that Git does not have; put a file into it, and commit that"
+    assert lacks == (None if there else f"dvc.yaml: {said}")

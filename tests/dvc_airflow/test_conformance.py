@@ -9,6 +9,7 @@ repository), `add` and `import` (tracked and imported data), `other` (files of a
 from __future__ import annotations
 
 import os
+import posixpath
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ from dvc_airflow.pipeline import lock
 from dvc_airflow.stage import plan
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.stage.settled import settled
-from dvc_airflow.store import uncached, workspace
+from dvc_airflow.store import ignored, uncached, workspace
 from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy, repository
 
@@ -111,9 +112,9 @@ def _tasks_and_edges(said: Mapping[str, Any], made: Toy) -> None:
 
 
 def _nights(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
-    other = tmp_path / "by-dvc"
-    shutil.copytree(top(made.root)[0], other, symlinks=True)
-    other = other / said.get("folder", "")
+    copy = tmp_path / "by-dvc"
+    shutil.copytree(top(made.root)[0], copy, symlinks=True)
+    other = copy / said.get("folder", "")
     assert plan.lacking(made.known(), made.night("HEAD").pinned) is None
     first = made.run("HEAD")
     assert {one.outcome for one in first.values()} == {"ran"}, [one.sentence for one in first.values()]
@@ -121,6 +122,9 @@ def _nights(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
     assert _locks(made, first) == {name: (other / name).read_text() for name in _locks(made, first)}
     for path, content in _uncached(made, first).items():
         assert content == (other / path).read_bytes()
+    asked = ["ls-files", "-z", "--modified", "--others", "--exclude-standard", "--", ":(glob)**/.gitignore"]
+    changed = git(copy, *asked).split("\0")
+    assert {name: (copy / name).read_bytes() for name in changed if name} == _lines(made)
 
     made.came = dict.fromkeys(first, made.commit({}))
     if frozen := said.get("freeze"):
@@ -156,6 +160,12 @@ def _locks(made: Toy, results: Mapping[str, Result]) -> dict[str, str]:
     entries = {name: one.entry for name, one in results.items() if one.entry}
     here, folder = top(made.root)
     return lock.files(made.known(), entries, Commit(here, "HEAD", folder).content)
+
+
+def _lines(made: Toy) -> dict[str, bytes]:
+    known, (here, folder) = made.known(), top(made.root)
+    outs = [path for path, name in known.makers.items() if name in known.stages and path in known.stages[name].cached]
+    return ignored.lines(here, "HEAD", [posixpath.normpath(posixpath.join(folder, path)) for path in outs])
 
 
 def _uncached(made: Toy, results: Mapping[str, Result]) -> dict[str, bytes]:

@@ -46,35 +46,6 @@ PROJECTS: dict[str, Files] = {
     },
 }  # fmt: skip
 
-REFUSED: dict[str, tuple[Files, str]] = {
-    "one out of two stages": (
-        {"dvc.yaml": "stages:\n  one: {cmd: a, outs: [x]}\n  two: {cmd: b, outs: [x]}\n"}, "output 'x' is specified in",
-    ),
-    "an out inside another": (
-        {"dvc.yaml": "stages:\n  one: {cmd: a, outs: [d]}\n  two: {cmd: b, outs: [d/x]}\n"}, "overlap and are thus in",
-    ),
-    "a ring": (
-        {"dvc.yaml": "stages:\n  one: {cmd: a, deps: [y], outs: [x]}\n  two: {cmd: b, deps: [x], outs: [y]}\n"},
-        r"stages rest on each other in a ring: (one → two → one|two → one → two); take one dep out",
-    ),
-    "a stage in a file of its own, as before DVC 1": (
-        {"old.dvc": "cmd: python old.py\ndeps:\n- path: old.py\nouts:\n- path: old.bin\n"},
-        r"old\.dvc:1: cmd: extra.*; a stage of DVC before 1\.0 is written in dvc\.yaml now",
-    ),
-    "a value that is not there": ({"dvc.yaml": "stages:\n  one: {cmd: 'a ${b.c}'}\n"}, r"Could not find 'b\.c'"),
-    "a broken file below": ({"s/dvc.yaml": "stages:\n  one:\n    cmd: a\n    out: [x]\n"}, r"s/dvc\.yaml:4: stages\."),
-    "a lock of DVC 1": (
-        {"dvc.yaml": "stages:\n  one: {cmd: a}\n", "dvc.lock": "one:\n  cmd: a\n"},
-        r"dvc\.lock:2: one: extra.*; a lock file of DVC before 2 is removed",
-    ),
-    "a remote of another kind": (
-        {".dvc/config": "[core]\n    remote = r\n['remote \"r\"']\n    url = ck://x\n"},
-        r"\.dvc/config: .*Unsupported URL type ck://.*; install what gives DVC ck://",
-    ),
-    "a broken file in a folder": ({"s/dvc.yaml": "stages:\n  one: {cmd: a\n"}, r"s/dvc\.yaml:3: not YAML"),
-    "data that is none": ({"x.dvc": "outs: 5\n"}, r"x\.dvc:\d+: outs: "),
-}  # fmt: skip
-
 
 def by_dvc(root: Path) -> tuple[set[str], set[tuple[str, str]]]:
     """Stages and edges as DVC has them, by its own names."""
@@ -95,19 +66,6 @@ def test_stages_and_edges_are_dvcs_own(
         assert main(["graph", str(root)]) == 0
         said = json.loads(capsys.readouterr().out)
         assert (set(said["stages"]), {(above, one) for above, one in said["edges"]}) == by_dvc(root)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_dvc_refuses_is_one_sentence(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dvc_airflow.__main__ import main
-
-    files, said = REFUSED[name]
-    root = repository(tmp_path, files)
-    assert main(["graph", str(root)]) == 2
-    with pytest.raises(project.ProjectError, match=said):
-        reading.read(root)
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """Write what a night made as one commit on its branch, or keep it until that is possible.
 
-The commit's tree is the pinned tree with the night's dvc.lock and `cache: false` files; its parents are the
-branch's tip and the pinned commit. Nothing is merged, and nothing is committed when nothing differs. The project's
-own `publish` command runs in a clone of that commit and prints, as its last line, JSON with a message and tags. Where
-nothing differs it runs at the tip, since the night that wrote it may have died before what follows a release; its
-message and tags are then not used. Branch and tags go to the repository of record in one atomic push with a lease;
-what it refuses stays under `<refs>/unpublished/<run>` until a night after it is pushed.
+The commit's tree is the pinned tree with the night's dvc.lock, `cache: false` files and .gitignore lines; its parents
+are the branch's tip and the pinned commit. Nothing is merged, and nothing is committed when nothing differs. The
+project's own `publish` command runs in a clone of that commit and prints, as its last line, JSON with a message and
+tags. Where nothing differs it runs at the tip, since the night that wrote it may have died before what follows a
+release; its message and tags are then not used. Branch and tags go to the repository of record in one atomic push with
+a lease; what it refuses stays under `<refs>/unpublished/<run>` until a night after it is pushed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from __future__ import annotations
 import json
 import posixpath
 import shlex
-import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from dvc_airflow.pipeline.project import Project
 from dvc_airflow.stage.command import Command
 from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.stage.process import scrubbed
-from dvc_airflow.store import snapshot, uncached, workspace
+from dvc_airflow.store import ignored, snapshot, uncached, workspace
 from dvc_airflow.store.lease import WHO
 from dvc_airflow.store.repository import Repository
 
@@ -110,10 +109,12 @@ def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], ca
                 raise PublishError(f"what {name} made with `cache: false` is neither here nor in a remote")
         for out in stage.uncached:
             made |= {_at(night, path): held for path, held in uncached.files(out, md5[out], cache)}
-    ignored = _ignored(Path(night.repository), made)
+    repository, outs = Path(night.repository), {one for name in entries for one in project.stages[name].cached}
+    unseen = ignored.those(repository, night.commit, made)
+    lines = ignored.lines(repository, night.commit, [_at(night, path) for path in project.makers if path in outs])
     texts = lock.files(project, entries, night.pinned.content)
     locks = {_at(night, path): text.encode() for path, text in texts.items()}
-    return {path: held for path, held in made.items() if path not in ignored} | locks
+    return {path: held for path, held in made.items() if path not in unseen} | lines | locks
 
 
 def _folders(night: Night, project: Project) -> list[str]:
@@ -124,15 +125,6 @@ def _folders(night: Night, project: Project) -> list[str]:
 def _at(night: Night, path: str) -> str:
     """A path of the project in its repository."""
     return posixpath.normpath(posixpath.join(night.folder, path))
-
-
-def _ignored(repository: Path, paths: Iterable[str]) -> set[str]:
-    """Those of these paths that Git ignores."""
-    asked = ["git", "-C", str(repository), "check-ignore", "--no-index", "-z", "--stdin"]
-    said = subprocess.run(
-        asked, input="\0".join(paths), capture_output=True, check=False, encoding="utf-8", errors="surrogateescape"
-    )
-    return set(filter(None, said.stdout.split("\0")))
 
 
 def ask(

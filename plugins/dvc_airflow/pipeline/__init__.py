@@ -5,6 +5,7 @@ meta          what a stage asks for in `meta.airflow`
 pod           and of its pod in Kubernetes
 requirements  what an environment of its own rests on
 reading       any DVC project read into that, as DVC reads it
+refusals      what DVC refuses of one, in a sentence
 kept          what is costly to find again of one, in `.dvc/tmp`
 naming        what tasks are called
 check         what DVC takes and a night cannot run

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import posixpath
 from pathlib import Path
-from typing import Any
 
 from dvc_airflow.git import top
-from dvc_airflow.pipeline import naming, requirements
+from dvc_airflow.pipeline import naming, refusals, requirements
 from dvc_airflow.pipeline.meta import Wrong
-from dvc_airflow.pipeline.project import PIPELINE, Project, ProjectError, Stage, outside
+from dvc_airflow.pipeline.project import PIPELINE, Project, ProjectError, Stage, inside, outside
 
 
 def refuse(root: Path, project: Project) -> None:
@@ -53,7 +52,7 @@ def _refuse_venv(root: Path, stage: Stage, needs: str) -> None:
     except requirements.RequirementsError as error:
         raise wrong(root, stage, Wrong(("venv",), f"venv {needs}: {error}")) from None
     for path in [file, *others]:
-        if not any(path == dep or path.startswith(f"{dep}/") for dep in stage.deps):
+        if not any(inside(path, dep) for dep in stage.deps):
             named = f"venv {needs}" if path == file else f"venv {needs} names {path}, which"
             what = f"{named} is not among its deps: add it, so that another one runs the stage again"
             raise wrong(root, stage, Wrong(("venv",), what))
@@ -67,17 +66,5 @@ def wrong(root: Path, stage: Stage, error: Wrong) -> ProjectError:
 
 def _place(root: Path, stage: Stage, *keys: str) -> str:
     """File and line of a stage, or of what stands at these keys in it."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
-
-    place: Any = YAML().load((root / stage.file).read_bytes())
-    line = 0
-    above = [] if stage.imported else ["stages", stage.key.partition("@")[0]]
-    for key in [*above, *keys]:
-        if not isinstance(place, CommentedMap):
-            break
-        place = place["do"] if key not in place and "do" in place else place
-        if key not in place:
-            break
-        line, place = place.lc.key(key)[0], place[key]
-    return f"{stage.file}:{line + 1}"
+    above = [] if stage.imported else ["stages", stage.key]
+    return f"{stage.file}:{refusals.line(root / stage.file, [*above, *keys])}"

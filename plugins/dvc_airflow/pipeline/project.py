@@ -29,6 +29,11 @@ def outside(path: str) -> bool:
     return "://" in path or path.startswith("/")
 
 
+def inside(path: str, folder: str) -> bool:
+    """Whether a path is this folder, or lies in it."""
+    return path == folder or path.startswith(f"{folder}/")
+
+
 @dataclass(frozen=True)
 class Out:
     """A path that a stage makes.
@@ -90,6 +95,11 @@ class Stage:
     def uncached(self) -> list[str]:
         """Outs that DVC keeps no object of, and that another clone does not find where they are."""
         return [out.path for out in self.outs if not out.cached and not outside(out.path)]
+
+    @property
+    def cached(self) -> list[str]:
+        """Outs in the repository that DVC keeps, and Git is to ignore."""
+        return [out.path for out in self.outs if out.cached and not outside(out.path)]
 
     @property
     def key(self) -> str:

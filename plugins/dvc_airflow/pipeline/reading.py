@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,8 +18,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dvc_airflow.pipeline import kept
-from dvc_airflow.pipeline.project import LOCK, PIPELINE, Out, Project, ProjectError, Stage, of, of_plain, plain
+from dvc_airflow.pipeline import kept, refusals
+from dvc_airflow.pipeline.project import PIPELINE, Out, Project, ProjectError, Stage, of, of_plain, plain
 
 VERSION = 7  # of the kept form
 PARAMS = "params.yaml"
@@ -41,7 +40,7 @@ def read(root: Path, cache: Path | None = None) -> Project:
     began = time.time_ns()
     project = of(_stages(root, files))
     read_too = _read_too(root, files, project)
-    _refuse_cycles(project)
+    _refuse_cycles(root, project)
     if cache and not _written_since(began, root, [*files, *read_too]):
         kept.write(cache, name, {"read": read_too, "hash": _hash(root, read_too), "stages": plain(project)})
     return project
@@ -131,11 +130,9 @@ def _named(body: Any, folder: str) -> dict[str, None]:
 
 def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
     """Every stage, in DVC's own order. Raises ProjectError for what DVC refuses, in a sentence."""
-    from dvc.config import ConfigError
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.utils.serialize import YAMLFileCorruptedError
-    from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
+    from dvc.utils.strictyaml import YAMLSyntaxError
 
     try:
         real = root.resolve()  # what is kept serves whatever link one came by
@@ -146,30 +143,12 @@ def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
             return [_stage(real, one, above) for one, above in _edges(repo.index).items()]
     except ProjectError:
         raise
-    except YAMLValidationError as error:
-        raise ProjectError(_against_schema(error)) from error
-    except (YAMLSyntaxError, YAMLFileCorruptedError) as error:
-        for name in (one for one in [*files, PARAMS] if one.endswith((PIPELINE, ".dvc", PARAMS))):
-            if (root / name).is_file():
-                document(root / name)  # says where, in fewer words
-        raise ProjectError(f"{root}: {_one_line(error)}; mend it there") from error
-    except ConfigError as error:
-        raise ProjectError(f"{root}/.dvc/config: {_one_line(error)}; {_missing(error) or 'mend it there'}") from error
-    except DvcException as error:
-        raise ProjectError(f"{root}: {_one_line(error)}; mend it there") from error
-    except Exception as error:  # of a malformed file DVC's own code raises whatever its readers happen to
-        what = f"DVC cannot read it ({type(error).__name__}: {_one_line(error)})"
-        raise ProjectError(f"{root}: {what}; {_missing(error) or 'mend it there'}") from error
-
-
-def _missing(error: Exception) -> str:
-    """What to do where DVC lacks a package for a kind of URL; "" for other errors."""
-    said = str(error)
-    if found := re.search(r"requires '(dvc-\w+)' to be installed", said):
-        return f"install {found[1]} where Airflow runs"
-    if found := re.search(r"Unsupported URL type (\w+://)", said):
-        return f"install what gives DVC {found[1]} where Airflow runs, or take it out"
-    return ""
+    except Exception as error:
+        if isinstance(error, YAMLSyntaxError | YAMLFileCorruptedError):
+            for name in (one for one in [*files, PARAMS] if one.endswith((PIPELINE, ".dvc", PARAMS))):
+                if (root / name).is_file():
+                    document(root / name)  # says where, in fewer words
+        raise ProjectError(refusals.sentence(error, root)) from error
 
 
 def _edges(index: Any) -> dict[Any, list[Any]]:
@@ -252,31 +231,12 @@ def _relative(root: Path, path: str) -> str:
     return PurePosixPath(os.path.relpath(path, root)).as_posix()
 
 
-def _refuse_cycles(project: Project) -> None:
+def _refuse_cycles(root: Path, project: Project) -> None:
     try:
         TopologicalSorter({stage.name: stage.above for stage in project.every}).prepare()
     except CycleError as error:
-        ring = " → ".join(error.args[1][::-1])
-        raise ProjectError(f"{PIPELINE}: stages rest on each other in a ring: {ring}; take one dep out") from None
-
-
-def _against_schema(error: Any) -> str:
-    """What DVC's schema refuses, with the line; of files of its first versions what to do about them."""
-    from dvc.utils.strictyaml import determine_linecol
-    from ruamel.yaml import YAML
-
-    file, wrong = Path(error.path).resolve(), error.exc.errors[0]  # DVC names it from where one stands
-    line, *_ = determine_linecol(YAML().load(error.text or file.read_text(encoding="utf-8")), wrong.path)
-    place = ".".join(map(str, wrong.path)) or "the file"
-    mend = "mend it there"
-    if file.name == LOCK:
-        mend = "a lock file of DVC before 2 is removed (`git rm`), and written anew by a run"
-    elif file.suffix == ".dvc" and place == "cmd":
-        mend = "a stage of DVC before 1.0 is written in dvc.yaml now (`dvc stage add`), and this file removed"
-    elif file.suffix == ".dvc" and place.endswith(".metric"):
-        mend = "DVC 1.0 has no such key; take it out"
-    return f"{file}:{line or 1}: {place}: {wrong.error_message}; {mend}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:600]
+        ring = error.args[1][::-1]
+        one = project.stages[ring[0]]
+        place = f"{root / one.file}:{refusals.line(root / one.file, ['stages', one.key])}"
+        what = f"stages rest on each other in a ring: {' → '.join(ring)}"
+        raise ProjectError(f"{place}: {what}; take one dep out") from None

@@ -17,7 +17,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from dvc_airflow.pipeline.project import Project, ProjectError, of
+from dvc_airflow.pipeline.project import Project, ProjectError, inside, of
 
 SELECTOR = re.compile(r"(?:(\d*)(\+))?(.*?)(?:(\+)(\d*))?", re.DOTALL)
 
@@ -78,7 +78,7 @@ def _named(project: Project, core: str) -> set[str]:
     files = {name: PurePosixPath(one.file) for name, one in project.stages.items()}
     if found := {name for name, file in files.items() if str(file) == path or file.parent.is_relative_to(path)}:
         return found
-    makers = {name for out, name in project.makers.items() if out == path or out.startswith(f"{path}/")}
+    makers = {name for out, name in project.makers.items() if inside(out, path)}
     makers |= {project.makers[str(one)] for one in PurePosixPath(path).parents if str(one) in project.makers}
     return makers & names or {name for name in names if fnmatchcase(name, core)}
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.lock import Entry
-from dvc_airflow.pipeline.project import Project, Stage
+from dvc_airflow.pipeline.project import Project, Stage, inside
 from dvc_airflow.stage import venvs
 from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.stage.process import scrubbed
@@ -189,8 +189,3 @@ def _shell() -> str:
 def _touches(path: str, deps: Iterable[str]) -> bool:
     """Whether a dep is an out, lies in it, or is a folder above it."""
     return any(inside(dep, path) or inside(path, dep) for dep in deps)
-
-
-def inside(path: str, folder: str) -> bool:
-    """Whether a path is this folder, or lies in it."""
-    return path == folder or path.startswith(f"{folder}/")

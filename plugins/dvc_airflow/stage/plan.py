@@ -15,7 +15,7 @@ from typing import Any
 
 from dvc_airflow.git import git
 from dvc_airflow.pipeline.lock import Entry, hashes
-from dvc_airflow.pipeline.project import Project, Stage, outside
+from dvc_airflow.pipeline.project import Project, Stage, inside, outside
 from dvc_airflow.store import objects, uncached
 from dvc_airflow.store.commit import Commit, parsed
 
@@ -23,10 +23,13 @@ MODULE, LINK = "160000", "120000"  # Git's modes
 
 
 def lacking(project: Project, commit: Commit) -> str | None:
-    """A sentence about the first dep that neither Git nor DVC has at this commit, and no stage makes; None for none."""
+    """A sentence about the first dep, or folder to work in, that nobody has at this commit; None for none.
+
+    A dep is there where Git or DVC has it, or a stage makes it; a folder where Git has it, or the stage reads from it.
+    """
     listed = git(commit.repository, "ls-tree", "-r", "-z", "--full-tree", commit.commit).split("\0")
     modes = {_here(line.partition("\t")[2], commit.folder): line.partition(" ")[0] for line in listed if line}
-    held = _with_folders([*modes, *project.makers])
+    committed, held = _with_folders(modes), _with_folders([*modes, *project.makers])
     beyond = {path for path, mode in modes.items() if mode in (MODULE, LINK)}  # what lies below, Git does not list
     for stage in (one for one in project.stages.values() if not one.frozen and not one.imported):
         for dep in (one for one in stage.deps if not outside(one) and one not in held):
@@ -34,6 +37,11 @@ def lacking(project: Project, commit: Commit) -> str | None:
             if above & project.makers.keys() or above & beyond:
                 continue
             return f"{stage.file}: stage {stage.name} depends on {dep}: {_why_lacking(dep, held, commit)}"
+        wdir, read = stage.wdir, [*beyond, *stage.deps]
+        brought = outside(wdir) or any(inside(one, wdir) or inside(wdir, one) for one in read)
+        if wdir != "." and wdir not in committed and not brought:
+            what = f"works in {wdir}, a folder that Git does not have; put a file into it, and commit that"
+            return f"{stage.file}: stage {stage.name} {what}"
     return None
 
 

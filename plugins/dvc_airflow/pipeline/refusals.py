@@ -1,0 +1,135 @@
+"""What DVC refuses of a project, in a sentence: file, line, what to do. DVC names files from where one stands."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dvc_airflow.pipeline.project import LOCK
+
+MEND = "mend it there"
+
+
+def sentence(error: Exception, root: Path) -> str:
+    """What is wrong where, and what to do, of what DVC raised while it read the project at `root`."""
+    from dvc.config import ConfigError
+    from dvc.exceptions import DvcException, OutputDuplicationError, OverlappingOutputPathsError
+    from dvc.parsing import ResolveError
+    from dvc.utils.serialize import ParseError
+    from dvc.utils.strictyaml import YAMLValidationError
+
+    said, do = _said(error, root), _missing(error) or MEND
+    match error:
+        case YAMLValidationError():
+            return _against_schema(error)
+        case OutputDuplicationError():
+            *others, one = sorted(error.stages, key=_place)
+            also = " and at ".join(_place(other) for other in others)
+            return f"{_place(one)}: {_here(error.output, root)} is an out here and at {also}; take it out of one"
+        case OverlappingOutputPathsError():
+            outer, inner = error.parent, error.overlapping_out
+            what = f"{_here(str(inner), root)} lies in {_here(str(outer), root)}, an out at {_place(outer.stage)}"
+            return f"{_place(inner.stage)}: {what}; give it a place of its own"
+        case ResolveError() if found := re.fullmatch(r"failed to parse '(.+?)' in '(.+?)': (.+)", said):
+            keys, name, why = found.groups()
+            do = "write it in params.yaml, or in what `vars` names" if why.startswith("Could not find") else do
+            return f"{root / name}:{line(root / name, keys.split('.'))}: {keys}: {why}; {do}"
+        case ParseError():
+            return f"{_broken(Path(error.path).resolve())}; mend the syntax there"
+        case ConfigError():
+            return f"{root}/.dvc/config: {said}; {do}"
+        case DvcException():
+            return f"{root}: {said}; {do}"
+    # of a malformed file DVC's own code raises whatever its readers happen to
+    return f"{root}: DVC cannot read it ({type(error).__name__}: {said}); {do}"
+
+
+def line(file: Path, keys: Iterable[Any]) -> int:
+    """The line, from 1, of what stands at these keys of a YAML file, or of the last of them that is there."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    place: Any = YAML().load(file.read_bytes())
+    found = 0
+    for key in keys:
+        if isinstance(place, CommentedMap):
+            place = place["do"] if key not in place and "do" in place else place
+            key = key if key in place else str(key).partition("@")[0]  # of a stage that a template gives
+            if key not in place:
+                break
+            found, place = place.lc.key(key)[0], place[key]
+        elif isinstance(place, CommentedSeq) and isinstance(key, int) and key < len(place):
+            found, place = place.lc.item(key)[0], place[key]
+        else:
+            break
+    return found + 1
+
+
+def _place(stage: Any) -> str:
+    """File and line of a stage's outs, of DVC's."""
+    keys = ["stages", stage.name, "outs"] if getattr(stage, "name", None) else ["outs"]
+    return f"{stage.path}:{line(Path(stage.path), keys)}"
+
+
+def _said(error: Exception, root: Path) -> str:
+    """What DVC said, on one line."""
+    return _here(" ".join(str(error).split())[:600], root)
+
+
+def _here(text: str, root: Path) -> str:
+    """A text in which paths of the project stand from its folder."""
+    return re.sub(rf"(?<![^\s'\"(]){re.escape(os.path.relpath(root.resolve()))}/", "", text)
+
+
+def _missing(error: Exception) -> str:
+    """What to do where DVC lacks a package for a kind of URL; "" for other errors."""
+    said = str(error)
+    if found := re.search(r"requires '(dvc-\w+)' to be installed", said):
+        return f"install {found[1]} where Airflow runs"
+    if found := re.search(r"Unsupported URL type (\w+://)", said):
+        return f"install what gives DVC {found[1]} where Airflow runs, or take it out"
+    return ""
+
+
+def _broken(file: Path) -> str:
+    """File, line and what is wrong there, of a TOML, JSON or Python file that cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        match file.suffix:
+            case ".toml":
+                tomllib.loads(text)
+            case ".py":
+                ast.parse(text)
+            case _:
+                json.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        found = at[1] if at else len(text.splitlines())  # else "(at end of document)"
+        return f"{file}:{found}: not TOML: {str(error).partition(' (at ')[0]}"
+    except SyntaxError as error:
+        return f"{file}:{error.lineno}: not Python: {error.msg}"
+    except json.JSONDecodeError as error:
+        return f"{file}:{error.lineno}: not JSON: {error.msg}"
+    except (OSError, ValueError) as error:
+        return f"{file}: it cannot be read ({error})"
+    return f"{file}: DVC cannot read it"
+
+
+def _against_schema(error: Any) -> str:
+    """What DVC's schema refuses, with the line; of files of its first versions what to do about them."""
+    file, wrong = Path(error.path).resolve(), error.exc.errors[0]
+    place = ".".join(map(str, wrong.path)) or "the file"
+    do = MEND
+    if file.name == LOCK:
+        do = "a lock file of DVC before 2 is removed (`git rm`), and written anew by a run"
+    elif file.suffix == ".dvc" and place == "cmd":
+        do = "a stage of DVC before 1.0 is written in dvc.yaml now (`dvc stage add`), and this file removed"
+    elif file.suffix == ".dvc" and place.endswith(".metric"):
+        do = "DVC 1.0 has no such key; take it out"
+    return f"{file}:{line(file, wrong.path)}: {place}: {wrong.error_message}; {do}"

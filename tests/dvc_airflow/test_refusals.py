@@ -1,0 +1,115 @@
+"""What DVC refuses of a project is said in one sentence: file, line, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from dvc_airflow.__main__ import main
+from dvc_airflow.pipeline import reading
+from dvc_airflow.pipeline.project import ProjectError
+from tests.dvc_airflow.conftest import repository
+
+ONE = "stages:\n  one: {cmd: x}\n"
+VALUES = 'vars: [values.{kind}]\nstages:\n  one: {{cmd: "x ${{a}}"}}\n'
+SAID: dict[str, tuple[Mapping[str, str], str]] = {
+    "an out of two stages": (
+        {"dvc.yaml": "stages:\n  one: {cmd: x, outs: [o]}\n  two:\n    cmd: y\n    outs: [o]\n"},
+        "/dvc.yaml:5: o is an out here and at ROOT/dvc.yaml:2; take it out of one",
+    ),
+    "an out that is tracked": (
+        {
+            "dvc.yaml": "stages:\n  one: {cmd: x, outs: [o]}\n",
+            "o.dvc": "outs:\n- md5: d41d8cd98f00b204e9800998ecf8427e\n  path: o\n",
+        },
+        "/o.dvc:1: o is an out here and at ROOT/dvc.yaml:2; take it out of one",
+    ),
+    "an out in another": (
+        {"dvc.yaml": "stages:\n  one: {cmd: x, outs: [d]}\n  two: {cmd: y, outs: [d/o]}\n"},
+        "/dvc.yaml:3: d/o lies in d, an out at ROOT/dvc.yaml:2; give it a place of its own",
+    ),
+    "a ring": (
+        {"dvc.yaml": f"{ONE}  two: {{cmd: y, deps: [o], outs: [o]}}\n"},
+        "/dvc.yaml:3: stages rest on each other in a ring: two → two; take one dep out",
+    ),
+    "a ring of two": (
+        {"dvc.yaml": f"{ONE}  a: {{cmd: y, deps: [o], outs: [p]}}\n  b: {{cmd: y, deps: [p], outs: [o]}}\n"},
+        "/dvc.yaml:3: stages rest on each other in a ring: a → b → a; take one dep out",
+    ),
+    "an unknown key": (
+        {"dvc.yaml": f"{ONE}  two:\n    cmd: ${{no.such}}\n"},
+        "/dvc.yaml:4: stages.two.cmd: Could not find 'no.such'; write it in params.yaml, or in what `vars` names",
+    ),
+    "an unknown key of an item": (
+        {"dvc.yaml": f"{ONE}  two:\n    foreach: [1.5]\n    do:\n      cmd: ${{no}}\n"},
+        "/dvc.yaml:3: stages.two@1.5.cmd: Could not find 'no'; write it in params.yaml, or in what `vars` names",
+    ),
+    "no file of values": (
+        {"dvc.yaml": f"vars: [none.yaml]\n{ONE}"},
+        "/dvc.yaml:1: vars: 'none.yaml' does not exist; mend it there",
+    ),
+    "TOML": (
+        {"dvc.yaml": VALUES.format(kind="toml"), "values.toml": "a = 1\nb = =\n"},
+        "/values.toml:2: not TOML: Invalid value; mend the syntax there",
+    ),
+    "TOML that ends": (
+        {"dvc.yaml": VALUES.format(kind="toml"), "values.toml": "a = 1\nb = ["},
+        "/values.toml:2: not TOML: Invalid value; mend the syntax there",
+    ),
+    "JSON": (
+        {"dvc.yaml": VALUES.format(kind="json"), "values.json": "{\n"},
+        "/values.json:2: not JSON: Expecting property name enclosed in double quotes; mend the syntax there",
+    ),
+    "Python": (
+        {"dvc.yaml": VALUES.format(kind="py"), "values.py": "a = 1\nb = (\n"},
+        "/values.py:2: not Python: '(' was never closed; mend the syntax there",
+    ),
+    "a key that DVC does not know": (
+        {"dvc.yaml": f"{ONE}  two:\n    cmd: x\n    outs:\n    - o: {{cached: true}}\n"},
+        "/dvc.yaml:6: stages.two.outs.0.o.cached: extra keys not allowed",
+    ),
+    "a key below": (
+        {"s/dvc.yaml": "stages:\n  one:\n    cmd: a\n    out: [x]\n"},
+        "/s/dvc.yaml:4: stages.one.out: extra keys not allowed; mend it there",
+    ),
+    "no YAML below": (
+        {"s/dvc.yaml": "stages:\n  one: {cmd: a\n"},
+        "/s/dvc.yaml:3: not YAML: did not find expected ',' or '}'; mend the syntax there",
+    ),
+    "data that is none": ({"x.dvc": "outs: 5\n"}, "/x.dvc:1: outs: expected a list; mend it there"),
+    "a stage in a file of its own, as before DVC 1": (
+        {"old.dvc": "cmd: python old.py\ndeps:\n- path: old.py\nouts:\n- path: old.bin\n"},
+        "/old.dvc:1: cmd: extra keys not allowed; a stage of DVC before 1.0 is written in dvc.yaml now",
+    ),
+    "a lock of DVC 1": (
+        {"dvc.yaml": ONE, "dvc.lock": "one:\n  cmd: a\n"},
+        "/dvc.lock:1: one: extra keys not allowed; a lock file of DVC before 2 is removed",
+    ),
+    "a remote of another kind": (
+        {".dvc/config": "[core]\n    remote = r\n['remote \"r\"']\n    url = ck://x\n"},
+        "/.dvc/config: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_it_is_one_sentence_with_its_place(
+    name: str, elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, said = SAID[name]
+    root = repository(tmp_path / "project", files)
+    monkeypatch.chdir(tmp_path if elsewhere else root)
+    capsys.readouterr()
+    assert main(["graph", str(root)]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert told.err.startswith(f"{root}{said}".replace("ROOT", str(root)))
+
+
+def test_what_gives_dvc_a_remote_of_another_kind_is_to_be_installed(tmp_path: Path) -> None:
+    files, _ = SAID["a remote of another kind"]
+    with pytest.raises(ProjectError, match=r"Unsupported URL type ck://.*; install what gives DVC ck://"):
+        reading.read(repository(tmp_path, files))
