@@ -34,8 +34,8 @@ def held(leash: int, whole: bool = False) -> Iterator[None]:
     SIGTERM is for the rest of the group: the leader reports afterwards. As a `whole`, nothing that the block started
     outlives it.
     """
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    told = list[int]()  # no lock: a handler may interrupt itself
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     if whole:
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     hanging = threading.Thread(target=_hang_on, args=(leash, whole), daemon=True)
@@ -46,7 +46,7 @@ def held(leash: int, whole: bool = False) -> Iterator[None]:
         if select.select([leash], [], [], 0)[0]:
             hanging.join()  # does not return: the SIGKILL is for this process too
         if whole:
-            _wait_out(os.getpid(), whole, GRACE_S if told.is_set() else 0)
+            _wait_out(os.getpid(), whole, GRACE_S if told else 0)
 
 
 def main() -> int:
