@@ -87,6 +87,10 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
         {"dvc.yaml": ONE, "dvc.lock": "one:\n  cmd: a\n"},
         "/dvc.lock:1: one: extra keys not allowed; a lock file of DVC before 2 is removed",
     ),
+    "a broken config": (
+        {".dvc/config": "[core]\n    remote\n"},
+        "/.dvc/config:2: config file error: ",
+    ),
     "a remote of another kind": (
         {".dvc/config": "[core]\n    remote = r\n['remote \"r\"']\n    url = ck://x\n"},
         "/.dvc/config: ",

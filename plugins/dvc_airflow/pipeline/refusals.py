@@ -43,7 +43,8 @@ def sentence(error: Exception, root: Path) -> str:
         case ParseError():
             return f"{_broken(Path(error.path).resolve())}; mend the syntax there"
         case ConfigError():
-            return f"{root}/.dvc/config: {said}; {do}"
+            at = re.search(r"at line (\d+)", said)
+            return f"{root}/.dvc/config{f':{at[1]}' if at else ''}: {said}; {do}"
         case DvcException():
             return f"{root}: {said}; {do}"
     # of a malformed file DVC's own code raises whatever its readers happen to
