@@ -44,7 +44,7 @@ from pathlib import Path
 name, *out = sys.argv[1:]
 point = f"stage:{name}"
 counts = Path(os.environ["FAULTS"])
-with (counts / point).open("ab") as held:
+with (counts / point).open("ab", buffering=0) as held:
     held.write(b".")
     number = held.tell()
 fault = json.loads(os.environ["FAULT"])
