@@ -50,8 +50,8 @@ class Forked:
     It holds the write end of its own leash too: a test in which the task dies is marked `spawned`.
     """
 
-    def __init__(self, job: Path, leash: int, clone: Path, env: Mapping[str, str]) -> None:
-        from dvc_airflow.stage import child
+    def __init__(self, job: Path, reads: int, clone: Path, env: Mapping[str, str]) -> None:
+        from dvc_airflow.stage import child, leash
 
         self.pid = os.fork()
         if self.pid:
@@ -62,7 +62,8 @@ class Forked:
             os.environ.clear()
             os.environ.update(env)
             os.chdir(clone)
-            code = child.main(str(job), leash)
+            with leash.held(reads, whole=True):
+                code = child.main(str(job))
         finally:
             os._exit(code)
 

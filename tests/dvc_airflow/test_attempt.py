@@ -182,6 +182,27 @@ def test_what_has_left_the_session_of_its_stage_does_not_outlive_it(toy: Make, t
 
 
 @pytest.mark.spawned
+def test_a_stage_may_wait_for_what_has_left_its_session(toy: Make, tmp_path: Path) -> None:
+    pid = f"{tmp_path}/pid"
+    cmd = f"""\
+(setsid sh -c 'echo $$ > {pid}; exec sleep 0.3' &)
+until [ -s {pid} ]; do sleep 0.1; done; while kill -0 $(cat {pid}); do sleep 0.1; done; echo 1 > out.txt
+"""
+    made = toy(FAILING.format(cmd=json.dumps(cmd)))
+    assert made.attempt("bad", made.night("HEAD"), {}).run().outcome == "ran"
+
+
+@pytest.mark.spawned
+def test_what_has_left_the_session_of_its_stage_goes_with_dvc(toy: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "pids"
+    of_dvc = "$(ps -o ppid= -p $PPID)"  # of the recorder, that is
+    made = toy(FAILING.format(cmd=json.dumps(APART.format(mark=mark) + f"kill -9 {of_dvc}; exec sleep 1000")))
+    result = made.attempt("bad", made.night("HEAD"), {}).run()
+    assert (result.outcome, result.sentence.partition(" (")[0]) == ("lost", "it was ended by SIGKILL")
+    _gone([int(pid) for pid in mark.read_text().split()])
+
+
+@pytest.mark.spawned
 def test_what_has_left_the_session_of_its_stage_may_end_by_itself(toy: Make, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     saves = f"trap 'sleep 1; echo > {saved}; exit' TERM; echo > {saved}.begun; while true; do sleep 0.1; done"

@@ -1,7 +1,7 @@
 """Run what a command is, and end this process at a named point of the engine, once.
 
     python -m tests.faults.struck task ROOT STATE pin      # a task of a night, as Airflow would run it
-    python -m tests.faults.struck child JOB LEASH          # the engine's child
+    python -m tests.faults.struck child JOB                # the engine's child
 
 A point is `module:function:before` or `:after`. The engine itself has no hooks: the function is wrapped here, from the
 outside. Which point, which time it is reached, and what happens then stand in $FAULT; each point that is reached is
@@ -78,7 +78,7 @@ def main(words: list[str]) -> int:
     if kind == "child":
         from dvc_airflow.stage import child
 
-        return child.main(rest[0], int(rest[1]))
+        return child.main(rest[0])
     from tests.faults import task
 
     return task.main(rest)

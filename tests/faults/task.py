@@ -19,7 +19,7 @@ from typing import Any
 from dvc_airflow.git import tags_of
 from dvc_airflow.night import publish
 from dvc_airflow.pipeline import kept, project, reading
-from dvc_airflow.stage import process
+from dvc_airflow.stage import leash, process
 from dvc_airflow.stage.attempt import Attempt
 from dvc_airflow.stage.outcome import RETRIED, Night, Result
 from dvc_airflow.store import history, lease, repository, snapshot, workspace
@@ -29,12 +29,12 @@ AGAIN = 75
 RUN = "tonight"
 
 
-def spawn(job: Path, leash: int, clone: Path, env: Any) -> Popen[bytes]:
+def spawn(job: Path, reads: int, clone: Path, env: Any) -> Popen[bytes]:
     """The engine's child, its points watched too."""
     kept = {name: os.environ[name] for name in ("FAULT", "FAULTS")}
     around = {**env, **kept, "PYTHONPATH": os.environ["PYTHONPATH"]}
-    command = [sys.executable, "-m", "tests.faults.struck", "child", str(job), str(leash)]
-    return Popen(command, cwd=clone, env=around, start_new_session=True, pass_fds=[leash])
+    command = leash.words(reads, True, [sys.executable, "-m", "tests.faults.struck", "child", str(job)])
+    return Popen(command, cwd=clone, env=around, start_new_session=True, pass_fds=[reads])
 
 
 def main(words: list[str]) -> int:

@@ -6,7 +6,7 @@ attempt   one attempt at one stage, from the decision to the report
 job       what the child is told
 settled   what need not run, of all stages at once
 process   its process: a session of its own, on a leash
-leash     the far end of that: what ends all when the task dies
+leash     what leads that session, and ends all when the task dies
 command   a command of the project beside its stages, on a leash too
 child     what that does: check out and reproduce one stage
 recorder  the shell that DVC starts commands with: exit code, last lines, memory

@@ -1,7 +1,7 @@
 """The process that checks out a stage's deps and reproduces it, once, in a clone of its own.
 
-One process does both through DVC's API (two commands take a second longer a stage). It leads a session of its own
-and hangs on a leash, so that everything that the stage starts can be ended together (leash.py).
+One process does both through DVC's API (two commands take a second longer a stage). It hangs on a leash (leash.py), and
+SIGTERM is for what the stage started: this reports afterwards.
 
 What a stage reads from the cache is hashed before, and fetched from the remote where it is missing or damaged.
 """
@@ -11,30 +11,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow.stage.leash import held
 from dvc_airflow.store import objects, uncached
 from dvc_airflow.store.objects import Lacking
 from dvc_airflow.store.uncached import TooLarge
 
 
-def main(job: str, leash: int) -> int:
+def main(job: str) -> int:
     """Reproduce as the job file says; writes `result.json` beside it. Returns 0, or 1 when the stage failed.
 
     Args:
         job: JSON file with what job.py tells.
-        leash: file descriptor that ends when the task is gone.
     """
-    with held(leash, whole=True):
-        asked = json.loads(Path(job).read_text(encoding="utf-8"))
-        Path(job).unlink()  # a stage's secrets stand in it
-        os.environ.pop("PYTHONPATH", None)  # the engine's, and nothing that a stage is to import from
-        result = _reproduce(**asked)
-        Path(job).with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    asked = json.loads(Path(job).read_text(encoding="utf-8"))
+    Path(job).unlink()  # a stage's secrets stand in it
+    os.environ.pop("PYTHONPATH", None)  # the engine's, and nothing that a stage is to import from
+    result = _reproduce(**asked)
+    Path(job).with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
     return 0 if "error" not in result else 1
 
 

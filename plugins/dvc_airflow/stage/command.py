@@ -1,6 +1,5 @@
 """A command of the project beside its stages (publish, what follows a release): run as a stage is, and ended as one.
 
-Between the task and the command stands a small process, the leader of a session of their own, which hangs on a leash.
 What the command says goes into files: a helper that it leaves behind would keep a pipe open, and its task waiting.
 """
 
@@ -8,17 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from dvc_airflow.stage import job
+from dvc_airflow.stage import job, leash
 from dvc_airflow.stage.process import Leashed
-
-# isolated, so that nothing of the clone or of the command's own path is imported
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from dvc_airflow.stage import leash; sys.exit(leash.main())"
 
 
 class Command(Leashed):
@@ -44,27 +39,26 @@ class Command(Leashed):
 
         What it leaves running when it has ended by itself is meant to run: a server that it started, say.
         """
-        start = [sys.executable, "-I", "-c", _START, str(Path(__file__).resolve().parents[2])]
         places = folder / "stdout", folder / "stderr"
         with ExitStack() as stack:
             out, errors = (stack.enter_context(_own(place)) for place in places)
 
-            def begin(leash: int) -> subprocess.Popen[bytes]:
+            def begin(reads: int) -> subprocess.Popen[bytes]:
                 return subprocess.Popen(
-                    [*start, str(leash), *words],
+                    leash.words(reads, self.whole, words),
                     cwd=clone,
                     env=env,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=errors,
                     start_new_session=True,
-                    pass_fds=[leash],
+                    pass_fds=[reads],
                 )
 
             self.begin(begin)
         code = self.wait()
         said, wrong = (place.read_text(encoding="utf-8", errors="replace") for place in places)
-        return code, said, wrong
+        return code if code >= 0 else 128 - code, said, wrong
 
 
 def _own(place: Path) -> BinaryIO:

@@ -1,10 +1,11 @@
-"""The far end of a leash: a pipe whose write end only the task holds.
+"""A small process between a task and what it runs: the leader of a session of their own, at the far end of a leash.
 
-When the task dies, however it dies, the pipe ends, and who holds this end ends its whole group, itself last: it waits
-for its own SIGKILL, since what ends on SIGTERM may leave helpers that do not.
+The leash is a pipe whose write end only the task holds. When the task dies, however it dies, the pipe ends, and the
+leader ends its whole group, itself last: it waits for its own SIGKILL, since what ends on SIGTERM may leave helpers
+that do not.
 
 A stage is ended with all that it started, a process in a session of its own too: where such a one's parent is gone, the
-leader is its parent (PR_SET_CHILD_SUBREAPER), so that it is found below it.
+leader is its parent (PR_SET_CHILD_SUBREAPER), finds it below itself, and waits for it as init would.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,14 +26,25 @@ GRACE_S = 4.0  # between SIGTERM and SIGKILL; Airflow gives a task five seconds
 _LOOK_S = 0.05
 _LOOKS = 20  # for what forks while it is looked for
 _SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+# isolated, so that nothing of the clone or of the command's own path is imported; and nothing else is needed
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from dvc_airflow.stage import leash; sys.exit(leash.main())"
+
+
+def words(leash: int, whole: bool, command: Sequence[str]) -> list[str]:
+    """The words that start a command on a leash, the read end of a pipe. It ends as the command does.
+
+    Args:
+        whole: whether nothing that the command started outlives it; else what it leaves running is meant to run.
+    """
+    how, plugins = "whole" if whole else "group", str(Path(__file__).resolve().parents[2])
+    return [sys.executable, "-I", "-S", "-c", _START, plugins, str(leash), how, *command]
 
 
 @contextmanager
 def held(leash: int, whole: bool = False) -> Iterator[None]:
     """Hang on a leash (its file descriptor) while the block runs, as the leader of a session.
 
-    SIGTERM is for the rest of the group: the leader reports afterwards. As a `whole`, nothing that the block started
-    outlives it.
+    SIGTERM is for the rest of the group. As a `whole`, nothing that the block started outlives it.
     """
     told = list[int]()  # no lock: a handler may interrupt itself
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
@@ -50,15 +62,20 @@ def held(leash: int, whole: bool = False) -> Iterator[None]:
 
 
 def main() -> int:
-    """Run a command on a leash, as `_ _ LEASH WORD…` says; its exit code, 128 + n for signal n, 127 for no program."""
-    leash, words = int(sys.argv[2]), sys.argv[3:]
-    with held(leash):
+    """Run a command on a leash, as `words` says. Returns its exit code, 127 for no program; or ends by its signal."""
+    leash, whole, command = int(sys.argv[2]), sys.argv[3] == "whole", sys.argv[4:]
+    with held(leash, whole):
         try:
-            code = subprocess.run(words, check=False).returncode
+            child = subprocess.Popen(command)
         except OSError as error:
-            sys.stderr.write(f"{words[0]}: {error.strerror}\n")
+            sys.stderr.write(f"{command[0]}: {error.strerror}\n")
             return 127
-    return code if code >= 0 else 128 - code
+        child.returncode = code = _reaped(child.pid)
+    if code < 0:
+        with suppress(OSError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
 
 
 def end(leader: int, whole: bool) -> None:
@@ -68,6 +85,14 @@ def end(leader: int, whole: bool) -> None:
         os.killpg(leader, signal.SIGTERM)
         _wait_out(leader, whole, GRACE_S)
         os.killpg(leader, signal.SIGKILL)
+
+
+def _reaped(child: int) -> int:
+    """The exit code of a child, once it ended; others that end meanwhile are of what the leader adopted."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
 
 
 def _hang_on(leash: int, whole: bool) -> None:

@@ -22,7 +22,7 @@ from dvc_airflow.stage import leash
 
 ATTENDED_S = 2.0
 # a -c command, so that this folder is not on the path; nor, by -P, is the clone, whose `select.py` is not Python's
-_START = "import sys; from dvc_airflow.stage.child import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+_START = "import sys; from dvc_airflow.stage.child import main; sys.exit(main(sys.argv[1]))"
 
 
 class Leashed:
@@ -137,11 +137,11 @@ def attended(end: Callable[[], None], every_s: float = ATTENDED_S) -> Iterator[N
 
 
 def spawn(job: Path, reads: int, clone: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start child.py on a job, with the read end of its leash.
+    """Start child.py on a job, on a leash with this read end.
 
     It has no standard input: in a task that is the socket by which Airflow is asked for every connection and variable.
     """
-    command = [sys.executable, "-P", "-c", _START, str(job), str(reads)]
+    command = leash.words(reads, True, [sys.executable, "-P", "-c", _START, str(job)])
     apart: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True, "pass_fds": [reads]}
     return subprocess.Popen(command, cwd=clone, env=env, **apart)
 
