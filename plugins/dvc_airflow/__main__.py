@@ -21,7 +21,7 @@ from dvc_airflow.git import GitError, top
 from dvc_airflow.pipeline import check, kept, reading
 from dvc_airflow.pipeline.project import Project, ProjectError
 from dvc_airflow.stage import plan
-from dvc_airflow.store import gc, lease, snapshot, workspace
+from dvc_airflow.store import gc, history, lease, snapshot, workspace
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import of
 
@@ -37,7 +37,7 @@ def main(words: list[str]) -> int:
         if said.command == "check":
             check.refuse(said.project, known)
             if not said.pipeline:
-                _refuse_tree(said.project, known)
+                _refuse_tree(said, known)
     except (ProjectError, GitError, lease.Held, snapshot.Refused) as error:
         print(error, file=sys.stderr)
         return 2
@@ -47,11 +47,15 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _refuse_tree(root: Path, known: Project) -> None:
+def _refuse_tree(said: argparse.Namespace, known: Project) -> None:
     """Raises Refused for what a pin of the work tree would refuse; what a remote has to say is the pin's alone."""
-    repository, folder = top(root)
-    if lacks := plan.lacking(known, Commit(repository, snapshot.of_tree(root, known), folder)):
+    repository, folder = top(said.project)
+    tree = Commit(repository, snapshot.of_tree(said.project, known), folder)
+    if lacks := plan.lacking(known, tree):
         raise snapshot.Refused(lacks)
+    entries, _ = history.newest(of(said.project, said.branch, said.refs), tree, known)
+    if never := plan.never(known, entries):
+        raise snapshot.Refused(never)
 
 
 def _gc(said: argparse.Namespace) -> int:
@@ -93,8 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     swept.add_argument("--nights", type=_count, required=True, help="that are kept of the branch")
     swept.add_argument("--bytes", type=_count, help="that all which is kept may take; older nights go until it is so")
     swept.add_argument("--dry-run", action="store_true", help="print, and remove nothing")
-    swept.add_argument("--branch", help="of nights, as the DAG has it")
-    swept.add_argument("--refs", help="as the DAG has them")
+    for one in (asked, swept):
+        one.add_argument("--branch", help="of nights, as the DAG has it")
+        one.add_argument("--refs", help="as the DAG has them")
     swept.add_argument("--remote", default="", help="as the DAG has it")
     return made
 

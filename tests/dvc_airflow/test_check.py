@@ -12,6 +12,7 @@ import pytest
 from dvc_airflow.__main__ import main
 from dvc_airflow.pipeline import kept
 from dvc_airflow.stage import plan
+from dvc_airflow.store import snapshot
 from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy
 
@@ -66,4 +67,41 @@ def test_a_folder_to_work_in_that_nobody_has_is_named_too(wdir: str, dep: str, t
     (made.root / "kept" / ".gitkeep").touch()
     lacks = plan.lacking(made.known(), Commit(made.root, made.commit({})))
     said = "stage two works in empty, a folder that Git does not have; put a file into it, and commit that"
-    assert lacks == (None if there else f"dvc.yaml: {said}")
+    assert lacks == (None if there else f"dvc.yaml:3: {said}")
+
+
+def test_an_out_that_dvc_does_not_cache_may_be_large_and_lie_there(toy: Make) -> None:
+    made = toy("stages: {one: {cmd: cp seed.txt o, deps: [seed.txt], outs: [{o: {cache: false}}]}}\n")
+    (made.root / "o").write_text("1")
+    assert main(["check", str(made.root)]) == 0
+    commit = snapshot.of_tree(made.root, made.known())
+    assert made.git("show", f"{commit}:o") == "1"  # it need not be made anew
+    (made.root / "o").write_text("1" * (1 << 21))
+    assert main(["check", str(made.root)]) == 0
+    assert snapshot.of_tree(made.root, made.known()) == made.git("rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("out", ["/tmp/somewhere/else", "s3://bucket/else"])
+def test_an_out_elsewhere_that_dvc_would_not_keep_is_refused(
+    out: str, toy: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = toy(f'stages:\n  one:\n    cmd: a\n    outs: ["{out}"]\n')
+    capsys.readouterr()
+    assert main(["check", str(made.root)]) == 2
+    said = f"dvc.yaml:4: stage one: {out} lies outside the project, and DVC 3 keeps no such out; give it `cache: false`"
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_frozen_stage_of_which_no_commit_knows_anything_is_refused(
+    toy: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frozen = "  one: {cmd: echo 1 > o, outs: [o], frozen: true}\n"
+    made = toy(f"stages:\n{frozen}  two: {{cmd: cp o p, deps: [o], outs: [p]}}\n")
+    capsys.readouterr()
+    assert main(["check", str(made.root)]) == 2
+    assert capsys.readouterr().err.startswith("one is frozen, and no commit says what it made; run it once, or")
+    made.commit({"dvc.lock": "schema: '2.0'\nstages:\n  one:\n    cmd: echo 1 > o\n"})
+    made.git("branch", "elsewhere")
+    made.git("rm", "-q", "dvc.lock")
+    made.git("commit", "-qm", "Forget it")
+    assert main(["check", "--branch", "elsewhere", str(made.root)]) == 0

@@ -9,7 +9,6 @@ repository), `add` and `import` (tracked and imported data), `other` (files of a
 from __future__ import annotations
 
 import os
-import posixpath
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from dvc_airflow.git import git, top
+from dvc_airflow.night.publish import _cached
 from dvc_airflow.pipeline import lock
 from dvc_airflow.stage import plan
 from dvc_airflow.stage.outcome import Result
@@ -124,7 +124,7 @@ def _nights(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
         assert content == (other / path).read_bytes()
     asked = ["ls-files", "-z", "--modified", "--others", "--exclude-standard", "--", ":(glob)**/.gitignore"]
     changed = git(copy, *asked).split("\0")
-    assert {name: (copy / name).read_bytes() for name in changed if name} == _lines(made)
+    assert {name: (copy / name).read_bytes() for name in changed if name} == _lines(made, first)
 
     made.came = dict.fromkeys(first, made.commit({}))
     if frozen := said.get("freeze"):
@@ -162,10 +162,10 @@ def _locks(made: Toy, results: Mapping[str, Result]) -> dict[str, str]:
     return lock.files(made.known(), entries, Commit(here, "HEAD", folder).content)
 
 
-def _lines(made: Toy) -> dict[str, bytes]:
-    known, (here, folder) = made.known(), top(made.root)
-    outs = [path for path, name in known.makers.items() if name in known.stages and path in known.stages[name].cached]
-    return ignored.lines(here, "HEAD", [posixpath.normpath(posixpath.join(folder, path)) for path in outs])
+def _lines(made: Toy, results: Mapping[str, Result]) -> dict[str, bytes]:
+    here, _ = top(made.root)
+    entries = {name: one.entry for name, one in results.items() if one.entry}
+    return ignored.lines(here, "HEAD", _cached(made.night("HEAD"), made.known(), entries))
 
 
 def _uncached(made: Toy, results: Mapping[str, Result]) -> dict[str, bytes]:

@@ -26,6 +26,10 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
         },
         "/o.dvc:1: o is an out here and at ROOT/dvc.yaml:2; take it out of one",
     ),
+    "an out of two items": (
+        {"dvc.yaml": "stages:\n  one:\n    foreach: [1, 2]\n    do:\n      cmd: x\n      outs: [o]\n"},
+        "/dvc.yaml:6: o is an out of several items here; name the item in its path",
+    ),
     "an out in another": (
         {"dvc.yaml": "stages:\n  one: {cmd: x, outs: [d]}\n  two: {cmd: y, outs: [d/o]}\n"},
         "/dvc.yaml:3: d/o lies in d, an out at ROOT/dvc.yaml:2; give it a place of its own",
@@ -45,6 +49,14 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
     "an unknown key of an item": (
         {"dvc.yaml": f"{ONE}  two:\n    foreach: [1.5]\n    do:\n      cmd: ${{no}}\n"},
         "/dvc.yaml:3: stages.two@1.5.cmd: Could not find 'no'; write it in params.yaml, or in what `vars` names",
+    ),
+    "items that are none": (
+        {"dvc.yaml": f"{ONE}  two:\n    foreach: ${{a}}\n    do: {{cmd: x}}\n", "params.yaml": "a: b\n"},
+        "/dvc.yaml:4: stages.two.foreach: expected list/dictionary, got str; mend it there",
+    ),
+    "no file of values of a stage": (
+        {"dvc.yaml": f"{ONE}  two:\n    vars: [none.yaml]\n    cmd: x\n"},
+        "/dvc.yaml:3: stages.two: 'none.yaml' does not exist; mend it there",
     ),
     "no file of values": (
         {"dvc.yaml": f"vars: [none.yaml]\n{ONE}"},
@@ -90,6 +102,26 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
     "a broken config": (
         {".dvc/config": "[core]\n    remote\n"},
         "/.dvc/config:2: config file error: ",
+    ),
+    "a broken config of this checkout alone": (
+        {".dvc/config.local": "[core]\n    remote\n"},
+        "/.dvc/config or config.local:2: config file error: ",
+    ),
+    "a lock of a merge": (
+        {"dvc.yaml": ONE, "dvc.lock": "schema: '2.0'\nstages:\n<<<<<<< ours\n  one:\n    cmd: x\n"},
+        "/dvc.lock:4: not YAML: ",
+    ),
+    "a lock of a schema that is not known": (
+        {"dvc.yaml": ONE, "dvc.lock": "schema: '9.0'\nstages: {}\n"},
+        "/dvc.lock:1: schema: ",
+    ),
+    "values that are no YAML": (
+        {"dvc.yaml": VALUES.format(kind="yaml"), "values.yaml": "a: 1\nb: [\n"},
+        "/values.yaml:3: not YAML: ",
+    ),
+    "values of a folder that are no YAML": (
+        {"s/dvc.yaml": f"vars: [deep/values.yaml]\n{ONE}", "s/deep/values.yaml": "a: 1\nb: [\n"},
+        "/s/deep/values.yaml:3: not YAML: ",
     ),
     "a remote of another kind": (
         {".dvc/config": "[core]\n    remote = r\n['remote \"r\"']\n    url = ck://x\n"},

@@ -109,9 +109,8 @@ def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], ca
                 raise PublishError(f"what {name} made with `cache: false` is neither here nor in a remote")
         for out in stage.uncached:
             made |= {_at(night, path): held for path, held in uncached.files(out, md5[out], cache)}
-    repository, outs = Path(night.repository), {one for name in entries for one in project.stages[name].cached}
-    unseen = ignored.those(repository, night.commit, made)
-    lines = ignored.lines(repository, night.commit, [_at(night, path) for path in project.makers if path in outs])
+    unseen = ignored.those(Path(night.repository), night.commit, made)
+    lines = ignored.lines(Path(night.repository), night.commit, _cached(night, project, entries))
     texts = lock.files(project, entries, night.pinned.content)
     locks = {_at(night, path): text.encode() for path, text in texts.items()}
     return {path: held for path, held in made.items() if path not in unseen} | lines | locks
@@ -120,6 +119,15 @@ def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], ca
 def _folders(night: Night, project: Project) -> list[str]:
     """Outs that DVC does not cache: what an earlier night left in one that is a folder is no more."""
     return [_at(night, path) for stage in project.selected for path in stage.uncached]
+
+
+def _cached(night: Night, project: Project, entries: Mapping[str, lock.Entry]) -> dict[str, bool]:
+    """Outs that DVC keeps, in the order in which it makes them → whether each is a folder."""
+    found = {}
+    for path, name in project.makers.items():
+        if name in entries and path in (stage := project.stages[name]).cached:
+            found[_at(night, path)] = lock.hashes(stage, entries[name], "outs").get(path, "").endswith(".dir")
+    return found
 
 
 def _at(night: Night, path: str) -> str:

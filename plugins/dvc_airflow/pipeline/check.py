@@ -20,6 +20,7 @@ def refuse(root: Path, project: Project) -> None:
     for stage in project.every:
         if not stage.imported:
             _refuse_beside(root, stage, folder)
+            _refuse_outside(root, stage)
         _refuse_meta(root, stage)
     for one, other, name in naming.twice(project):
         what = f"stages {one} and {other} would both be the task {name} in Airflow; call one otherwise"
@@ -33,6 +34,12 @@ def _refuse_beside(root: Path, stage: Stage, folder: str) -> None:
             if not outside(path) and posixpath.normpath(posixpath.join(folder, path)).startswith("../"):
                 what = f"{path} lies beside the repository, and a night runs in clones; name it by an absolute path"
                 raise ProjectError(f"{_place(root, stage, part)}: stage {stage.name}: {what}")
+
+
+def _refuse_outside(root: Path, stage: Stage) -> None:
+    for out in (one for one in stage.outs if one.cached and outside(one.path)):
+        what = f"{out.path} lies outside the project, and DVC 3 keeps no such out; give it `cache: false`"
+        raise ProjectError(f"{_place(root, stage, 'outs')}: stage {stage.name}: {what}, or a path in the project")
 
 
 def _refuse_meta(root: Path, stage: Stage) -> None:
@@ -67,4 +74,4 @@ def wrong(root: Path, stage: Stage, error: Wrong) -> ProjectError:
 def _place(root: Path, stage: Stage, *keys: str) -> str:
     """File and line of a stage, or of what stands at these keys in it."""
     above = [] if stage.imported else ["stages", stage.key]
-    return f"{stage.file}:{refusals.line(root / stage.file, [*above, *keys])}"
+    return f"{stage.file}:{refusals.line((root / stage.file).read_bytes(), [*above, *keys])}"

@@ -132,10 +132,9 @@ def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
     """Every stage, in DVC's own order. Raises ProjectError for what DVC refuses, in a sentence."""
     from dvc.repo import Repo
     from dvc.utils.serialize import YAMLFileCorruptedError
-    from dvc.utils.strictyaml import YAMLSyntaxError
 
+    real = root.resolve()  # what is kept serves whatever link one came by
     try:
-        real = root.resolve()  # what is kept serves whatever link one came by
         with Repo(str(real)) as repo:
             if repo.config["core"].get("no_scm"):
                 what = "core.no_scm is set, and a night is of a commit"
@@ -144,10 +143,8 @@ def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
     except ProjectError:
         raise
     except Exception as error:
-        if isinstance(error, YAMLSyntaxError | YAMLFileCorruptedError):
-            for name in (one for one in [*files, PARAMS] if one.endswith((PIPELINE, ".dvc", PARAMS))):
-                if (root / name).is_file():
-                    document(root / name)  # says where, in fewer words
+        if isinstance(error, YAMLFileCorruptedError):
+            document(root / os.path.relpath(Path(error.path).resolve(), real))  # says where, in fewer words
         raise ProjectError(refusals.sentence(error, root)) from error
 
 
@@ -237,6 +234,6 @@ def _refuse_cycles(root: Path, project: Project) -> None:
     except CycleError as error:
         ring = error.args[1][::-1]
         one = project.stages[ring[0]]
-        place = f"{root / one.file}:{refusals.line(root / one.file, ['stages', one.key])}"
+        place = f"{root / one.file}:{refusals.line((root / one.file).read_bytes(), ['stages', one.key])}"
         what = f"stages rest on each other in a ring: {' → '.join(ring)}"
         raise ProjectError(f"{place}: {what}; take one dep out") from None

@@ -29,34 +29,38 @@ def sentence(error: Exception, root: Path) -> str:
         case YAMLValidationError():
             return _against_schema(error)
         case OutputDuplicationError():
-            *others, one = sorted(error.stages, key=_place)
-            also = " and at ".join(_place(other) for other in others)
-            return f"{_place(one)}: {_here(error.output, root)} is an out here and at {also}; take it out of one"
+            *others, one = sorted({_place(stage) for stage in error.stages})
+            also, do = " and at ".join(["here", *others]), "take it out of one"
+            if not others:
+                also, do = "of several items here", "name the item in its path"
+            return f"{one}: {_here(error.output, root)} is an out {also}; {do}"
         case OverlappingOutputPathsError():
             outer, inner = error.parent, error.overlapping_out
             what = f"{_here(str(inner), root)} lies in {_here(str(outer), root)}, an out at {_place(outer.stage)}"
             return f"{_place(inner.stage)}: {what}; give it a place of its own"
-        case ResolveError() if found := re.fullmatch(r"failed to parse '(.+?)' in '(.+?)': (.+)", said):
-            keys, name, why = found.groups()
+        case ResolveError() if found := re.fullmatch(r"failed to \w+ (stage )?'(.+?)' in '(.+?)': (.+)", said):
+            stage, keys, name, why = found.groups()
+            keys = f"stages.{keys}" if stage else keys
             do = "write it in params.yaml, or in what `vars` names" if why.startswith("Could not find") else do
-            return f"{root / name}:{line(root / name, keys.split('.'))}: {keys}: {why}; {do}"
+            return f"{root / name}:{line((root / name).read_bytes(), keys.split('.'))}: {keys}: {why}; {do}"
         case ParseError():
-            return f"{_broken(Path(error.path).resolve())}; mend the syntax there"
+            return f"{_broken(Path(error.path).resolve(), said)}; mend the syntax there"
         case ConfigError():
             at = re.search(r"at line (\d+)", said)
-            return f"{root}/.dvc/config{f':{at[1]}' if at else ''}: {said}; {do}"
+            local = " or config.local" if (root / ".dvc/config.local").exists() else ""  # DVC does not say which
+            return f"{root}/.dvc/config{local}{f':{at[1]}' if at else ''}: {said}; {do}"
         case DvcException():
             return f"{root}: {said}; {do}"
     # of a malformed file DVC's own code raises whatever its readers happen to
     return f"{root}: DVC cannot read it ({type(error).__name__}: {said}); {do}"
 
 
-def line(file: Path, keys: Iterable[Any]) -> int:
-    """The line, from 1, of what stands at these keys of a YAML file, or of the last of them that is there."""
+def line(text: bytes, keys: Iterable[Any]) -> int:
+    """The line, from 1, of what stands at these keys of a YAML text, or of the last of them that is there."""
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-    place: Any = YAML().load(file.read_bytes())
+    place: Any = YAML().load(text)
     found = 0
     for key in keys:
         if isinstance(place, CommentedMap):
@@ -75,7 +79,7 @@ def line(file: Path, keys: Iterable[Any]) -> int:
 def _place(stage: Any) -> str:
     """File and line of a stage's outs, of DVC's."""
     keys = ["stages", stage.name, "outs"] if getattr(stage, "name", None) else ["outs"]
-    return f"{stage.path}:{line(Path(stage.path), keys)}"
+    return f"{stage.path}:{line(Path(stage.path).read_bytes(), keys)}"
 
 
 def _said(error: Exception, root: Path) -> str:
@@ -98,8 +102,8 @@ def _missing(error: Exception) -> str:
     return ""
 
 
-def _broken(file: Path) -> str:
-    """File, line and what is wrong there, of a TOML, JSON or Python file that cannot be read."""
+def _broken(file: Path, said: str) -> str:
+    """File, line and what is wrong there, of a TOML, JSON or Python file that cannot be read; else what DVC said."""
     try:
         text = file.read_text(encoding="utf-8")
         match file.suffix:
@@ -107,7 +111,7 @@ def _broken(file: Path) -> str:
                 tomllib.loads(text)
             case ".py":
                 ast.parse(text)
-            case _:
+            case ".json":
                 json.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
@@ -119,7 +123,7 @@ def _broken(file: Path) -> str:
         return f"{file}:{error.lineno}: not JSON: {error.msg}"
     except (OSError, ValueError) as error:
         return f"{file}: it cannot be read ({error})"
-    return f"{file}: DVC cannot read it"
+    return f"{file}: {said}"
 
 
 def _against_schema(error: Any) -> str:
@@ -127,10 +131,12 @@ def _against_schema(error: Any) -> str:
     file, wrong = Path(error.path).resolve(), error.exc.errors[0]
     place = ".".join(map(str, wrong.path)) or "the file"
     do = MEND
-    if file.name == LOCK:
+    if file.name == LOCK and not re.search(r"^schema:", file.read_text(encoding="utf-8"), re.MULTILINE):
         do = "a lock file of DVC before 2 is removed (`git rm`), and written anew by a run"
+    elif file.name == LOCK:
+        do = "take it from a commit before, or remove it (`git rm`): a run writes it anew"
     elif file.suffix == ".dvc" and place == "cmd":
         do = "a stage of DVC before 1.0 is written in dvc.yaml now (`dvc stage add`), and this file removed"
     elif file.suffix == ".dvc" and place.endswith(".metric"):
         do = "DVC 1.0 has no such key; take it out"
-    return f"{file}:{line(file, wrong.path)}: {place}: {wrong.error_message}; {do}"
+    return f"{file}:{line(file.read_bytes(), wrong.path)}: {place}: {wrong.error_message}; {do}"

@@ -148,5 +148,5 @@ def _sentence(error: BaseException) -> str:
     said = [str(error)]
     while error.__cause__ is not None:
         error = error.__cause__
-        said.append(str(error))
+        said.append(str(error) or type(error).__name__)  # DVC asserts, without a word
     return " ".join(": ".join(dict.fromkeys(filter(None, said))).split())

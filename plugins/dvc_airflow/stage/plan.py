@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dvc_airflow.git import git
+from dvc_airflow.pipeline import refusals
 from dvc_airflow.pipeline.lock import Entry, hashes
 from dvc_airflow.pipeline.project import Project, Stage, inside, outside
 from dvc_airflow.store import objects, uncached
@@ -36,13 +37,19 @@ def lacking(project: Project, commit: Commit) -> str | None:
             above = {str(one) for one in PurePosixPath(dep).parents}
             if above & project.makers.keys() or above & beyond:
                 continue
-            return f"{stage.file}: stage {stage.name} depends on {dep}: {_why_lacking(dep, held, commit)}"
+            return f"{_at(stage, commit, 'deps')} depends on {dep}: {_why_lacking(dep, held, commit)}"
         wdir, read = stage.wdir, [*beyond, *stage.deps]
         brought = outside(wdir) or any(inside(one, wdir) or inside(wdir, one) for one in read)
         if wdir != "." and wdir not in committed and not brought:
             what = f"works in {wdir}, a folder that Git does not have; put a file into it, and commit that"
-            return f"{stage.file}: stage {stage.name} {what}"
+            return f"{_at(stage, commit, 'wdir')} {what}"
     return None
+
+
+def _at(stage: Stage, commit: Commit, key: str) -> str:
+    """A stage, with file and line of what stands there at a key."""
+    line = refusals.line(commit.content(stage.file) or b"", ["stages", stage.key, key])
+    return f"{stage.file}:{line}: stage {stage.name}"
 
 
 def _here(path: str, folder: str) -> str:

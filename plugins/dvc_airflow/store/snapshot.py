@@ -26,12 +26,13 @@ class Refused(Exception):
     """Something that a night does not take: what, and what to do."""
 
 
-def take(repository: Path, outs: Set[str] = frozenset()) -> str:
+def take(repository: Path, outs: Set[str] = frozenset(), uncached: Set[str] = frozenset()) -> str:
     """The commit of the work tree as it is. Raises Refused for a new file that should not be committed.
 
     Args:
         outs: paths that DVC keeps. What lies there and is neither in Git nor ignored came with `dvc checkout`, and were
             it committed, DVC would refuse to make it.
+        uncached: paths that a stage makes and DVC does not keep. What is large there is not committed: it is made anew.
     """
     try:
         head = git(repository, "rev-parse", "--verify", "--quiet", "HEAD")
@@ -46,9 +47,10 @@ def take(repository: Path, outs: Set[str] = frozenset()) -> str:
             shutil.copyfile(held, index)
         env = {"GIT_INDEX_FILE": str(index)}
         new = git(repository, "ls-files", "--others", "--exclude-standard", "-z", env=env).split("\0")
-        made = {path: outs & {path, *map(str, PurePosixPath(path).parents)} for path in new}
-        _refuse(repository, [path for path, above in made.items() if not above])
-        wanted = "\0".join([":/", *(f":(top,exclude,literal){out}" for out in sorted(set().union(*made.values())))])
+        left = set[str]().union(*(_holding(path, outs) for path in new))
+        left |= {path for path in new if _holding(path, uncached) and _large(repository / path)}
+        _refuse(repository, [path for path in new if not _holding(path, left)])
+        wanted = "\0".join([":/", *(f":(top,exclude,literal){path}" for path in sorted(left))])
         git(repository, "add", "-A", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=wanted, env=env)
         tree = git(repository, "write-tree", env=env)
     if tree == git(repository, "rev-parse", "HEAD^{tree}"):
@@ -59,8 +61,11 @@ def take(repository: Path, outs: Set[str] = frozenset()) -> str:
 def of_tree(root: Path, project: Project) -> str:
     """The commit of a project's work tree as it is. Raises Refused, as `take`."""
     repository, folder = top(root)
-    made = [out.path for one in project.stages.values() for out in one.outs if out.cached]
-    return take(repository, {posixpath.normpath(posixpath.join(folder, path)) for path in made})
+    cached, uncached = set[str](), set[str]()
+    for stage in project.stages.values():
+        cached |= {posixpath.normpath(posixpath.join(folder, path)) for path in stage.cached}
+        uncached |= {posixpath.normpath(posixpath.join(folder, path)) for path in stage.uncached}
+    return take(repository, cached, uncached)
 
 
 def refuse_changes(repository: Path, remote: str) -> None:
@@ -122,12 +127,21 @@ def _refuse(repository: Path, new: list[str]) -> None:
         path = repository / name
         if SECRET.search(name) and not _public(path):
             raise Refused(f"{name} looks like a secret and Git does not ignore it; add it to .gitignore, or commit it")
-        if path.is_file() and path.stat().st_size > LARGEST_NEW:
+        if _large(path):
             raise Refused(f"{name} is new and over 1 MB; `dvc add {name}`, add it to .gitignore, or commit it")
+
+
+def _holding(path: str, outs: Set[str]) -> Set[str]:
+    """Those of these outs that a path is, or lies in."""
+    return outs & {path, *map(str, PurePosixPath(path).parents)}
+
+
+def _large(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > LARGEST_NEW
 
 
 def _public(path: Path) -> bool:
     """Whether a file holds public keys in PEM, and nothing else."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST_NEW:
+    if path.is_symlink() or not path.is_file() or _large(path):
         return False
     return PUBLIC.fullmatch(path.read_bytes()) is not None
