@@ -184,12 +184,21 @@ def test_what_has_left_the_session_of_its_stage_does_not_outlive_it(toy: Make, t
 @pytest.mark.spawned
 def test_a_stage_may_wait_for_what_has_left_its_session(toy: Make, tmp_path: Path) -> None:
     pid = f"{tmp_path}/pid"
-    cmd = f"""\
-(setsid sh -c 'echo $$ > {pid}; exec sleep 0.3' &)
-until [ -s {pid} ]; do sleep 0.1; done; while kill -0 $(cat {pid}); do sleep 0.1; done; echo 1 > out.txt
-"""
-    made = toy(FAILING.format(cmd=json.dumps(cmd)))
-    assert made.attempt("bad", made.night("HEAD"), {}).run().outcome == "ran"
+    start = f"(setsid sh -c 'echo $$ > {pid}; exec sleep 0.3' &); until [ -s {pid} ]; do sleep 0.1; done"
+    wait = f"for n in $(seq 100); do kill -0 $(cat {pid}) && sleep 0.1; done; kill -0 $(cat {pid}) || echo 1 > out.txt"
+    made = toy(FAILING.format(cmd=json.dumps(f"{start}; {wait}")))
+    result = made.attempt("bad", made.night("HEAD"), {}).run()
+    assert result.outcome == "ran", result.sentence
+
+
+@pytest.mark.spawned
+def test_what_is_started_again_and_again_ends_with_its_stage(toy: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    again = f"while true; do setsid -w sh -c 'echo $$ > {mark}; exec sleep 1000'; done >/dev/null 2>&1 &"
+    made = toy(FAILING.format(cmd=json.dumps(f"{again}\nuntil [ -s {mark} ]; do sleep 0.1; done; exit 3")))
+    assert made.attempt("bad", made.night("HEAD"), {}).run().outcome == "failed"
+    time.sleep(0.2)
+    _gone([int(mark.read_text())])
 
 
 @pytest.mark.spawned

@@ -23,13 +23,14 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from dvc_airflow.git import git, top
-from dvc_airflow.night.publish import _cached
+from dvc_airflow.night.publish import cached
 from dvc_airflow.pipeline import lock
 from dvc_airflow.stage import plan
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.stage.settled import settled
-from dvc_airflow.store import ignored, uncached, workspace
+from dvc_airflow.store import uncached, workspace
 from dvc_airflow.store.commit import Commit
+from dvc_airflow.store.ignored import Ignored
 from tests.dvc_airflow.conftest import Toy, repository
 
 HERE = Path(__file__).parent / "projects"
@@ -165,7 +166,7 @@ def _locks(made: Toy, results: Mapping[str, Result]) -> dict[str, str]:
 def _lines(made: Toy, results: Mapping[str, Result]) -> dict[str, bytes]:
     here, _ = top(made.root)
     entries = {name: one.entry for name, one in results.items() if one.entry}
-    return ignored.lines(here, "HEAD", _cached(made.night("HEAD"), made.known(), entries))
+    return Ignored(here, "HEAD").lines(cached(made.night("HEAD"), made.known(), entries))
 
 
 def _uncached(made: Toy, results: Mapping[str, Result]) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow.store import ignored
+from dvc_airflow.store.ignored import Ignored
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_publish import publication
 
@@ -50,13 +50,27 @@ def test_a_checkout_of_a_night_has_nothing_that_git_would_add(toy: Make) -> None
     assert made.git("status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("name", ["a b", " a ", "a\\b", "[a]*?!#", "!a", "#a", "ä"])
+@pytest.mark.parametrize("name", ["a b", " a ", "a\\b", "[a]*?!#", "!a", "#a", "ä", ":a", ":(foo)a", "-a"])
 def test_a_line_names_one_out_alone(name: str, toy: Make) -> None:
     made = toy()
-    commit = made.commit(
-        {".gitignore": ignored.lines(made.root, "HEAD", {name: False, f"deep/{name}": False})[".gitignore"].decode()}
-    )
-    assert ignored.those(made.root, commit, [name, "a", "ab", f"{name}x", f"deep/{name}"]) == {name}
+    outs = {name: False, f"deep/{name}": False}
+    lines = Ignored(made.root, "HEAD").lines(outs)
+    (made.root / "deep").mkdir()
+    ignored = Ignored(made.root, made.commit({file: text.decode() for file, text in lines.items()}))
+    assert ignored.those([name, "a", "ab", f"{name}x", f"deep/{name}", f"deep/{name}x"]) == {name, f"deep/{name}"}
+    assert ignored.lines(outs) == {}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_what_lies_below_a_link_is_not_committed(cache: bool, toy: Make) -> None:
+    """Git would have to put a folder in its place."""
+    out = {"true": "data/x", "false": "{data/x: {cache: false}}"}[str(cache).lower()]
+    made = toy(f"stages: {{one: {{cmd: echo 1 > data/x, outs: [{out}]}}}}\n")
+    (made.root / "real").mkdir()
+    (made.root / "data").symlink_to("real")
+    made.commit({"real/kept": ""})
+    night = publication(made, made.run("HEAD"))
+    assert made.git("diff", "--name-only", "HEAD", night.commit) == "dvc.lock"
 
 
 def test_a_link_that_is_called_so_stays_one(toy: Make) -> None:

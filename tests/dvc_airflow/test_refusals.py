@@ -14,6 +14,7 @@ from tests.dvc_airflow.conftest import repository
 
 ONE = "stages:\n  one: {cmd: x}\n"
 VALUES = 'vars: [values.{kind}]\nstages:\n  one: {{cmd: "x ${{a}}"}}\n'
+IMPORT = "frozen: true\ndeps:\n- path: {dep}\nouts:\n- path: {out}\n"
 SAID: dict[str, tuple[Mapping[str, str], str]] = {
     "an out of two stages": (
         {"dvc.yaml": "stages:\n  one: {cmd: x, outs: [o]}\n  two:\n    cmd: y\n    outs: [o]\n"},
@@ -41,6 +42,10 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
     "a ring of two": (
         {"dvc.yaml": f"{ONE}  a: {{cmd: y, deps: [o], outs: [p]}}\n  b: {{cmd: y, deps: [p], outs: [o]}}\n"},
         "/dvc.yaml:3: stages rest on each other in a ring: a → b → a; take one dep out",
+    ),
+    "a ring of imports": (
+        {name: IMPORT.format(dep=dep, out=out) for name, dep, out in (("x.dvc", "b", "a"), ("y.dvc", "a", "b"))},
+        "/x.dvc:2: stages rest on each other in a ring: x.dvc → y.dvc → x.dvc; take one dep out",
     ),
     "an unknown key": (
         {"dvc.yaml": f"{ONE}  two:\n    cmd: ${{no.such}}\n"},
@@ -105,7 +110,7 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
     ),
     "a broken config of this checkout alone": (
         {".dvc/config.local": "[core]\n    remote\n"},
-        "/.dvc/config or config.local:2: config file error: ",
+        "/.dvc/config.local:2: config file error: ",
     ),
     "a lock of a merge": (
         {"dvc.yaml": ONE, "dvc.lock": "schema: '2.0'\nstages:\n<<<<<<< ours\n  one:\n    cmd: x\n"},

@@ -25,7 +25,8 @@ from dvc_airflow.pipeline.project import Project
 from dvc_airflow.stage.command import Command
 from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.stage.process import scrubbed
-from dvc_airflow.store import ignored, snapshot, uncached, workspace
+from dvc_airflow.store import snapshot, uncached, workspace
+from dvc_airflow.store.ignored import Ignored
 from dvc_airflow.store.lease import WHO
 from dvc_airflow.store.repository import Repository
 
@@ -109,8 +110,8 @@ def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], ca
                 raise PublishError(f"what {name} made with `cache: false` is neither here nor in a remote")
         for out in stage.uncached:
             made |= {_at(night, path): held for path, held in uncached.files(out, md5[out], cache)}
-    unseen = ignored.those(Path(night.repository), night.commit, made)
-    lines = ignored.lines(Path(night.repository), night.commit, _cached(night, project, entries))
+    ignored = Ignored(Path(night.repository), night.commit)
+    unseen, lines = ignored.those(made), ignored.lines(cached(night, project, entries))
     texts = lock.files(project, entries, night.pinned.content)
     locks = {_at(night, path): text.encode() for path, text in texts.items()}
     return {path: held for path, held in made.items() if path not in unseen} | lines | locks
@@ -121,12 +122,12 @@ def _folders(night: Night, project: Project) -> list[str]:
     return [_at(night, path) for stage in project.selected for path in stage.uncached]
 
 
-def _cached(night: Night, project: Project, entries: Mapping[str, lock.Entry]) -> dict[str, bool]:
-    """Outs that DVC keeps, in the order in which it makes them → whether each is a folder."""
-    found = {}
-    for path, name in project.makers.items():
-        if name in entries and path in (stage := project.stages[name]).cached:
-            found[_at(night, path)] = lock.hashes(stage, entries[name], "outs").get(path, "").endswith(".dir")
+def cached(night: Night, project: Project, entries: Mapping[str, lock.Entry]) -> dict[str, bool]:
+    """Out that DVC keeps, as a path in the repository, in the order in which it makes them → whether it is a folder."""
+    found = dict[str, bool]()
+    for stage in (project.stages[name] for name in project.order if name in entries):
+        md5 = lock.hashes(stage, entries[stage.name], "outs")
+        found |= {_at(night, path): md5.get(path, "").endswith(".dir") for path in stage.cached}
     return found
 
 

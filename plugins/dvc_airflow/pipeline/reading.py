@@ -142,9 +142,10 @@ def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
             return [_stage(real, one, above) for one, above in _edges(repo.index).items()]
     except ProjectError:
         raise
+    except YAMLFileCorruptedError as error:
+        document(root / os.path.relpath(Path(error.path).resolve(), real))  # says where, in fewer words
+        raise ProjectError(refusals.sentence(error, root)) from error
     except Exception as error:
-        if isinstance(error, YAMLFileCorruptedError):
-            document(root / os.path.relpath(Path(error.path).resolve(), real))  # says where, in fewer words
         raise ProjectError(refusals.sentence(error, root)) from error
 
 
@@ -232,8 +233,11 @@ def _refuse_cycles(root: Path, project: Project) -> None:
     try:
         TopologicalSorter({stage.name: stage.above for stage in project.every}).prepare()
     except CycleError as error:
-        ring = error.args[1][::-1]
-        one = project.stages[ring[0]]
-        place = f"{root / one.file}:{refusals.line((root / one.file).read_bytes(), ['stages', one.key])}"
+        ring = error.args[1][:0:-1]
+        first = ring.index(min(ring))
+        ring = [*ring[first:], *ring[: first + 1]]
+        one = {stage.name: stage for stage in project.every}[ring[0]]
+        keys = ["deps"] if one.imported else ["stages", one.key]
+        place = f"{root / one.file}:{refusals.line((root / one.file).read_bytes(), keys)}"
         what = f"stages rest on each other in a ring: {' → '.join(ring)}"
         raise ProjectError(f"{place}: {what}; take one dep out") from None

@@ -14,6 +14,7 @@ from typing import Any
 from dvc_airflow.pipeline.project import LOCK
 
 MEND = "mend it there"
+LEVELS = ("global", "system")  # of DVC's configuration, of all projects
 
 
 def sentence(error: Exception, root: Path) -> str:
@@ -47,8 +48,7 @@ def sentence(error: Exception, root: Path) -> str:
             return f"{_broken(Path(error.path).resolve(), said)}; mend the syntax there"
         case ConfigError():
             at = re.search(r"at line (\d+)", said)
-            local = " or config.local" if (root / ".dvc/config.local").exists() else ""  # DVC does not say which
-            return f"{root}/.dvc/config{local}{f':{at[1]}' if at else ''}: {said}; {do}"
+            return f"{_config(root)}{f':{at[1]}' if at else ''}: {said}; {do}"
         case DvcException():
             return f"{root}: {said}; {do}"
     # of a malformed file DVC's own code raises whatever its readers happen to
@@ -90,6 +90,20 @@ def _said(error: Exception, root: Path) -> str:
 def _here(text: str, root: Path) -> str:
     """A text in which paths of the project stand from its folder."""
     return re.sub(rf"(?<![^\s'\"(]){re.escape(os.path.relpath(root.resolve()))}/", "", text)
+
+
+def _config(root: Path) -> Path:
+    """The file of DVC's configuration that cannot be read, which DVC does not say; else the project's."""
+    from configobj import ConfigObj, ConfigObjError
+    from dvc.config import Config
+
+    own = root / ".dvc" / "config"
+    for file in (own, own.with_name("config.local"), *(Path(Config.get_dir(one), "config") for one in LEVELS)):
+        try:
+            ConfigObj(str(file), list_values=False)
+        except (ConfigObjError, OSError, UnicodeError):
+            return file
+    return own
 
 
 def _missing(error: Exception) -> str:

@@ -8,7 +8,7 @@ settled   what need not run, of all stages at once
 process   its process: a session of its own, on a leash
 leash     what leads that session, and ends all when the task dies
 command   a command of the project beside its stages, on a leash too
-child     what that does: check out and reproduce one stage
+child     what a stage's process does: check out and reproduce one stage
 recorder  the shell that DVC starts commands with: exit code, last lines, memory
 venvs     environments of stages that have requirements of their own
 """

@@ -1,7 +1,7 @@
 """The process that checks out a stage's deps and reproduces it, once, in a clone of its own.
 
-One process does both through DVC's API (two commands take a second longer a stage). It hangs on a leash (leash.py), and
-SIGTERM is for what the stage started: this reports afterwards.
+One process does both through DVC's API (two commands take a second longer a stage). Its parent hangs on a
+leash (leash.py), and SIGTERM is for what the stage started: this reports afterwards.
 
 What a stage reads from the cache is hashed before, and fetched from the remote where it is missing or damaged.
 """

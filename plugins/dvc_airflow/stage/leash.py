@@ -6,6 +6,10 @@ that do not.
 
 A stage is ended with all that it started, a process in a session of its own too: where such a one's parent is gone, the
 leader is its parent (PR_SET_CHILD_SUBREAPER), finds it below itself, and waits for it as init would.
+
+    task → leader → DVC (child.py) → recorder.py → the command's shell → …
+
+`end` may run in the task and in the leader at once; the leader's number is its own until the task waits for it.
 """
 
 from __future__ import annotations
@@ -41,10 +45,13 @@ def words(leash: int, whole: bool, command: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def held(leash: int, whole: bool = False) -> Iterator[None]:
+def held(leash: int, whole: bool = False) -> Iterator[list[int]]:
     """Hang on a leash (its file descriptor) while the block runs, as the leader of a session.
 
-    SIGTERM is for the rest of the group. As a `whole`, nothing that the block started outlives it.
+    As a `whole`, nothing that the block started outlives it.
+
+    Yields:
+        The SIGTERMs that came so far: they are for the rest of the group.
     """
     told = list[int]()  # no lock: a handler may interrupt itself
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
@@ -53,9 +60,11 @@ def held(leash: int, whole: bool = False) -> Iterator[None]:
     hanging = threading.Thread(target=_hang_on, args=(leash, whole), daemon=True)
     hanging.start()
     try:
-        yield
+        yield told
     finally:
-        if select.select([leash], [], [], 0)[0]:
+        ended = select.poll()
+        ended.register(leash)
+        if ended.poll(0):
             hanging.join()  # does not return: the SIGKILL is for this process too
         if whole:
             _wait_out(os.getpid(), whole, GRACE_S if told else 0)
@@ -64,14 +73,16 @@ def held(leash: int, whole: bool = False) -> Iterator[None]:
 def main() -> int:
     """Run a command on a leash, as `words` says. Returns its exit code, 127 for no program; or ends by its signal."""
     leash, whole, command = int(sys.argv[2]), sys.argv[3] == "whole", sys.argv[4:]
-    with held(leash, whole):
+    with held(leash, whole) as told:
         try:
             child = subprocess.Popen(command)
         except OSError as error:
             sys.stderr.write(f"{command[0]}: {error.strerror}\n")
             return 127
+        if told:  # it may have come before the command was there
+            child.terminate()
         child.returncode = code = _reaped(child.pid)
-    if code < 0:
+    if code < 0:  # so that a signal that ended DVC is told from an exit code
         with suppress(OSError):  # SIGKILL has no handler
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
@@ -81,7 +92,7 @@ def main() -> int:
 def end(leader: int, whole: bool) -> None:
     """SIGTERM, at most four seconds, SIGKILL: for a leader's group and, as a `whole`, for all below it; itself last."""
     with suppress(ProcessLookupError):
-        _tell(_apart(leader, whole), signal.SIGTERM)
+        _tell([pid for pid, group in _left(leader, whole).items() if group != leader], signal.SIGTERM)
         os.killpg(leader, signal.SIGTERM)
         _wait_out(leader, whole, GRACE_S)
         os.killpg(leader, signal.SIGKILL)
@@ -102,20 +113,15 @@ def _hang_on(leash: int, whole: bool) -> None:
 
 
 def _wait_out(leader: int, whole: bool, grace_s: float) -> None:
-    """Wait for what it leads, and end what has left its group."""
+    """Wait for all that a leader leads, and for itself where another process asks; then end all but the leader."""
     deadline = time.monotonic() + grace_s
     while time.monotonic() < deadline and _left(leader, whole).keys() - {os.getpid()}:
         time.sleep(_LOOK_S)
     for _ in range(_LOOKS):
-        if not (apart := _apart(leader, whole)):
+        if not (left := [pid for pid in _left(leader, whole) if pid != leader]):
             return
-        _tell(apart, signal.SIGKILL)
+        _tell(left, signal.SIGKILL)
         time.sleep(_LOOK_S / 10)
-
-
-def _apart(leader: int, whole: bool) -> list[int]:
-    """Processes below a leader that are not of its group."""
-    return [pid for pid, group in _left(leader, whole).items() if group != leader]
 
 
 def _left(leader: int, whole: bool) -> dict[int, int]:
@@ -130,7 +136,8 @@ def _left(leader: int, whole: bool) -> dict[int, int]:
     family = [leader]
     for one in family:
         family += below.get(one, []) if whole else []
-    return {pid: group for pid, group in found.items() if group == leader or pid in family}
+    known = set(family)
+    return {pid: group for pid, group in found.items() if group == leader or pid in known}
 
 
 def _tell(pids: list[int], number: int) -> None:

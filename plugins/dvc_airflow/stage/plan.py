@@ -38,9 +38,10 @@ def lacking(project: Project, commit: Commit) -> str | None:
             if above & project.makers.keys() or above & beyond:
                 continue
             return f"{_at(stage, commit, 'deps')} depends on {dep}: {_why_lacking(dep, held, commit)}"
-        wdir, read = stage.wdir, [*beyond, *stage.deps]
-        brought = outside(wdir) or any(inside(one, wdir) or inside(wdir, one) for one in read)
-        if wdir != "." and wdir not in committed and not brought:
+        wdir = stage.wdir
+        if wdir == "." or wdir in committed or outside(wdir):
+            continue
+        if not any(inside(one, wdir) or inside(wdir, one) for one in [*beyond, *stage.deps]):
             what = f"works in {wdir}, a folder that Git does not have; put a file into it, and commit that"
             return f"{_at(stage, commit, 'wdir')} {what}"
     return None

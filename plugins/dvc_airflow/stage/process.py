@@ -1,8 +1,8 @@
 """The process of one attempt: in a session of its own, on a leash, with what its recorder kept.
 
-The leash is a pipe whose write end only this process holds: when it dies, however it dies, the child ends all that it
-started (leash.py). DVC itself says only that something failed, so exit code, signal and last words come from the shell
-that it starts commands with (recorder.py).
+The leash is a pipe whose write end only this process holds: when it dies, however it dies, the leader of that session
+ends all that the attempt started (leash.py). DVC itself says only that something failed, so exit code, signal and last
+words come from the shell that it starts commands with (recorder.py).
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Leashed:
 
     def __init__(self, whole: bool) -> None:
         self.killed, self.whole = False, whole
-        self._child: subprocess.Popen[bytes] | None = None
+        self._leader: subprocess.Popen[bytes] | None = None
         self._leash = -1
 
     def begin(self, spawn: Callable[[int], subprocess.Popen[bytes]]) -> None:
         """Start it: `spawn` is given the read end of its leash. Raises OSError."""
         reads, self._leash = os.pipe()
         try:
-            self._child = spawn(reads)
-        except OSError:
+            self._leader = spawn(reads)
+        except BaseException:
             os.close(self._leash)
             raise
         finally:
@@ -52,20 +52,20 @@ class Leashed:
 
     def wait(self) -> int:
         """Its exit code once it ended, and, of a `whole` one, nothing is left; below 0 for a signal."""
-        assert self._child is not None
+        assert self._leader is not None
         with suppress(ChildProcessError, ProcessLookupError):
-            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its group is still its own
+            os.waitid(os.P_PID, self._leader.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its group is still its own
             if self.whole or self.killed:
-                os.killpg(self._child.pid, signal.SIGKILL)  # what a killed recorder, or a stage, left running
-        code = self._child.wait()
+                os.killpg(self._leader.pid, signal.SIGKILL)  # what a killed recorder, or a stage, left running
+        code, self._leader = self._leader.wait(), None  # what has its number from here on is another's
         os.close(self._leash)
         return code
 
     def kill(self) -> None:
         """End it and all that it started: SIGTERM, at most four seconds, SIGKILL; for a signal handler."""
         self.killed = True
-        if self._child is not None:
-            leash.end(self._child.pid, self.whole)
+        if self._leader is not None:
+            leash.end(self._leader.pid, self.whole)
 
 
 class Process(Leashed):
@@ -95,7 +95,7 @@ class Process(Leashed):
         }
         try:
             self.begin(lambda reads: spawn(place, reads, clone, scrubbed() | around))
-        except OSError:
+        except BaseException:  # ValueError too: of a variable with a NUL in it
             place.unlink()
             raise
 

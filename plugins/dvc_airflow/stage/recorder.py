@@ -70,9 +70,11 @@ def passed_on(child: subprocess.Popen[bytes]) -> list[str]:
     tail, rest = deque[str](maxlen=LINES), ""
     text = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
     pipe, ended = child.stderr.fileno(), os.pidfd_open(child.pid)
-    over = False
+    looked, over = select.poll(), False
+    looked.register(pipe, select.POLLIN)
+    looked.register(ended, select.POLLIN)
     while not over:
-        ready, _, _ = select.select([pipe, ended], [], [])
+        ready = [one for one, _ in looked.poll()]
         over = ended in ready  # then one more look: what it said before stands in the pipe
         if pipe in ready:
             said = os.read(pipe, WHOLE_PIPE)
@@ -116,7 +118,7 @@ class Watch(threading.Thread):
 
 
 def descendants(pid: int) -> list[int]:
-    """A process and all below it."""
+    """A process and all below it; not what has left it (setsid), which hangs below the leader of the stage."""
     below: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -5,7 +5,7 @@ web         pages of commits, where the repository has some
 commit      a project's files at one commit, without a work tree
 history     what earlier nights made of every stage
 snapshot    the commit that a night runs: HEAD, or a changed work tree
-ignored     what Git ignores at a commit, and the lines by which it does
+ignored     what Git does not take at a commit, and the lines by which it ignores
 params      what a run has instead of values in params.yaml
 lease       one night at a time, by the compare-and-swap of a Git ref
 workspace   a private clone for one task, one shared cache

@@ -1,4 +1,4 @@
-"""What Git ignores at a commit, and the lines by which it ignores what DVC keeps, as `dvc repro` writes them."""
+"""What of its work tree Git does not take at a commit, and the lines by which it ignores what DVC keeps."""
 
 from __future__ import annotations
 
@@ -8,65 +8,77 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
-from dvc_airflow.git import git
+from dvc_airflow.git import GitError, git, shown
 from dvc_airflow.store.commit import Commit
 
 FILE = ".gitignore"
-REGULAR, LINK = "100", "120"  # how modes of Git's begin
+BEYOND = ("120000", "160000")  # Git's modes of a link and of a submodule: it takes nothing that lies below
 
 
-def those(repository: Path, commit: str, paths: Iterable[str], folders: Iterable[str] = ()) -> set[str]:
-    """Those of these paths in the repository that Git ignores at a commit.
+class Ignored:
+    """By the .gitignore files of a commit, and by what this repository and its user ignore everywhere."""
 
-    Args:
-        folders: those of them that are; a pattern that ends with a slash is for no other.
-    """
-    at = Commit(repository, commit)
-    with tempfile.TemporaryDirectory() as folder:
-        for name in _files(repository, commit, REGULAR):
-            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / name).write_bytes(at.content(name) or b"")
-        for name in folders:
-            (Path(folder) / name).mkdir(parents=True, exist_ok=True)
-        held = git(repository, "rev-parse", "--absolute-git-dir")
-        asked = ["git", f"--git-dir={held}", f"--work-tree={folder}", "check-ignore", "--no-index", "-z", "--stdin"]
-        said = subprocess.run(
-            asked,
-            input="\0".join(paths),
-            capture_output=True,
-            check=False,  # 1 where it ignores none
-            cwd=folder,
-            env=os.environ | {"GIT_INDEX_FILE": str(Path(folder) / "none")},  # in which nothing is a submodule's
-            encoding="utf-8",
-            errors="surrogateescape",
-        )
-    return set(filter(None, said.stdout.split("\0")))
+    def __init__(self, repository: Path, commit: str) -> None:
+        self.at = Commit(repository, commit)
 
+    @cached_property
+    def _modes(self) -> Mapping[str, str]:
+        """Path → Git's mode, of the .gitignore files and of what nothing is below."""
+        listed = git(self.at.repository, "ls-tree", "-r", "-z", "--full-tree", self.at.commit).split("\0")
+        modes = {name: about.partition(" ")[0] for about, _, name in (one.partition("\t") for one in listed if one)}
+        return {name: mode for name, mode in modes.items() if mode in BEYOND or posixpath.basename(name) == FILE}
 
-def lines(repository: Path, commit: str, outs: Mapping[str, bool]) -> dict[str, bytes]:
-    """Path → content of each .gitignore that is to have another line, so that Git ignores all of these outs.
+    def those(self, paths: Iterable[str], folders: Iterable[str] = ()) -> set[str]:
+        """Those of these paths that Git does not take. Raises GitError.
 
-    Args:
-        outs: path → whether it is a folder.
-    """
-    at, found = Commit(repository, commit), dict[str, bytes]()
-    known = those(repository, commit, outs, [out for out, is_folder in outs.items() if is_folder])
-    links = _files(repository, commit, LINK)  # Git reads none, and what one leads to is not this folder's
-    for folder, name in (posixpath.split(out) for out in outs if out not in known):
-        if (file := posixpath.join(folder, FILE)) not in links:
-            text = found.get(file, at.content(file) or b"")
-            ended = b"\n" if text and not text.endswith(b"\n") else b""
-            found[file] = text + ended + os.fsencode(f"/{_escaped(name)}\n")
-    return found
+        Args:
+            folders: those of them that are; a pattern that ends with a slash is for no other.
+        """
+        known = list(paths)
+        beyond = {name for name, mode in self._modes.items() if mode in BEYOND}
+        below = {path for path in known if not beyond.isdisjoint(map(str, PurePosixPath(path).parents))}
+        return below | self._ignored([path for path in known if path not in below], folders)
 
+    def lines(self, outs: Mapping[str, bool]) -> dict[str, bytes]:
+        """Path → content of each .gitignore that is to have another line, so that Git takes none of these outs.
 
-def _files(repository: Path, commit: str, kind: str) -> list[str]:
-    """The .gitignore files of a commit, or links that are called so."""
-    listed = git(repository, "ls-tree", "-r", "-z", "--full-tree", commit).split("\0")
-    entries = [(about.partition(" ")[0], name) for about, _, name in (one.partition("\t") for one in listed if one)]
-    return [name for mode, name in entries if posixpath.basename(name) == FILE and mode.startswith(kind)]
+        As DVC writes them: at the end, in this order.
+
+        Args:
+            outs: path → whether it is a folder.
+        """
+        found = dict[str, bytes]()
+        known = self.those(outs, [out for out, is_folder in outs.items() if is_folder])
+        for folder, name in (posixpath.split(out) for out in outs if out not in known):
+            if self._modes.get(file := posixpath.join(folder, FILE)) not in BEYOND:  # Git reads no link
+                text = found.get(file, self.at.content(file) or b"")
+                ended = b"\n" if text and not text.endswith(b"\n") else b""
+                found[file] = text + ended + os.fsencode(f"/{_escaped(name)}\n")
+        return found
+
+    def _ignored(self, paths: list[str], folders: Iterable[str]) -> set[str]:
+        with tempfile.TemporaryDirectory() as tree:
+            for name in (name for name, mode in self._modes.items() if mode not in BEYOND):
+                (Path(tree) / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(tree) / name).write_bytes(self.at.content(name) or b"")
+            for name in folders:
+                (Path(tree) / name).mkdir(parents=True, exist_ok=True)
+            held = git(self.at.repository, "rev-parse", "--absolute-git-dir")
+            said = subprocess.run(
+                ["git", f"--git-dir={held}", f"--work-tree={tree}", "check-ignore", "--no-index", "-z", "--stdin"],
+                input="\0".join(f"./{path}" for path in paths),  # one that begins with a colon means something else
+                capture_output=True,
+                check=False,
+                cwd=tree,
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+        if said.returncode > 1:  # 1: it ignores none
+            raise GitError(shown(f"git check-ignore: {said.stderr.strip()}"))
+        return {one.removeprefix("./") for one in said.stdout.split("\0") if one}
 
 
 def _escaped(name: str) -> str:

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Set
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dvc_airflow.git import GitError, git, top, without_login
 from dvc_airflow.pipeline.project import Project
@@ -32,7 +32,8 @@ def take(repository: Path, outs: Set[str] = frozenset(), uncached: Set[str] = fr
     Args:
         outs: paths that DVC keeps. What lies there and is neither in Git nor ignored came with `dvc checkout`, and were
             it committed, DVC would refuse to make it.
-        uncached: paths that a stage makes and DVC does not keep. What is large there is not committed: it is made anew.
+        uncached: paths that a stage makes and DVC does not keep. One with a large new file is not committed: it is made
+            anew.
     """
     try:
         head = git(repository, "rev-parse", "--verify", "--quiet", "HEAD")
@@ -47,9 +48,11 @@ def take(repository: Path, outs: Set[str] = frozenset(), uncached: Set[str] = fr
             shutil.copyfile(held, index)
         env = {"GIT_INDEX_FILE": str(index)}
         new = git(repository, "ls-files", "--others", "--exclude-standard", "-z", env=env).split("\0")
-        left = set[str]().union(*(_holding(path, outs) for path in new))
-        left |= {path for path in new if _holding(path, uncached) and _large(repository / path)}
-        _refuse(repository, [path for path in new if not _holding(path, left)])
+        made = {path: _holding(path, outs | uncached) for path in new}
+        left = set[str]().union(*(above & outs for above in made.values()))
+        large = (above & uncached for path, above in made.items() if above & uncached and _large(repository / path))
+        left = left.union(*large)
+        _refuse(repository, [path for path, above in made.items() if not above & left])
         wanted = "\0".join([":/", *(f":(top,exclude,literal){path}" for path in sorted(left))])
         git(repository, "add", "-A", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=wanted, env=env)
         tree = git(repository, "write-tree", env=env)
@@ -133,11 +136,15 @@ def _refuse(repository: Path, new: list[str]) -> None:
 
 def _holding(path: str, outs: Set[str]) -> Set[str]:
     """Those of these outs that a path is, or lies in."""
-    return outs & {path, *map(str, PurePosixPath(path).parents)}
+    path = path.rstrip("/")  # a repository of its own is listed with one
+    found = {path} & outs
+    while path := posixpath.dirname(path):
+        found |= {path} & outs
+    return found
 
 
 def _large(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > LARGEST_NEW
+    return path.is_file() and not path.is_symlink() and path.stat().st_size > LARGEST_NEW
 
 
 def _public(path: Path) -> bool:
