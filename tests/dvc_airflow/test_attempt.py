@@ -18,6 +18,7 @@ import pytest
 
 from dvc_airflow.pipeline import lock, reading
 from dvc_airflow.stage import process
+from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import objects, uncached, workspace
 from tests.dvc_airflow.conftest import Toy
 
@@ -125,13 +126,8 @@ def test_the_lock_is_the_one_that_dvc_writes(toy: Make, tmp_path: Path) -> None:
 def test_killing_a_stage_that_ignores_sigterm_leaves_no_process(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     made = toy(FAILING.format(cmd=json.dumps(f"trap '' TERM; sleep 1000 & echo $! $$ > {mark}; wait; wait")))
-    attempt = made.attempt("bad", made.night("HEAD"), {})
-    killer = threading.Thread(target=lambda: (_appears(mark), attempt.kill()))
-    killer.start()
     began = time.monotonic()
-    result = attempt.run()
-    killer.join()
-    assert result.outcome == "cancelled"
+    assert _killed(made, mark).outcome == "cancelled"
     assert time.monotonic() - began < 30
     _gone([int(pid) for pid in mark.read_text().split()])
 
@@ -165,11 +161,7 @@ def test_what_has_left_the_session_of_its_stage_goes_with_it(dies: bool, toy: Ma
     if dies:
         _killed_with_its_task(made, mark)
         return
-    attempt = made.attempt("bad", made.night("HEAD"), {})
-    killer = threading.Thread(target=lambda: (_appears(mark), attempt.kill()))
-    killer.start()
-    assert attempt.run().outcome == "cancelled"
-    killer.join()
+    assert _killed(made, mark).outcome == "cancelled"
     _gone([int(pid) for pid in mark.read_text().split()])
 
 
@@ -216,11 +208,7 @@ def test_what_has_left_the_session_of_its_stage_may_end_by_itself(toy: Make, tmp
     saved = tmp_path / "saved"
     saves = f"trap 'sleep 1; echo > {saved}; exit' TERM; echo > {saved}.begun; while true; do sleep 0.1; done"
     made = toy(FAILING.format(cmd=json.dumps(f'setsid sh -c "{saves}" & exec sleep 1000')))
-    attempt = made.attempt("bad", made.night("HEAD"), {})
-    killer = threading.Thread(target=lambda: (_appears(Path(f"{saved}.begun")), attempt.kill()))
-    killer.start()
-    assert attempt.run().outcome == "cancelled"
-    killer.join()
+    assert _killed(made, Path(f"{saved}.begun")).outcome == "cancelled"
     assert saved.exists()
 
 
@@ -300,6 +288,16 @@ def test_the_stage_sees_no_airflow_secret(toy: Make, monkeypatch: pytest.MonkeyP
     seen = objects.place(made.root / ".dvc/cache", md5).read_text()
     assert "PATH=" in seen
     assert "key-x9" not in seen
+
+
+def _killed(made: Toy, mark: Path) -> Result:
+    """The result of the stage, ended once this file is there."""
+    attempt = made.attempt("bad", made.night("HEAD"), {})
+    killer = threading.Thread(target=lambda: (_appears(mark), attempt.kill()))
+    killer.start()
+    result = attempt.run()
+    killer.join()
+    return result
 
 
 def _killed_with_its_task(made: Toy, mark: Path) -> None:

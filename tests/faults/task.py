@@ -33,8 +33,8 @@ def spawn(job: Path, reads: int, clone: Path, env: Any) -> Popen[bytes]:
     """The engine's child, its points watched too."""
     kept = {name: os.environ[name] for name in ("FAULT", "FAULTS")}
     around = {**env, **kept, "PYTHONPATH": os.environ["PYTHONPATH"]}
-    command = leash.words(reads, True, [sys.executable, "-m", "tests.faults.struck", "child", str(job)])
-    return Popen(command, cwd=clone, env=around, start_new_session=True, pass_fds=[reads])
+    command = [sys.executable, "-m", "tests.faults.struck", "child", str(job)]
+    return leash.start(reads, True, command, cwd=clone, env=around)
 
 
 def main(words: list[str]) -> int:

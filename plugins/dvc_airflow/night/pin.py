@@ -47,7 +47,6 @@ class PinOperator(Task):
         """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
         from dvc_airflow.stage import job, plan
         from dvc_airflow.stage.settled import settled
-        from dvc_airflow.store import history
 
         run, root = run_name(context["run_id"]), Path(self.settings.root)
         try:
@@ -66,12 +65,8 @@ class PinOperator(Task):
             workspace.remove(place)
             known = selection.narrowed(known, self.settings.select, self.settings.exclude)
             pinned = Commit(repository, commit, folder)
-            if lacks := plan.lacking(known, pinned):
-                raise snapshot.Refused(lacks)
+            entries, came = plan.start(known, pinned, record)
             self._same_graph(context, known)
-            entries, came = history.newest(record, pinned, known)
-            if never := plan.never(known, entries):
-                raise snapshot.Refused(never)
             record.pin(run, commit)
             night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip)
             still = settled(night, known, self.settings.clones)

@@ -38,7 +38,7 @@ def read(root: Path, cache: Path | None = None) -> Project:
         if _hash(root, said["read"]) == said["hash"]:  # the values that it was read with are still those
             return of_plain(said["stages"])
     began = time.time_ns()
-    project = of(_stages(root, files))
+    project = of(_stages(root))
     read_too = _read_too(root, files, project)
     _refuse_cycles(root, project)
     if cache and not _written_since(began, root, [*files, *read_too]):
@@ -128,7 +128,7 @@ def _named(body: Any, folder: str) -> dict[str, None]:
     return {os.path.normpath(PurePosixPath(folder) / one): None for one in [PARAMS, *named]}
 
 
-def _stages(root: Path, files: Iterable[str]) -> list[Stage]:
+def _stages(root: Path) -> list[Stage]:
     """Every stage, in DVC's own order. Raises ProjectError for what DVC refuses, in a sentence."""
     from dvc.repo import Repo
     from dvc.utils.serialize import YAMLFileCorruptedError

@@ -6,7 +6,6 @@ What the command says goes into files: a helper that it leaves behind would keep
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,19 +42,8 @@ class Command(Leashed):
         with ExitStack() as stack:
             out, errors = (stack.enter_context(_own(place)) for place in places)
 
-            def begin(reads: int) -> subprocess.Popen[bytes]:
-                return subprocess.Popen(
-                    leash.words(reads, self.whole, words),
-                    cwd=clone,
-                    env=env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=errors,
-                    start_new_session=True,
-                    pass_fds=[reads],
-                )
-
-            self.begin(begin)
+            around = {"cwd": clone, "env": env, "stdout": out, "stderr": errors}
+            self.begin(lambda reads: leash.start(reads, self.whole, words, **around))
         code = self.wait()
         said, wrong = (place.read_text(encoding="utf-8", errors="replace") for place in places)
         return code if code >= 0 else 128 - code, said, wrong

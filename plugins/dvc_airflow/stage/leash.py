@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 GRACE_S = 4.0  # between SIGTERM and SIGKILL; Airflow gives a task five seconds
 _LOOK_S = 0.05
@@ -34,18 +35,22 @@ _SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from dvc_airflow.stage import leash; sys.exit(leash.main())"
 
 
-def words(leash: int, whole: bool, command: Sequence[str]) -> list[str]:
-    """The words that start a command on a leash, the read end of a pipe. It ends as the command does.
+def start(leash: int, whole: bool, command: Sequence[str], **around: Any) -> subprocess.Popen[bytes]:
+    """Start a command on a leash, the read end of a pipe: the leader of its session, which ends as the command does.
+
+    It has no standard input: in a task that is the socket by which Airflow is asked for every connection and variable.
 
     Args:
         whole: whether nothing that the command started outlives it; else what it leaves running is meant to run.
+        around: cwd, env, stdout and stderr, as of Popen.
     """
     how, plugins = "whole" if whole else "group", str(Path(__file__).resolve().parents[2])
-    return [sys.executable, "-I", "-S", "-c", _START, plugins, str(leash), how, *command]
+    words = [sys.executable, "-I", "-S", "-c", _START, plugins, str(leash), how, *command]
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[leash], **around)
 
 
 @contextmanager
-def held(leash: int, whole: bool = False) -> Iterator[list[int]]:
+def held(leash: int, whole: bool) -> Iterator[list[int]]:
     """Hang on a leash (its file descriptor) while the block runs, as the leader of a session.
 
     As a `whole`, nothing that the block started outlives it.
@@ -71,7 +76,7 @@ def held(leash: int, whole: bool = False) -> Iterator[list[int]]:
 
 
 def main() -> int:
-    """Run a command on a leash, as `words` says. Returns its exit code, 127 for no program; or ends by its signal."""
+    """Run a command on a leash, as `start` says. Returns its exit code, 127 for no program; or ends by its signal."""
     leash, whole, command = int(sys.argv[2]), sys.argv[3] == "whole", sys.argv[4:]
     with held(leash, whole) as told:
         try:

@@ -13,14 +13,23 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dvc_airflow.git import git
 from dvc_airflow.pipeline import refusals
 from dvc_airflow.pipeline.lock import Entry, hashes
 from dvc_airflow.pipeline.project import Project, Stage, inside, outside
-from dvc_airflow.store import objects, uncached
-from dvc_airflow.store.commit import Commit, parsed
+from dvc_airflow.store import history, objects, uncached
+from dvc_airflow.store.commit import BEYOND, Commit, parsed
+from dvc_airflow.store.repository import Repository
+from dvc_airflow.store.snapshot import Refused
 
-MODULE, LINK = "160000", "120000"  # Git's modes
+
+def start(project: Project, commit: Commit, record: Repository) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The entries that a night starts from, and the commits that they came with. Raises Refused where it cannot."""
+    if lacks := lacking(project, commit):
+        raise Refused(lacks)
+    entries, came = history.newest(record, commit, project)
+    if unknown := never(project, entries):
+        raise Refused(unknown)
+    return entries, came
 
 
 def lacking(project: Project, commit: Commit) -> str | None:
@@ -28,10 +37,9 @@ def lacking(project: Project, commit: Commit) -> str | None:
 
     A dep is there where Git or DVC has it, or a stage makes it; a folder where Git has it, or the stage reads from it.
     """
-    listed = git(commit.repository, "ls-tree", "-r", "-z", "--full-tree", commit.commit).split("\0")
-    modes = {_here(line.partition("\t")[2], commit.folder): line.partition(" ")[0] for line in listed if line}
+    modes = {_here(path, commit.folder): mode for path, mode in commit.modes.items()}
     committed, held = _with_folders(modes), _with_folders([*modes, *project.makers])
-    beyond = {path for path, mode in modes.items() if mode in (MODULE, LINK)}  # what lies below, Git does not list
+    beyond = {path for path, mode in modes.items() if mode in BEYOND}
     for stage in (one for one in project.stages.values() if not one.frozen and not one.imported):
         for dep in (one for one in stage.deps if not outside(one) and one not in held):
             above = {str(one) for one in PurePosixPath(dep).parents}

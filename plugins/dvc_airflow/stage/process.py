@@ -137,13 +137,8 @@ def attended(end: Callable[[], None], every_s: float = ATTENDED_S) -> Iterator[N
 
 
 def spawn(job: Path, reads: int, clone: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start child.py on a job, on a leash with this read end.
-
-    It has no standard input: in a task that is the socket by which Airflow is asked for every connection and variable.
-    """
-    command = leash.words(reads, True, [sys.executable, "-P", "-c", _START, str(job)])
-    apart: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True, "pass_fds": [reads]}
-    return subprocess.Popen(command, cwd=clone, env=env, **apart)
+    """Start child.py on a job, on a leash with this read end."""
+    return leash.start(reads, True, [sys.executable, "-P", "-c", _START, str(job)], cwd=clone, env=env)
 
 
 def scrubbed() -> dict[str, str]:

@@ -6,9 +6,15 @@ import os
 import posixpath
 import subprocess
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from dvc_airflow.git import git
+
+BEYOND = ("120000", "160000")  # Git's modes of a link and of a submodule: it lists nothing that lies below
 
 _reading: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}  # of this process: a fork has its own
 _one = threading.Lock()
@@ -57,6 +63,12 @@ class Commit:
     def __init__(self, repository: Path, commit: str, folder: str = "") -> None:
         self.repository, self.commit, self.folder = repository, commit, folder
         self._params: dict[str, Any] = {}
+
+    @cached_property
+    def modes(self) -> Mapping[str, str]:
+        """Path in the repository → Git's mode, of every file, link and submodule."""
+        listed = git(self.repository, "ls-tree", "-r", "-z", "--full-tree", self.commit).split("\0")
+        return {path: about.partition(" ")[0] for about, _, path in (one.partition("\t") for one in listed if one)}
 
     def content(self, path: str) -> bytes | None:
         """The bytes of a file at this commit; None where there is no such file, or it is a folder."""

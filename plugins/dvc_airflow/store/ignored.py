@@ -8,14 +8,12 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from dvc_airflow.git import GitError, git, shown
-from dvc_airflow.store.commit import Commit
+from dvc_airflow.store.commit import BEYOND, Commit
 
 FILE = ".gitignore"
-BEYOND = ("120000", "160000")  # Git's modes of a link and of a submodule: it takes nothing that lies below
 
 
 class Ignored:
@@ -24,13 +22,6 @@ class Ignored:
     def __init__(self, repository: Path, commit: str) -> None:
         self.at = Commit(repository, commit)
 
-    @cached_property
-    def _modes(self) -> Mapping[str, str]:
-        """Path → Git's mode, of the .gitignore files and of what nothing is below."""
-        listed = git(self.at.repository, "ls-tree", "-r", "-z", "--full-tree", self.at.commit).split("\0")
-        modes = {name: about.partition(" ")[0] for about, _, name in (one.partition("\t") for one in listed if one)}
-        return {name: mode for name, mode in modes.items() if mode in BEYOND or posixpath.basename(name) == FILE}
-
     def those(self, paths: Iterable[str], folders: Iterable[str] = ()) -> set[str]:
         """Those of these paths that Git does not take. Raises GitError.
 
@@ -38,7 +29,7 @@ class Ignored:
             folders: those of them that are; a pattern that ends with a slash is for no other.
         """
         known = list(paths)
-        beyond = {name for name, mode in self._modes.items() if mode in BEYOND}
+        beyond = {name for name, mode in self.at.modes.items() if mode in BEYOND}
         below = {path for path in known if not beyond.isdisjoint(map(str, PurePosixPath(path).parents))}
         return below | self._ignored([path for path in known if path not in below], folders)
 
@@ -53,7 +44,7 @@ class Ignored:
         found = dict[str, bytes]()
         known = self.those(outs, [out for out, is_folder in outs.items() if is_folder])
         for folder, name in (posixpath.split(out) for out in outs if out not in known):
-            if self._modes.get(file := posixpath.join(folder, FILE)) not in BEYOND:  # Git reads no link
+            if self.at.modes.get(file := posixpath.join(folder, FILE)) not in BEYOND:  # Git reads no link
                 text = found.get(file, self.at.content(file) or b"")
                 ended = b"\n" if text and not text.endswith(b"\n") else b""
                 found[file] = text + ended + os.fsencode(f"/{_escaped(name)}\n")
@@ -61,7 +52,9 @@ class Ignored:
 
     def _ignored(self, paths: list[str], folders: Iterable[str]) -> set[str]:
         with tempfile.TemporaryDirectory() as tree:
-            for name in (name for name, mode in self._modes.items() if mode not in BEYOND):
+            for name, mode in self.at.modes.items():
+                if posixpath.basename(name) != FILE or mode in BEYOND:
+                    continue
                 (Path(tree) / name).parent.mkdir(parents=True, exist_ok=True)
                 (Path(tree) / name).write_bytes(self.at.content(name) or b"")
             for name in folders:

@@ -49,9 +49,7 @@ def take(repository: Path, outs: Set[str] = frozenset(), uncached: Set[str] = fr
         env = {"GIT_INDEX_FILE": str(index)}
         new = git(repository, "ls-files", "--others", "--exclude-standard", "-z", env=env).split("\0")
         made = {path: _holding(path, outs | uncached) for path in new}
-        left = set[str]().union(*(above & outs for above in made.values()))
-        large = (above & uncached for path, above in made.items() if above & uncached and _large(repository / path))
-        left = left.union(*large)
+        left = {out for path, above in made.items() for out in above if out in outs or _large(repository / path)}
         _refuse(repository, [path for path, above in made.items() if not above & left])
         wanted = "\0".join([":/", *(f":(top,exclude,literal){path}" for path in sorted(left))])
         git(repository, "add", "-A", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=wanted, env=env)
