@@ -1,10 +1,10 @@
 """Parse one DAG file again and again, as Airflow's DAG processor does: each time in a fork of a process that has
-Airflow, and the modules of Airflow that the file names, already imported. What else the file imports counts.
+Airflow, its plugins, and the modules of Airflow that the file names, already imported. What else is imported counts.
 
     python processor.py FILE
 
-Reads a line for each parse ('time'; 'again' for a second one in the same fork, with all modules imported; 'describe'
-for what it holds, too), and answers with a line of JSON.
+Reads a line for each parse ('time'; 'describe' for what it holds, too), and answers with a line of JSON. Plugins are
+those of the environment and of $AIRFLOW__CORE__PLUGINS_FOLDER.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import time
 from typing import Any
 
 from airflow.dag_processing.dagbag import DagBag
+from airflow.listeners.listener import get_listener_manager
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.file import iter_airflow_imports
 
 
 def parsed(file: str, how: str) -> dict[str, Any]:
     """Seconds, also of processors; where asked for, what the DAG holds and its size in Airflow's database."""
-    if how == "again":
-        DagBag(file)
     began, used = time.perf_counter(), processors()
     bag = DagBag(file)
     said: dict[str, Any] = {"seconds": time.perf_counter() - began, "cpu_seconds": processors() - used}
@@ -52,6 +51,7 @@ def processors() -> float:
 
 def main(file: str) -> None:
     """Answer until stdin ends."""
+    get_listener_manager()  # as the job of Airflow's does when it starts: this loads the plugins
     for name in iter_airflow_imports(file):
         __import__(name)
     gc.freeze()  # as Airflow's does

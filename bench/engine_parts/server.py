@@ -121,7 +121,6 @@ def moment(said: str) -> float:
 def started(home: Path) -> Iterator[Airflow]:
     """Run one until the block ends. Raises Broke where it does not start."""
     (home / "dags").mkdir(parents=True)
-    (home / "plugins").mkdir()
     number = port.unused(2)
     around = environment(home, number)
     subprocess.run(["airflow", "db", "migrate"], env=around, check=True, capture_output=True)
@@ -170,7 +169,7 @@ def environment(home: Path, number: int) -> dict[str, str]:
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__PARALLELISM": str(cores + SPARE),
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(home / "plugins"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(HERE / "plugins"),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         "AIRFLOW__API__PORT": str(number),

@@ -41,13 +41,13 @@ def parse(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             f"{cpu[peer]:.3f} s",
             f"{cpu['ours'] / cpu[peer]:.2f}",
         )
-    again = one["again_s"]
+    cached = one["cached_s"]
     yield (
-        "  and with all modules imported",
-        f"{again['ours']:.3f} s",
+        "  where the engine is no plugin of Airflow's",
+        f"{cached['no plugin']:.3f} s",
         "by hand",
-        f"{again['by hand']:.3f} s",
-        f"{again['ours'] / again['by hand']:.2f}",
+        f"{cached['by hand']:.3f} s",
+        f"{cached['no plugin'] / cached['by hand']:.2f}",
     )
     size = one["serialised_bytes"]
     kib = {name: f"{held / 1024:.0f} KiB" for name, held in size.items()}

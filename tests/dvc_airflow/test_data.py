@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from dvc.repo.open_repo import clean_repos
 
 from dvc_airflow.night import publish
 from dvc_airflow.pipeline import reading
@@ -139,9 +141,13 @@ def test_an_import_of_another_repository_follows_its_branch(toy: Make, monkeypat
     made.commit({"got.dvc": f"{text}meta:\n  airflow: {{update: true}}\n"})
     made.entries, made.came = history.newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
     other.commit({"lib": "two"})
+    clean_repos()
+    made.root.with_name("tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(made.root.with_name("tmp")))
     results = made.run("HEAD")
     assert {name: one.outcome for name, one in results.items()} == {"got.dvc": "ran", "read": "ran"}
     assert other.git("rev-parse", "HEAD") in str((results["got.dvc"].entry or {})["text"])
+    assert not list(made.root.with_name("tmp").iterdir())
 
 
 class Bad(SimpleHTTPRequestHandler):
