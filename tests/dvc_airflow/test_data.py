@@ -136,12 +136,12 @@ def test_an_import_of_another_repository_follows_its_branch(toy: Make, monkeypat
     other.commit({})
     monkeypatch.chdir(made.root)
     with Repo(str(made.root)) as repo:
-        repo.imp(str(other.root), "lib", out="got")
+        repo.imp(f"file://{other.root}", "lib", out="got")
     text = (made.root / "got.dvc").read_text()
     made.commit({"got.dvc": f"{text}meta:\n  airflow: {{update: true}}\n"})
     made.entries, made.came = history.newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
     other.commit({"lib": "two"})
-    clean_repos()
+    clean_repos()  # of this process, in which the child is forked
     made.root.with_name("tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(made.root.with_name("tmp")))
     results = made.run("HEAD")

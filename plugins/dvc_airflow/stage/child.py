@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,9 @@ def main(job: str) -> int:
     asked = json.loads(Path(job).read_text(encoding="utf-8"))
     Path(job).unlink()  # a stage's secrets stand in it
     os.environ.pop("PYTHONPATH", None)  # the engine's, and nothing that a stage is to import from
+    own = Path(job).with_name("tmp")
+    own.mkdir()
+    tempfile.tempdir = str(own)  # of DVC alone: it leaves a clone there of each repository that is imported from
     result = _reproduce(**asked)
     Path(job).with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
     return 0 if "error" not in result else 1
@@ -68,7 +72,6 @@ def _reproduce(
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
-    from dvc.repo.open_repo import clean_repos
 
     os.chdir(clone)
     kind, store = "storage", Path(cache)
@@ -107,8 +110,6 @@ def _reproduce(
     except Exception as error:  # a remote's client raises what it likes, as botocore's NoCredentialsError
         traceback.print_exc()
         return {"error": kind, "sentence": f"{type(error).__name__}: {_sentence(error)}"}
-    finally:
-        clean_repos()  # DVC's clones of what is imported from, which its commands remove when they end
     return {"reproduced": bool(made)}
 
 
