@@ -58,7 +58,7 @@ def measured(part: str, scratch: Path, small: bool, large: bool, airflow: server
                 nights.unchanged(airflow, scratch, size, rounds)
                 for size, rounds in ([(20, 1)] if small else [(20, 3), (100, 2)])
             ],
-            "practice": lambda: [nights.ran(airflow, scratch, chain, 1 if small else 2) for chain in (False, True)],
+            "practice": lambda: [nights.ran(airflow, scratch, chain, 1 if small else 3) for chain in (False, True)],
             "fan": lambda: nights.fan(airflow, scratch),
         }
     return parts[part]()

@@ -16,4 +16,5 @@ lineage   what OpenLineage is told of a stage
 late      a night over its deadline
 retries   how often a task is tried again
 secrets   variables of stages from Airflow's secrets backend
+plugin    by which Airflow imports all this once, before it forks
 """
