@@ -85,7 +85,7 @@ def files(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for key, name in (("", "that ran"), ("unchanged_", "unchanged")):
         ours, peer = one[f"{key}ours_s"], one[f"{key}dvc_repro_s"]
         what = f"a stage of {one['files']} files, {name}"
-        yield what, f"{ours:.2f} s", "dvc repro -s", f"{peer:.2f} s", f"{ours / peer:.2f}"
+        yield what, f"{ours:.2f} s", "dvc repro -s", f"{peer:.2f} s", f"{one[f'{key}times']:.2f}"
 
 
 def nights(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
