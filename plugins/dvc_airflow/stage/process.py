@@ -22,7 +22,7 @@ from dvc_airflow.stage import leash
 
 ATTENDED_S = 2.0
 # a -c command, so that this folder is not on the path; nor, by -P, is the clone, whose `select.py` is not Python's
-_START = "import sys; from dvc_airflow.stage import child; child.leave(child.main(sys.argv[1]))"
+_START = "import sys; from dvc_airflow.stage.child import leave, main; leave(main(sys.argv[1]))"
 
 
 class Leashed:
