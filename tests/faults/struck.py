@@ -78,7 +78,7 @@ def main(words: list[str]) -> int:
     if kind == "child":
         from dvc_airflow.stage import child
 
-        return child.main(rest[0])
+        child.leave(child.main(rest[0]))
     from tests.faults import task
 
     return task.main(rest)
