@@ -47,6 +47,21 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
         {name: IMPORT.format(dep=dep, out=out) for name, dep, out in (("x.dvc", "b", "a"), ("y.dvc", "a", "b"))},
         "/x.dvc:2: stages rest on each other in a ring: x.dvc → y.dvc → x.dvc; take one dep out",
     ),
+    "an empty path": (
+        {"dvc.yaml": f'{ONE}  two: {{cmd: y, deps: [""]}}\n'},
+        "/dvc.yaml:3: stages.two: DVC cannot read it (AssertionError: as of an empty path, or of a matrix without "
+        "items); mend it there",
+    ),
+    "a matrix without items": (
+        {"sub/dvc.yaml": "stages:\n  two:\n    matrix: {}\n    cmd: y\n"},
+        "/sub/dvc.yaml:2: stages.two: DVC cannot read it (AssertionError: as of an empty path, or of a matrix without "
+        "items); mend it there",
+    ),
+    "a name with an @": (
+        {"dvc.yaml": f"{ONE}  two@x: {{cmd: y}}\n"},
+        "/dvc.yaml:3: stages.two@x: Stage 'two@x' not found inside 'dvc.yaml' file; call it otherwise: @ stands "
+        "between a stage and an item of it",
+    ),
     "an unknown key": (
         {"dvc.yaml": f"{ONE}  two:\n    cmd: ${{no.such}}\n"},
         "/dvc.yaml:4: stages.two.cmd: Could not find 'no.such'; write it in params.yaml, or in what `vars` names",

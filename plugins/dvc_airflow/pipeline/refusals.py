@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tomllib
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def sentence(error: Exception, root: Path) -> str:
     from dvc.config import ConfigError
     from dvc.exceptions import DvcException, OutputDuplicationError, OverlappingOutputPathsError
     from dvc.parsing import ResolveError
+    from dvc.stage.exceptions import StageNotFound
     from dvc.utils.serialize import ParseError
     from dvc.utils.strictyaml import YAMLValidationError
 
@@ -49,10 +51,14 @@ def sentence(error: Exception, root: Path) -> str:
         case ConfigError():
             at = re.search(r"at line (\d+)", said)
             return f"{_config(root)}{f':{at[1]}' if at else ''}: {said}; {do}"
-        case DvcException():
-            return f"{root}: {said}; {do}"
-    # of a malformed file DVC's own code raises whatever its readers happen to
-    return f"{root}: DVC cannot read it ({type(error).__name__}: {said}); {do}"
+        case StageNotFound() if "@" in error.name:
+            do = "call it otherwise: @ stands between a stage and an item of it"
+    place = _asked_for(error) or str(root)
+    if isinstance(error, DvcException):
+        return f"{place}: {said}; {do}"
+    # of a malformed file DVC's own code raises whatever its readers happen to, and asserts without a word
+    said = said or "as of an empty path, or of a matrix without items"
+    return f"{place}: DVC cannot read it ({type(error).__name__}: {said}); {do}"
 
 
 def line(text: bytes, keys: Iterable[Any]) -> int:
@@ -74,6 +80,18 @@ def line(text: bytes, keys: Iterable[Any]) -> int:
         else:
             break
     return found + 1
+
+
+def _asked_for(error: Exception) -> str:
+    """File, line and key of the stage that DVC was making when it raised, where its words name none; "" for none."""
+    from dvc.stage.loader import StageLoader
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        loader, name = frame.f_locals.get("self"), frame.f_locals.get("name")
+        if isinstance(loader, StageLoader) and name:
+            file, name = Path(loader.dvcfile.path), str(name).removesuffix("@")
+            return f"{file}:{line(file.read_bytes(), ['stages', name])}: stages.{name}"
+    return ""
 
 
 def _place(stage: Any) -> str:
