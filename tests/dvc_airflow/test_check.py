@@ -70,6 +70,27 @@ def test_a_folder_to_work_in_that_nobody_has_is_named_too(wdir: str, dep: str, t
     assert lacks == (None if there else f"dvc.yaml:3: {said}")
 
 
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ("[fit.steps, 'fit.*', list.1]", None),
+        ("[other.json: [a]]", None),
+        ("[other.json: ]", None),
+        ("[made.yaml: [a]]", None),
+        ("[values.toml: [a]]", None),  # a format of which only DVC tells
+        ("[fit.steps, fit.rate]", "reads fit.rate of params.yaml, which has no such key; write it there"),
+        ("[other.json: [b]]", "reads b of other.json, which has no such key; write it there"),
+        ("[gone.yaml: [a]]", "reads gone.yaml, which Git does not have; write and commit it"),
+    ],
+)
+def test_params_that_nobody_has_are_named_too(params: str, said: str | None, toy: Make) -> None:
+    one = "  one: {cmd: 'echo a: 1 > made.yaml', outs: [made.yaml]}\n"
+    made = toy(f"stages:\n{one}  two: {{cmd: wc seed.txt > x, params: {params}, outs: [x]}}\n")
+    files = {"params.yaml": "fit: {steps: 1}\nlist: [1, 2]\n", "other.json": '{"a": 1}', "values.toml": "b = 1\n"}
+    lacks = plan.lacking(made.known(), Commit(made.root, made.commit(files)))
+    assert lacks == (said and f"dvc.yaml:3: stage two {said}")
+
+
 def test_an_out_that_dvc_does_not_cache_may_be_large_and_lie_there(toy: Make) -> None:
     made = toy("stages: {one: {cmd: cp seed.txt o, deps: [seed.txt], outs: [{o: {cache: false}}]}}\n")
     (made.root / "o").write_text("1")

@@ -21,6 +21,8 @@ from dvc_airflow.store.commit import BEYOND, Commit, parsed
 from dvc_airflow.store.repository import Repository
 from dvc_airflow.store.snapshot import Refused
 
+_NOTHING = object()
+
 
 def start(project: Project, commit: Commit, record: Repository) -> tuple[dict[str, Entry], dict[str, str]]:
     """The entries that a night starts from, and the commits that they came with. Raises Refused where it cannot."""
@@ -33,7 +35,7 @@ def start(project: Project, commit: Commit, record: Repository) -> tuple[dict[st
 
 
 def lacking(project: Project, commit: Commit) -> str | None:
-    """A sentence about the first dep, or folder to work in, that nobody has at this commit; None for none.
+    """A sentence about the first dep, param or folder to work in that nobody has at this commit; None for none.
 
     A dep is there where Git or DVC has it, or a stage makes it; a folder where Git has it, or the stage reads from it.
     """
@@ -46,6 +48,15 @@ def lacking(project: Project, commit: Commit) -> str | None:
             if above & project.makers.keys() or above & beyond:
                 continue
             return f"{_at(stage, commit, 'deps')} depends on {dep}: {_why_lacking(dep, held, commit)}"
+        for file, keys in stage.params.items():
+            above = {file, *map(str, PurePosixPath(file).parents)}
+            if outside(file) or above & project.makers.keys() or above & beyond:
+                continue
+            if file not in committed:
+                return f"{_at(stage, commit, 'params')} reads {file}, which Git does not have; write and commit it"
+            if (key := _unknown(commit.params(file), keys)) is not None:
+                what = f"reads {key} of {file}, which has no such key; write it there"
+                return f"{_at(stage, commit, 'params')} {what}"
         wdir = stage.wdir
         if wdir == "." or wdir in committed or outside(wdir):
             continue
@@ -64,6 +75,21 @@ def _at(stage: Stage, commit: Commit, key: str) -> str:
 def _here(path: str, folder: str) -> str:
     """A path in the repository, from the project's folder."""
     return posixpath.relpath(path, folder) if folder else path
+
+
+def _unknown(values: Any, keys: Iterable[str]) -> str | None:
+    """The first of these dotted keys that a params file does not have, by DVC's rule; None where it has all."""
+    import dpath
+
+    for key in keys if isinstance(values, Mapping) else []:
+        try:
+            if _value(values, key) is _NOTHING:
+                dpath.get(values, key, separator=".")  # it takes patterns too
+        except KeyError:
+            return key
+        except ValueError:  # several
+            continue
+    return None
 
 
 def _why_lacking(dep: str, held: set[str], commit: Commit) -> str:
@@ -160,14 +186,14 @@ def _kept_params(file: str, md5: str, cache: Path) -> Any:
 
 
 def _value(values: Any, key: str) -> Any:
-    """The value at a dotted key; an object that equals nothing where there is none."""
+    """The value at a dotted key; _NOTHING, which equals no value, where there is none."""
     for step in key.split("."):
         if isinstance(values, Mapping) and step in values:
             values = values[step]
         elif isinstance(values, list) and step.isdigit() and int(step) < len(values):
             values = values[int(step)]
         else:
-            return object()
+            return _NOTHING
     return values
 
 
