@@ -1,5 +1,9 @@
-"""Where Airflow's folder of plugins is this one, and nothing installed the engine: what Airflow looks for in it."""
+"""What Airflow finds of the engine where its folder of plugins is this one.
 
-from dvc_airflow.night.plugin import DvcAirflow
+Of two plugins of one name Airflow's tasks drop the second, and all that come after it: an installed engine is one.
+"""
 
-__all__ = ["DvcAirflow"]
+from importlib.metadata import entry_points
+
+if not entry_points(group="airflow.plugins", name="dvc_airflow"):
+    from dvc_airflow.night.plugin import DvcAirflow as DvcAirflow

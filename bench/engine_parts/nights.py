@@ -3,7 +3,8 @@ a fan-out.
 
 Peer and ours run in the same Airflow, one after the other, in turns; a run's time is Airflow's own, from the trigger to
 the end. The usual practice is one BashOperator a stage that runs `dvc repro -s STAGE` in one shared checkout, one at a
-time, since DVC's lock would fail the others, and a last one that commits what they made, as a night of ours does.
+time, since DVC's lock would fail the others, and a last one that commits what they made, as a night of ours does. Of
+both a first run does not count.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def ran(airflow: Airflow, scratch: Path, chain: bool, rounds: int) -> dict[str, 
             (root / "seed.txt").write_text(f"{time.time_ns()} {number}\n" if name == dag else seed(roots[dag]))
             subprocess.run(["git", "commit", "-qam", "Another seed"], cwd=root, check=True)
             run = airflow.run(name)
-            took[name] += [run] if number else []  # the first does not count: ours has DVC read the project then
+            took[name] += [run] if number else []  # in the first of ours DVC reads the project
         refuse_others(roots[dag], roots[usual])
     seconds = {name: [one.seconds for one in runs] for name, runs in took.items()}
     ratios = [b / a for a, b in zip(seconds[dag], seconds[usual], strict=True)]

@@ -81,13 +81,15 @@ def test_a_folder_to_work_in_that_nobody_has_is_named_too(wdir: str, dep: str, t
         ("[fit.steps, fit.rate]", "reads fit.rate of params.yaml, which has no such key; write it there"),
         ("[other.json: [b]]", "reads b of other.json, which has no such key; write it there"),
         ("[gone.yaml: [a]]", "reads gone.yaml, which Git does not have; write and commit it"),
+        ("[own.yaml: [a]]", "reads own.yaml, which Git does not have; commit it"),
     ],
 )
 def test_params_that_nobody_has_are_named_too(params: str, said: str | None, toy: Make) -> None:
     one = "  one: {cmd: 'echo a: 1 > made.yaml', outs: [made.yaml]}\n"
     made = toy(f"stages:\n{one}  two: {{cmd: wc seed.txt > x, params: {params}, outs: [x]}}\n")
     files = {"params.yaml": "fit: {steps: 1}\nlist: [1, 2]\n", "other.json": '{"a": 1}', "values.toml": "b = 1\n"}
-    lacks = plan.lacking(made.known(), Commit(made.root, made.commit(files)))
+    (made.root / "own.yaml").write_text("a: 1\n")
+    lacks = plan.lacking(made.known(), Commit(made.root, made.commit({**files, ".gitignore": "own.yaml\n"})))
     assert lacks == (said and f"dvc.yaml:3: stage two {said}")
 
 

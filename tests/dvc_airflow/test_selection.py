@@ -180,6 +180,10 @@ def test_a_stage_may_be_called_as_a_task_of_the_engine(
     [
         ("  one:\n    cmd: a\n    deps:\n    - ../x\n", r"^dvc\.yaml:4: stage one: \.\./x lies beside the repository"),
         ("  one:\n    foreach: [a]\n    do:\n      cmd: a\n      outs: [../x]\n", r"^dvc\.yaml:6: stage one@a: \.\./x"),
+        (
+            "  one:\n    cmd: a\n    params:\n    - ../x.yaml: [a]\n",
+            r"^dvc\.yaml:4: stage one: \.\./x\.yaml lies beside",
+        ),
         ("  one:\n    cmd: a\n    meta:\n      airflow: {pol: x}\n", r"^dvc\.yaml:5: stage one: meta\.airflow: unk"),
     ],
 )

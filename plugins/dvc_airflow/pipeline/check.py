@@ -29,7 +29,7 @@ def refuse(root: Path, project: Project) -> None:
 
 def _refuse_beside(root: Path, stage: Stage, folder: str) -> None:
     """What lies beside the repository lies beside a clone of it too, and that is another place."""
-    for part, paths in [("deps", stage.deps), ("outs", [out.path for out in stage.outs])]:
+    for part, paths in [("deps", stage.deps), ("outs", [out.path for out in stage.outs]), ("params", stage.params)]:
         for path in paths:
             if not outside(path) and posixpath.normpath(posixpath.join(folder, path)).startswith("../"):
                 what = f"{path} lies beside the repository, and a night runs in clones; name it by an absolute path"

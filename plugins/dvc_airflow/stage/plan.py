@@ -53,7 +53,8 @@ def lacking(project: Project, commit: Commit) -> str | None:
             if outside(file) or above & project.makers.keys() or above & beyond:
                 continue
             if file not in committed:
-                return f"{_at(stage, commit, 'params')} reads {file}, which Git does not have; write and commit it"
+                do = "commit it" if (commit.repository / commit.folder / file).exists() else "write and commit it"
+                return f"{_at(stage, commit, 'params')} reads {file}, which Git does not have; {do}"
             if (key := _unknown(commit.params(file), keys)) is not None:
                 what = f"reads {key} of {file}, which has no such key; write it there"
                 return f"{_at(stage, commit, 'params')} {what}"
