@@ -48,7 +48,7 @@ def measured(part: str, scratch: Path, small: bool, large: bool, airflow: server
         "publication": lambda: publication.measure(scratch, 200 if small else 2000, 1 if small else 5),
         "stage": lambda: stages.overhead(scratch, 2 if small else 9),
         "files": lambda: (
-            [stages.folder(scratch, *one) for one in ([(1000, 1)] if small else [(10_000, 3)])]
+            [stages.folder(scratch, *one) for one in ([(1000, 1)] if small else [(10_000, 5)])]
             + ([stages.folder(scratch, 200_000, 1)] if large else [])
         ),
     }

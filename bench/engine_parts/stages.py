@@ -6,6 +6,7 @@ neither has seen, so that both run it; their lock entries are compared.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -58,7 +59,8 @@ def overhead(scratch: Path, rounds: int) -> dict[str, Any]:
 def folder(scratch: Path, files: int, rounds: int) -> dict[str, Any]:
     """Seconds of a stage whose out is a folder of so many small files, and of finding that it need not run.
 
-    Most of it is the disk's, which takes three times as long when it has much to write: of each round a ratio.
+    Most of it is the disk's, which takes three times as long when it has much to write: of each round a ratio, and what
+    was written before is on the disk when the clock starts.
     """
     cmd = f"{sys.executable} write.py {files}"
     stages = {"one": {"cmd": cmd, "deps": ["seed.txt", "write.py"], "outs": ["out"]}}
@@ -72,8 +74,10 @@ def folder(scratch: Path, files: int, rounds: int) -> dict[str, Any]:
         for root in (ours, plain):
             (root / "seed.txt").write_text(f"{number}\n")
             git(root, "commit", "-qam", f"Seed {number}", "--allow-empty")
+        os.sync()
         result, seconds = attempt(ours, "one", None, 2 * number)
         took["ours"].append(seconds)
+        os.sync()
         took["dvc_repro"].append(repro(plain, "one"))
         refuse_others(result, "ran", plain)
         again, seconds = attempt(ours, "one", result.entry, 2 * number + 1)
