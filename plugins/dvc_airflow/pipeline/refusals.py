@@ -57,7 +57,8 @@ def sentence(error: Exception, root: Path) -> str:
     if isinstance(error, DvcException):
         return f"{place}: {said}; {do}"
     # of a malformed file DVC's own code raises whatever its readers happen to, and asserts without a word
-    said = said or "as of an empty path, or of a matrix without items" * isinstance(error, AssertionError)
+    if not said and isinstance(error, AssertionError):
+        said = "as of an empty path, or of a matrix without items"
     return f"{place}: DVC cannot read it ({': '.join(filter(None, [type(error).__name__, said]))}); {do}"
 
 

@@ -38,6 +38,7 @@ def main(job: str) -> int:
     own = Path(job).with_name("tmp")
     own.mkdir()
     tempfile.tempdir = str(own)  # of DVC alone: it leaves a clone there of each repository that is imported from
+    gc.disable()  # of DVC's 600 modules nothing can go, and to look for it again and again takes a sixth of their time
     result = _reproduce(**asked)
     Path(job).with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
     return 0 if "error" not in result else 1
@@ -68,7 +69,6 @@ def _reproduce(
     keep: list[str],
     limit_bytes: int,
 ) -> dict[str, Any]:
-    gc.disable()  # of 600 modules nothing can go, and to look for it again and again takes a sixth of their time
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo

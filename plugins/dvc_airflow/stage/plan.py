@@ -8,7 +8,7 @@ reads) is left to DVC in a clone with what the stage made last, which is slower.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,13 +44,11 @@ def lacking(project: Project, commit: Commit) -> str | None:
     beyond = {path for path, mode in modes.items() if mode in BEYOND}
     for stage in (one for one in project.stages.values() if not one.frozen and not one.imported):
         for dep in (one for one in stage.deps if not outside(one) and one not in held):
-            above = {str(one) for one in PurePosixPath(dep).parents}
-            if above & project.makers.keys() or above & beyond:
+            if _lies_in(dep, project.makers) or _lies_in(dep, beyond):
                 continue
             return f"{_at(stage, commit, 'deps')} depends on {dep}: {_why_lacking(dep, held, commit)}"
         for file, keys in stage.params.items():
-            above = {file, *map(str, PurePosixPath(file).parents)}
-            if outside(file) or above & project.makers.keys() or above & beyond:
+            if outside(file) or _lies_in(file, project.makers) or _lies_in(file, beyond):
                 continue
             if file not in committed:
                 do = "commit it" if (commit.repository / commit.folder / file).exists() else "write and commit it"
@@ -76,6 +74,11 @@ def _at(stage: Stage, commit: Commit, key: str) -> str:
 def _here(path: str, folder: str) -> str:
     """A path in the repository, from the project's folder."""
     return posixpath.relpath(path, folder) if folder else path
+
+
+def _lies_in(path: str, folders: Container[str]) -> bool:
+    """Whether a path is one of these, or lies in one."""
+    return any(str(one) in folders for one in [path, *PurePosixPath(path).parents])
 
 
 def _unknown(values: Any, keys: Iterable[str]) -> str | None:
