@@ -35,6 +35,6 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     made = boto3.resource("s3").Bucket("documents")
     made.create()
     yield made
-    made.objects.delete()
+    made.object_versions.delete()
     made.delete()
     storage._client.cache_clear()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.repo import Repo
@@ -30,6 +31,13 @@ stages:
     deps: [seed.txt]
     outs: [{kept: {cache: false}}, {table: {cache: false}}]
   two: {cmd: cat kept/a kept/b table > x, deps: [kept, table], outs: [x]}
+"""
+NAMED = """\
+stages:
+  prep:
+    cmd: printf fit > fit && mkdir all && printf a > all/a && printf b > all/b && printf other > other
+    outs: [fit, all, other]
+  fit: {cmd: cat fit > model, deps: [fit, all/a], outs: [model]}
 """
 READS = "stages:\n  read: {cmd: cp got x, deps: [got], outs: [x]}\n"
 
@@ -80,6 +88,55 @@ def test_data_that_dvc_2_hashed_is_brought(toy: Make) -> None:
     made.commit({"got.dvc": "outs:\n- md5: c4ca4238a0b923820dcc509a6f75849b\n  size: 1\n  path: got\n"})
     result = made.run("HEAD")["read"]
     assert result.outcome == "ran", result.sentence
+
+
+def test_data_that_dvc_2_hashed_is_fetched(toy: Make) -> None:
+    made = toy(READS)
+    old = remote(made) / "c4" / "ca4238a0b923820dcc509a6f75849b"
+    old.parent.mkdir(parents=True)
+    old.write_text("1")
+    made.commit({"got.dvc": "outs:\n- md5: c4ca4238a0b923820dcc509a6f75849b\n  size: 1\n  path: got\n"})
+    result = made.run("HEAD")["read"]
+    assert result.outcome == "ran", result.sentence
+
+
+def test_what_is_called_as_a_stage_is_fetched_and_no_more_than_is_read(toy: Make) -> None:
+    made = toy(NAMED)
+    remote(made)
+    night = made.night("HEAD")
+    results = {"prep": made.attempt("prep", night, {}).run()}
+    cache = workspace.cache_of(made.root)
+    shutil.rmtree(cache)
+    results["fit"] = made.attempt("fit", night, results).run()
+    assert results["fit"].outcome == "ran", results["fit"].sentence
+    held = {path.read_text() for path in cache.glob("files/md5/??/*") if not path.name.endswith(".dir")}
+    assert held == {"fit", "a"}
+
+
+def test_a_remote_that_keeps_versions_of_files(toy: Make, bucket: Any) -> None:
+    """Of a folder dvc.lock lists the files then, and DVC keeps no object of the list."""
+    bucket.Versioning().enable()
+    made = toy(NAMED.replace("deps: [fit, all/a]", "deps: [all/a]").replace("cat fit", "cat all/a"))
+    config = made.root / ".dvc" / "config"
+    told = f"[core]\n    remote = r\n['remote \"r\"']\n    url = s3://{bucket.name}/data\n    version_aware = true\n"
+    config.write_text(f"{config.read_text()}{told}")
+    night = made.night(made.commit({}))
+    results = {"prep": made.attempt("prep", night, {}).run()}
+    assert results["prep"].well, results["prep"].sentence
+    folder = next(one for one in (results["prep"].entry or {})["outs"] if one["path"] == "all")
+    assert [one["relpath"] for one in folder["files"]] == ["a", "b"]
+    assert "md5" not in folder
+    cache = workspace.cache_of(made.root)
+    shutil.rmtree(cache)
+    assert made.attempt("fit", night, results).run().outcome == "ran"
+    (held,) = (path for path in cache.glob("files/md5/??/*") if path.read_bytes() == b"a")
+    held.chmod(0o644)
+    held.write_text("b")
+    held.chmod(0o444)
+    again = made.attempt("fit", night, results, number=2).run()
+    assert again.well, again.sentence
+    assert held.read_bytes() == b"a"
+    assert (cache / objects.DAMAGED / (held.parent.name + held.name)).read_text() == "b"
 
 
 def test_outs_without_cache_have_a_limit(toy: Make) -> None:

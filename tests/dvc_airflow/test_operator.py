@@ -361,3 +361,13 @@ def test_a_dag_file_imports_what_defines_its_tasks_and_no_more(toy: Make, tmp_pa
     standard = {f"airflow.providers.standard.operators.{one}" for one in ("hitl", "python")}
     ours = {f"dvc_airflow.{one}" for one in ("night.publish", "stage.attempt", "store.history", "store.gc")}
     assert not held & (standard | ours | {"dvc", "ruamel.yaml", "configobj", "packaging.requirements"})
+
+
+def test_a_stages_process_imports_dvc_and_no_more(tmp_path: Path) -> None:
+    """Each stage waits for it."""
+    asks = "import json, sys\nfrom dvc_airflow.stage import child\nprint(json.dumps(sorted(sys.modules)))"
+    around = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", asks], env=around, capture_output=True, text=True, check=True)
+    held = {name.partition(".")[0] for name in json.loads(said.stdout)}
+    assert "dvc_airflow" in held
+    assert not held & {"airflow", "pydantic", "networkx", "ruamel"}

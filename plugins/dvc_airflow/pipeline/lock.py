@@ -98,9 +98,13 @@ def _text(yaml: YAML, document: Mapping[str, Any]) -> str:
 
 
 def objects(stage: Stage, entry: Entry) -> dict[str, str]:
-    """Path → md5 of the outs whose objects lie where DVC 3 keeps them."""
-    outs = entry.get("outs") or []
-    return {stage.at(one["path"]): one["md5"] for one in outs if one.get("hash") == "md5" and "md5" in one}
+    """Path → md5 of the outs whose objects lie where DVC 3 keeps them; the files of a folder that a remote versions."""
+    found = dict[str, str]()
+    for out in (one for one in entry.get("outs") or [] if one.get("hash") == "md5"):
+        path = stage.at(out["path"])
+        found |= {path: out["md5"]} if "md5" in out else {}
+        found |= {f"{path}/{one['relpath']}": one["md5"] for one in out.get("files") or []}
+    return found
 
 
 def executable(stage: Stage, entry: Entry) -> list[str]:

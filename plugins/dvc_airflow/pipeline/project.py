@@ -106,6 +106,11 @@ class Stage:
         """Its name there."""
         return self.name.removeprefix(f"{self.file}:")
 
+    @property
+    def target(self) -> str:
+        """What DVC takes for it: of a name alone it does not tell whether a path is meant."""
+        return self.file if self.imported else f"{self.file}:{self.key}"
+
     def at(self, path: str) -> str:
         """Where a path of its entry lies: relative to the project, as deps and outs are."""
         return path if outside(path) else posixpath.normpath(posixpath.join(self.wdir, path))

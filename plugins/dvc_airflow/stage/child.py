@@ -24,6 +24,10 @@ from dvc_airflow.store import objects, uncached
 from dvc_airflow.store.objects import Lacking
 from dvc_airflow.store.uncached import TooLarge
 
+Made = tuple[
+    str, str, str
+]  # a pipeline's file, or a `.dvc` file; the stage in it, "" for the only one; a path it makes
+
 
 def main(job: str) -> int:
     """Reproduce as the job file says; writes `result.json` beside it. Returns 0, or 1 when the stage failed.
@@ -55,14 +59,14 @@ def _reproduce(
     clone: str,
     stage: str,
     imported: bool,
-    deps: list[str],
-    below: list[str],
+    deps: list[Made],
+    below: list[Made],
     env: dict[str, str],
     push: bool,
     cache: str,
     needed: dict[str, str],
     own: dict[str, str],
-    last: list[str],
+    last: list[Made],
     restore: dict[str, str],
     wanted: dict[str, str],
     executable: list[str],
@@ -113,17 +117,49 @@ def _reproduce(
     return {"reproduced": bool(made)}
 
 
-def _bring(repo: Any, targets: list[str], push: bool, store: Path, needed: dict[str, str]) -> None:
+def _bring(repo: Any, paths: list[Made], push: bool, store: Path, needed: dict[str, str]) -> None:
     """Check out what the stage reads, each byte hashed before. Raises Lacking, and what DVC raises."""
-    if not targets:
-        return
-    found = objects.problems(store, needed)
-    if found and push:
-        repo.fetch(targets=targets)
-        found = objects.problems(store, needed)  # what a remote sends is hashed too
+    outs, read = _outs(repo, paths), [path for *_, path in paths]
+    found = objects.problems(store, needed, read=read)
+    if push and (found or any(out.hash_name != "md5" and out.changed_cache(place) for out, place in outs)):
+        _fetch(repo, paths)
+        found = objects.problems(store, needed, read=read)  # what a remote sends is hashed too
     if found:
         raise Lacking(found[0])
-    repo.checkout(targets=targets, force=True)
+    for out, place in outs:
+        out.checkout(force=True, filter_info=place)
+
+
+def _outs(repo: Any, paths: list[Made]) -> list[tuple[Any, str]]:
+    """DVC's out of each path, and where the path lies.
+
+    By its own commands' targets DVC takes `train` for the stage of that name where another makes a file `train`; and
+    what is no stage it looks for in the graph of all, which takes seconds where they are thousands.
+    """
+    from dvc.dvcfile import load_file
+
+    stages = {file: load_file(repo, repo.fs.abspath(file)).stages for file in {file for file, _, _ in paths}}
+    made = {(file, key): stages[file][key or None] for file, key in {(file, key) for file, key, _ in paths}}
+    found = []
+    for file, key, path in paths:
+        place = repo.fs.abspath(path)
+        outs = (out for out in made[file, key].outs if out.protocol == "local")
+        found.append((next(out for out in outs if out.fs.isin_or_eq(place, out.fs_path)), place))
+    return found
+
+
+def _fetch(repo: Any, paths: list[Made]) -> None:
+    """Fetch them: by stage where all that it makes is wanted, else by the whole path, which no stage is called."""
+    wanted: dict[str, list[tuple[Any, str]]] = {}
+    for (file, key, _), found in zip(paths, _outs(repo, paths), strict=True):
+        wanted.setdefault(f"{file}:{key}" if key else file, []).append(found)
+    targets = []
+    for stage, outs in wanted.items():
+        places = [place for _, place in outs]
+        every = {out.fs_path for out in outs[0][0].stage.outs if out.use_cache}
+        misread = set("".join(places)) & set("\\:")
+        targets += [stage] if misread or every <= set(places) else places
+    repo.fetch(targets=targets)
 
 
 def _require_saved(made: list[Any], store: Path) -> None:
@@ -139,24 +175,21 @@ def _require_saved(made: list[Any], store: Path) -> None:
         raise OSError(f"DVC did not save all that it made ({free} bytes are free at {store}): {found[0]}")
 
 
-def _ignore(repo: Any, targets: list[str]) -> None:
+def _ignore(repo: Any, paths: list[Made]) -> None:
     """Name outs in .gitignore, as DVC does where they are made: it counts that to a dep above one."""
-    for target in targets:
-        for out in repo.index.targets_view([target]).outs:
-            out.ignore()
+    for out, _ in _outs(repo, paths):
+        out.ignore()
 
 
-def _bring_last(repo: Any, paths: list[str], push: bool) -> None:
+def _bring_last(repo: Any, paths: list[Made], push: bool) -> None:
     """Check out what the stage made last, so that DVC can tell that it need not run; what is lost is passed over."""
-    from dvc.exceptions import CheckoutError, DvcException
+    from dvc.exceptions import DvcException
 
-    if not paths:
-        return
-    with suppress(DvcException):
-        if push:
-            repo.fetch(targets=paths)
-    with suppress(CheckoutError):
-        repo.checkout(targets=paths, force=True, allow_missing=True)
+    if push and paths:
+        with suppress(DvcException):
+            _fetch(repo, paths)
+    for out, place in _outs(repo, paths):
+        out.checkout(force=True, filter_info=place, allow_missing=True)
 
 
 def _sentence(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """What the child is told: which bytes it is to bring into its clone, which it may use, and which it keeps.
 
-Everything is told by paths, as DVC takes them for targets, and by md5, as a stage's entry has them:
+Outs that DVC keeps are told by path, with what makes them; others by path and md5, as a stage's entry has them:
 
 deps      outs of others, and tracked data, that the stage reads: checked out before it begins
 below     of these, the outs that lie in a folder which is a dep: DVC would count their .gitignore to it
@@ -75,17 +75,17 @@ class Job:
         within = [path for path in self.project.makers if path in below]  # in the order in which DVC ignores them
         return {
             "clone": str(clone),
-            "stage": self.stage.name,
+            "stage": self.stage.target,
             "imported": self.stage.imported,
-            "deps": self._targets(deps),
-            "below": self._targets(within),
+            "deps": self._made(deps),
+            "below": self._made(within),
             "env": self._variables(clone),
             "push": push,
             "cache": str(self.cache),
             "needed": self._needed(made),
             "own": self._own(),
             "restore": self._read(),
-            "last": self._targets(out.path for out in self.stage.outs if out.cached) if asks_dvc else [],
+            "last": self._made(out.path for out in self.stage.outs if out.cached) if asks_dvc else [],
             "wanted": {path: md5 for path, md5 in last.items() if path in self.stage.uncached},
             "executable": self._executable(),
             "keep": self.stage.uncached,
@@ -112,22 +112,22 @@ class Job:
             found["DVC_AIRFLOW_HOSTFILE"] = str(self.folder / "hostfile")
         return found
 
-    def _targets(self, paths: Iterable[str]) -> list[str]:
-        """Paths as DVC takes them for targets; one with a letter that it reads otherwise is named by its stage."""
-        makers = self.project.makers
-        return [
-            next(makers[str(one)] for one in [path, *PurePosixPath(path).parents] if str(one) in makers)
-            if set(path) & set("\\:")
-            else path
-            for path in paths
-        ]
+    def _made(self, paths: Iterable[str]) -> list[tuple[str, str, str]]:
+        """Outs, or paths in them, as child.Made."""
+        makers, found = self.project.makers, []
+        for path in paths:
+            name = next(makers[one] for one in _above(path) if one in makers)
+            stage = self.project.stages.get(name) or self.project.data[name]
+            found.append((stage.file, "" if stage.imported else stage.key, path))
+        return found
 
     def _needed(self, made: set[str]) -> dict[str, str]:
         """Path → md5 of the outs that this stage reads."""
         held = dict(self.project.tracked(self.stage.name))
         for name, result in self.above.items():
             held |= lock.objects(self.project.stages[name], result.entry or {})
-        return {path: md5 for path, md5 in held.items() if md5 and path in made and _touches(path, self.stage.deps)}
+        read = {path: md5 for path, md5 in held.items() if md5 and _touches(path, self.stage.deps)}
+        return {path: md5 for path, md5 in read.items() if not made.isdisjoint(_above(path))}
 
     def _read(self) -> dict[str, str]:
         """Path → md5 of what it reads, as a dep or for params, of the outs of others that DVC does not cache."""
@@ -184,6 +184,11 @@ def _shell() -> str:
     """The shell that DVC would take: the worker's; a service's user may have one that runs nothing."""
     shell = os.environ.get("SHELL") or DEFAULT_SHELL
     return DEFAULT_SHELL if Path(shell).name in ("nologin", "false") else shell
+
+
+def _above(path: str) -> list[str]:
+    """A path, and every folder that it lies in."""
+    return [path, *map(str, PurePosixPath(path).parents)]
 
 
 def _touches(path: str, deps: Iterable[str]) -> bool:

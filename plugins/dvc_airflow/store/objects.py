@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -38,12 +38,15 @@ def require(cache: Path, outs: Mapping[str, str], members: bool = True) -> None:
         raise Lacking(found[0])
 
 
-def problems(cache: Path, outs: Mapping[str, str], members: bool = True) -> list[str]:
+def problems(
+    cache: Path, outs: Mapping[str, str], members: bool = True, read: Collection[str] | None = None
+) -> list[str]:
     """A sentence for each object that is missing, or not what its name says: that is put aside.
 
     Args:
         outs: path → md5.
         members: hash the files of folders too, and do not only look whether they are there.
+        read: paths of files and folders; what lies in none of them need not be there.
     """
     found = []
     with ThreadPoolExecutor(THREADS) as pool:
@@ -52,7 +55,7 @@ def problems(cache: Path, outs: Mapping[str, str], members: bool = True) -> list
             if wrong := _wrong(cache, top, hashed=True):
                 found.append(_sentence(out, top, wrong))
             elif md5.endswith(".dir"):
-                held = [place(cache, one) for one in dict.fromkeys(listed(top))]
+                held = [place(cache, one) for one in dict.fromkeys(listed(top, out, read))]
                 told = pool.map(lambda one: _wrong(cache, one, hashed=members), held)
                 found += [_sentence(out, one, wrong) for one, wrong in zip(held, told, strict=True) if wrong]
     return found
@@ -78,9 +81,13 @@ def sound(held: Path) -> bool:
     return found == (held.parent.name + held.name).removesuffix(".dir")
 
 
-def listed(held: Path) -> list[str]:
-    """The md5 of every file that a folder's object lists."""
-    return [one["md5"] for one in json.loads(held.read_text(encoding="utf-8"))]
+def listed(held: Path, out: str = "", read: Collection[str] | None = None) -> list[str]:
+    """The md5 of every file that a folder's object lists; where paths are given, of each that lies in one of them."""
+    files = json.loads(held.read_text(encoding="utf-8"))
+    if read is not None:
+        within = tuple(f"{path}/" for path in read)
+        files = [one for one in files if f"{out}/{one['relpath']}/".startswith(within)]
+    return [one["md5"] for one in files]
 
 
 def _sentence(out: str, held: Path, what: str) -> str:
