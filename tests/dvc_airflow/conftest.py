@@ -154,11 +154,16 @@ class Toy:
 
         return Attempt(night, known, stage, results, self.root / ".dvc/tmp/clones", {}, number)
 
-    def run(self, commit: str) -> dict[str, Result]:
-        """All stages in order, night and results by JSON; what ended well is remembered for the next night."""
+    def run(self, commit: str, before: Callable[[], object] = bool) -> dict[str, Result]:
+        """All stages in order, night and results by JSON; what ended well is remembered for the next night.
+
+        Args:
+            before: is called before each stage.
+        """
         night, results = Night.loads(self.night(commit).dumps()), dict[str, Result]()
         known = self.known()
         for stage in (one for one in known.order if known.stages[one].selected):
+            before()
             said = self.attempt(stage, night, results).run().as_json()
             results[stage] = Result.of(json.loads(json.dumps(said)))
             if not results[stage].well:

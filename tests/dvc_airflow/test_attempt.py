@@ -247,6 +247,14 @@ def test_a_disk_that_fails_before_the_clone_is_said_too(toy: Make, monkeypatch: 
     assert (result.outcome, result.sentence) == ("storage", "cache: Input/output error")
 
 
+def test_what_dvc_keeps_of_a_clone_goes_with_it(toy: Make) -> None:
+    """It has a folder of the whole machine for that, in which each clone would leave one."""
+    made = toy("stages:\n  bad: {cmd: 'false', outs: [x]}\n")
+    failing = made.attempt("bad", made.night("HEAD"), {})
+    assert failing.run().outcome == "failed"
+    assert sorted(path.name for path in (failing.job / "site" / "repo").glob("*/*")) == ["hashes", "links"]
+
+
 def test_of_what_failed_the_newest_stay_and_of_the_living_all(toy: Make, tmp_path: Path) -> None:
     made, clones = toy(), tmp_path / "clones"
     cache = workspace.cache_of(made.root)

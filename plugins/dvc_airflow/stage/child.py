@@ -153,13 +153,18 @@ def _fetch(repo: Any, paths: list[Made]) -> None:
     wanted: dict[str, list[tuple[Any, str]]] = {}
     for (file, key, _), found in zip(paths, _outs(repo, paths), strict=True):
         wanted.setdefault(f"{file}:{key}" if key else file, []).append(found)
-    targets = []
+    stages, parts = [], []
     for stage, outs in wanted.items():
         places = [place for _, place in outs]
         every = {out.fs_path for out in outs[0][0].stage.outs if out.use_cache}
         misread = set("".join(places)) & set("\\:")
-        targets += [stage] if misread or every <= set(places) else places
-    repo.fetch(targets=targets)
+        if misread or every <= set(places):
+            stages.append(stage)
+        else:
+            parts += places
+    for targets in (stages, parts):  # together DVC would look for a part in the file of the target before it alone
+        if targets:
+            repo.fetch(targets=targets)
 
 
 def _require_saved(made: list[Any], store: Path) -> None:

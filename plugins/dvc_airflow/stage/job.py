@@ -122,12 +122,15 @@ class Job:
         return found
 
     def _needed(self, made: set[str]) -> dict[str, str]:
-        """Path → md5 of the outs that this stage reads."""
+        """Path → md5 of the outs that this stage reads, and of its own that it goes on in."""
         held = dict(self.project.tracked(self.stage.name))
         for name, result in self.above.items():
             held |= lock.objects(self.project.stages[name], result.entry or {})
         read = {path: md5 for path, md5 in held.items() if md5 and _touches(path, self.stage.deps)}
-        return {path: md5 for path, md5 in read.items() if not made.isdisjoint(_above(path))}
+        needed = {path: md5 for path, md5 in read.items() if not made.isdisjoint(_above(path))}
+        going_on = {out.path for out in self.stage.outs if out.persist and out.cached}
+        own = lock.objects(self.stage, self.entry or {}).items()
+        return needed | {path: md5 for path, md5 in own if not going_on.isdisjoint(_above(path))}
 
     def _read(self) -> dict[str, str]:
         """Path → md5 of what it reads, as a dep or for params, of the outs of others that DVC does not cache."""

@@ -71,7 +71,7 @@ def held(leash: int, whole: bool) -> Iterator[list[int]]:
         ended.register(leash)
         if ended.poll(0):
             hanging.join()  # does not return: the SIGKILL is for this process too
-        if whole:
+        if whole and not _childless():
             _wait_out(os.getpid(), whole, GRACE_S if told else 0)
 
 
@@ -127,6 +127,15 @@ def _wait_out(leader: int, whole: bool, grace_s: float) -> None:
             return
         _tell(left, signal.SIGKILL)
         time.sleep(_LOOK_S / 10)
+
+
+def _childless() -> bool:
+    """Whether nothing runs below this process: the parent of what lost its own, it would have a child."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return False
+    return True
 
 
 def _left(leader: int, whole: bool) -> dict[int, int]:

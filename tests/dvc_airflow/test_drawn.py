@@ -1,0 +1,178 @@
+"""Projects that a seed draws (drawn.py), three nights each, run both ways: by the engine, and by `dvc repro` in a copy.
+
+Of every third DVC has a remote, and of half of these each stage finds an empty cache, as on a machine of its own.
+
+    python -m tests.dvc_airflow.test_drawn 200 400     # these seeds; what differs is kept in /tmp/drawn
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from tempfile import gettempdir
+
+import pytest
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from dvc_airflow.pipeline import lock
+from dvc_airflow.pipeline.project import ProjectError
+from dvc_airflow.stage import plan, process
+from dvc_airflow.stage.outcome import Result
+from dvc_airflow.stage.settled import settled
+from dvc_airflow.store import workspace
+from tests.dvc_airflow import drawn
+from tests.dvc_airflow.conftest import Forked, Toy, repository
+from tests.dvc_airflow.drawn import Drawn
+from tests.dvc_airflow.test_conformance import _locks, _uncached, by_dvc
+
+NIGHTS = 3
+AT_ONCE, ALL = 6, 300  # seeds in `make test`, and in the long lane
+REMOTE = "[core]\n    remote = r\n['remote \"r\"']\n    url = {}\n"
+
+
+@pytest.mark.parametrize("seed", range(AT_ONCE))
+def test_a_drawn_project_runs_as_by_dvc(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    both(seed, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(AT_ONCE, ALL, 42))
+def test_many_drawn_projects_run_as_by_dvc(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    told = [both(seed, tmp_path / str(seed)) for seed in range(first, first + 42)]
+    assert told.count("alike") > 30
+
+
+def both(seed: int, folder: Path) -> str:
+    """Run a seed's project both ways. Raises AssertionError with what differs.
+
+    Returns:
+        'alike', or why there was nothing to compare: DVC takes no such project, or its stages fail.
+    """
+    project, remote, alone = drawn.project(seed), seed % 3 == 0, seed % 6 == 0
+    root = repository(folder / "ours", {**project.written(), "w/keep": ""})
+    if remote:
+        with (root / ".dvc" / "config").open("a") as config:
+            config.write(REMOTE.format(folder / "remote"))
+    if not _tracked(root, project):
+        return "not to be tracked"
+    made = Toy(root)
+    made.commit({})
+    copy = Path(shutil.copytree(root, folder / "by-dvc", symlinks=True))
+    for night in range(NIGHTS):
+        if night and project.above:
+            return "alike"  # DVC counts its .gitignore to such a dep, whose lines stand in the order of what ran when
+        if night:
+            before = project.written()
+            drawn.changed(project, night)
+            for one in (root, copy):
+                _write(one, before, project.written())
+                if not _tracked(one, project):
+                    return "not to be tracked"
+        if remote:
+            with Repo(str(root)) as repo:
+                repo.push()
+        if why := _night(night, made, copy, alone):
+            return why
+    return "alike"
+
+
+def _night(night: int, made: Toy, copy: Path, alone: bool) -> str | None:
+    """One night of both; why there was nothing to compare."""
+    try:
+        theirs = set(by_dvc(copy))
+    except DvcException as error:
+        return _refused(made, error, alone)
+    commit = made.commit({})
+    pinned, known = made.night(commit), made.known()
+    assert plan.lacking(known, pinned.pinned) is None
+    still = settled(pinned, known, made.root.parent / "clones")
+    results = _run(made, commit, alone)
+    assert {one.outcome for one in results.values()} <= {"ran", "unchanged"}, [one.sentence for one in results.values()]
+    assert {name for name, one in results.items() if one.outcome == "ran"} == theirs, f"night {night}"
+    assert {results[name].outcome for name in still} <= {"unchanged"}
+    for name, text in _locks(made, results).items():
+        there = (copy / name).read_text()
+        assert text == there if night == 0 else _plain(text) == _plain(there), f"night {night}: {name}"
+        (made.root / name).write_text(text)  # as the publisher would
+    if not alone:  # nobody has them then
+        for path, content in _uncached(made, results).items():
+            assert content == (copy / path).read_bytes(), f"night {night}: {path}"
+    made.came = dict.fromkeys(results, made.commit({}))
+    return None
+
+
+def _refused(made: Toy, error: DvcException, alone: bool) -> str:
+    """What DVC does not take, or fails, the engine does not either."""
+    try:
+        results = _run(made, made.commit({}), alone)
+    except ProjectError:
+        return "refused"
+    assert not all(one.well for one in results.values()), f"DVC alone fails: {error}"
+    return "failed"
+
+
+def _run(made: Toy, commit: str, alone: bool) -> dict[str, Result]:
+    if not alone:
+        return made.run(commit)
+    return made.run(commit, before=lambda: shutil.rmtree(workspace.cache_of(made.root), ignore_errors=True))
+
+
+def _plain(text: str) -> Mapping[str, lock.Entry]:
+    """What a lock file says: its stages stand in the order in which they came to be there."""
+    said: Mapping[str, lock.Entry] = YAML(typ="safe").load(text)
+    return said
+
+
+def _write(root: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for name in before.keys() - now.keys():
+        (root / name).unlink()
+    for name in (one for one in now if before.get(one) != now[one]):
+        (root / name).unlink(missing_ok=True)  # it may be a link into the cache
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(now[name])
+
+
+def _tracked(root: Path, project: Drawn) -> bool:
+    """Whether DVC tracks what is to be tracked; it does not while the project as a whole is wrong."""
+    here = Path.cwd()
+    os.chdir(root)
+    try:
+        with Repo(str(root)) as repo:
+            for path in project.tracked:
+                repo.add(path)
+    except DvcException:
+        return False
+    finally:
+        os.chdir(here)
+    return True
+
+
+def main(words: list[str]) -> int:
+    """Run these seeds, and say which differ."""
+    process.spawn = Forked  # type: ignore[assignment]
+    failed, folder = 0, Path(gettempdir()) / "drawn"
+    for seed in range(int(words[0]), int(words[1])):
+        place = folder / str(seed)
+        shutil.rmtree(place, ignore_errors=True)
+        os.environ["AIRFLOW_HOME"] = str(place / "airflow")
+        try:
+            with redirect_stdout(io.StringIO()):  # DVC tells of each stage
+                told = both(seed, place)
+            shutil.rmtree(place)
+        except Exception as error:
+            failed, told = failed + 1, f"{type(error).__name__}: {error}"
+        print(f"seed {seed}: {told}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
