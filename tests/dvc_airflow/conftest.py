@@ -50,20 +50,23 @@ class Forked:
     It holds the write end of its own leash too: a test in which the task dies is marked `spawned`.
     """
 
-    def __init__(self, job: Path, reads: int, clone: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, reads: int, env: Mapping[str, str]) -> None:
         from dvc_airflow.stage import child, leash
 
-        self.pid = os.fork()
+        told, tells = os.pipe()
+        self.pid, self.stdin = os.fork(), os.fdopen(tells, "wb")
         if self.pid:
+            os.close(told)
             return
         code = 1
         try:
+            self.stdin.close()
+            os.dup2(told, 0)
             os.setsid()
             os.environ.clear()
             os.environ.update(env)
-            os.chdir(clone)
             with leash.held(reads, whole=True):
-                code = child.main(str(job))
+                code = child.main(str(folder))
         finally:
             os._exit(code)
 

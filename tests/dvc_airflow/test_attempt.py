@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -237,14 +238,19 @@ def test_a_stage_that_is_ended_while_it_is_cloned_does_not_start(
     assert not mark.exists()
 
 
+@pytest.mark.spawned
 def test_a_disk_that_fails_before_the_clone_is_said_too(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> bool:
         raise OSError(5, "Input/output error", "cache")
 
     made = toy()
     monkeypatch.setattr(workspace, "make", fails)
-    result = made.attempt("numbers", made.night("HEAD"), {}).run()
+    attempt = made.attempt("numbers", made.night("HEAD"), {})
+    result = attempt.run()
     assert (result.outcome, result.sentence) == ("storage", "cache: Input/output error")
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # another that has ended
+            assert str(attempt.job).encode() not in command.read_bytes()
 
 
 def test_what_dvc_keeps_of_a_clone_goes_with_it(toy: Make) -> None:

@@ -1,7 +1,7 @@
 """Run what a command is, and end this process at a named point of the engine, once.
 
     python -m tests.faults.struck task ROOT STATE pin      # a task of a night, as Airflow would run it
-    python -m tests.faults.struck child JOB                # the engine's child
+    python -m tests.faults.struck child FOLDER             # the engine's child
 
 A point is `module:function:before` or `:after`. The engine itself has no hooks: the function is wrapped here, from the
 outside. Which point, which time it is reached, and what happens then stand in $FAULT; each point that is reached is
@@ -23,7 +23,8 @@ TASK = [
     "dvc_airflow.store.lease:take", "dvc_airflow.store.snapshot:take",
     "dvc_airflow.store.workspace:make", "dvc_airflow.store.workspace:remove",
     "dvc_airflow.pipeline.lock:files", "dvc_airflow.pipeline.lock:read",
-    "dvc_airflow.stage.process:Process.start", "dvc_airflow.stage.process:Process.wait",
+    "dvc_airflow.stage.process:Process.start", "dvc_airflow.stage.process:Process.tell",
+    "dvc_airflow.stage.process:Process.wait",
     "dvc_airflow.store.history:newest", "dvc_airflow.store.snapshot:with_files",
     "dvc_airflow.store.repository:Repository.publish", "dvc_airflow.store.lease:release",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from subprocess import Popen
+from subprocess import PIPE, Popen
 from typing import Any
 
 from dvc_airflow.git import tags_of
@@ -29,12 +29,12 @@ AGAIN = 75
 RUN = "tonight"
 
 
-def spawn(job: Path, reads: int, clone: Path, env: Any) -> Popen[bytes]:
+def spawn(folder: Path, reads: int, env: Any) -> Popen[bytes]:
     """The engine's child, its points watched too."""
     kept = {name: os.environ[name] for name in ("FAULT", "FAULTS")}
     around = {**env, **kept, "PYTHONPATH": os.environ["PYTHONPATH"]}
-    command = [sys.executable, "-m", "tests.faults.struck", "child", str(job)]
-    return leash.start(reads, True, command, cwd=clone, env=around)
+    command = [sys.executable, "-m", "tests.faults.struck", "child", str(folder)]
+    return leash.start(reads, True, command, PIPE, env=around)
 
 
 def main(words: list[str]) -> int:

@@ -87,10 +87,17 @@ class Attempt:
                 self.record.have(self.night.run, self.night.commit, self.night.tags.values())
             if (kept := self.kept()) is not None:
                 return kept
-            clone = self._clone()
+            self.process.start()
+            try:
+                clone = self._clone()
+                told = self._told_child(clone)
+            except BaseException:
+                self.process.dismiss()
+                raise
             if self.process.killed:
+                self.process.dismiss()
                 return self._cancelled(began)
-            self.process.start(self._told_child(clone), clone)
+            self.process.tell(told)
             return self._wait(clone, began)
         except VenvError as error:  # a package's server may answer another time
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))

@@ -29,22 +29,27 @@ Made = tuple[
 ]  # a pipeline's file, or a `.dvc` file; the stage in it, "" for the only one; a path it makes
 
 
-def main(job: str) -> int:
-    """Reproduce as the job file says; writes `result.json` beside it. Returns 0, or 1 when the stage failed.
+def main(folder: str) -> int:
+    """Reproduce as a line on standard input says; writes `result.json`. Returns 0, or 1 when the stage failed.
 
     Args:
-        job: JSON file with what job.py tells.
+        folder: of the job.
     """
+    gc.disable()  # of DVC's 600 modules nothing can go, and to look for it again and again takes a sixth of their time
+    from dvc.repo import Repo  # noqa: F401  while the task makes the clone
+
+    with os.fdopen(0, closefd=False) as told:
+        line = told.readline()  # what job.py tells, as JSON
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if not line:  # the task does not need it, or died
+        return 1
     signal.signal(signal.SIGTERM, lambda *_: None)
-    asked = json.loads(Path(job).read_text(encoding="utf-8"))
-    Path(job).unlink()  # a stage's secrets stand in it
     os.environ.pop("PYTHONPATH", None)  # the engine's, and nothing that a stage is to import from
-    own = Path(job).with_name("tmp")
+    own = Path(folder, "tmp")
     own.mkdir()
     tempfile.tempdir = str(own)  # of DVC alone: it leaves a clone there of each repository that is imported from
-    gc.disable()  # of DVC's 600 modules nothing can go, and to look for it again and again takes a sixth of their time
-    result = _reproduce(**asked)
-    Path(job).with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
+    result = _reproduce(**json.loads(line))
+    Path(folder, "result.json").write_text(json.dumps(result), encoding="utf-8")
     return 0 if "error" not in result else 1
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dvc_airflow.stage import job, leash
 from dvc_airflow.stage.process import Leashed
@@ -42,7 +42,7 @@ class Command(Leashed):
         with ExitStack() as stack:
             out, errors = (stack.enter_context(_own(place)) for place in places)
 
-            around = {"cwd": clone, "env": env, "stdout": out, "stderr": errors}
+            around: dict[str, Any] = {"cwd": clone, "env": env, "stdout": out, "stderr": errors}
             self.begin(lambda reads: leash.start(reads, self.whole, words, **around))
         code = self.wait()
         said, wrong = (place.read_text(encoding="utf-8", errors="replace") for place in places)

@@ -35,10 +35,13 @@ _SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from dvc_airflow.stage import leash; sys.exit(leash.main())"
 
 
-def start(leash: int, whole: bool, command: Sequence[str], **around: Any) -> subprocess.Popen[bytes]:
+def start(
+    leash: int, whole: bool, command: Sequence[str], stdin: int = subprocess.DEVNULL, **around: Any
+) -> subprocess.Popen[bytes]:
     """Start a command on a leash, the read end of a pipe: the leader of its session, which ends as the command does.
 
-    It has no standard input: in a task that is the socket by which Airflow is asked for every connection and variable.
+    It has not the task's standard input: that is the socket by which Airflow is asked for every connection and
+    variable.
 
     Args:
         whole: whether nothing that the command started outlives it; else what it leaves running is meant to run.
@@ -46,7 +49,7 @@ def start(leash: int, whole: bool, command: Sequence[str], **around: Any) -> sub
     """
     how, plugins = "whole" if whole else "group", str(Path(__file__).resolve().parents[2])
     words = [sys.executable, "-I", "-S", "-c", _START, plugins, str(leash), how, *command]
-    return subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[leash], **around)
+    return subprocess.Popen(words, stdin=stdin, start_new_session=True, pass_fds=[leash], **around)
 
 
 @contextmanager

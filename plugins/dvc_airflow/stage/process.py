@@ -72,32 +72,38 @@ class Process(Leashed):
     """The child that reproduces one stage.
 
     Args:
-        folder: of the job: what the child is told, and what it, the recorder and the stage leave.
+        folder: of the job: its clone, and what the child, the recorder and the stage leave.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(whole=True)
         self.folder = folder
 
-    def start(self, job: Mapping[str, Any], clone: Path) -> None:
-        """Start it. What only its owner may read is written so: a stage's secrets, and its last words."""
-        place, here = self.folder / "job.json", Path(__file__).resolve().parent
-        record = self.folder / "record.jsonl"
-        for one in (place, record):
-            one.touch(mode=0o600)
-        place.write_text(json.dumps(job), encoding="utf-8")
+    def start(self) -> None:
+        """Start it: it imports DVC, which takes as long as to make its clone, and waits to be told."""
+        here = Path(__file__).resolve().parent
         around = {
             "SHELL": str(here / "recorder.py"),
-            "DVC_AIRFLOW_RECORD": str(record),
+            "DVC_AIRFLOW_RECORD": str(self.folder / "record.jsonl"),
             "PYTHONPATH": str(here.parents[1]),
             "DVC_NO_ANALYTICS": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        try:
-            self.begin(lambda reads: spawn(place, reads, clone, scrubbed() | around))
-        except BaseException:  # ValueError too: of a variable with a NUL in it
-            place.unlink()
-            raise
+        self.begin(lambda reads: spawn(self.folder, reads, scrubbed() | around))
+
+    def tell(self, job: Mapping[str, Any]) -> None:
+        """Say what it is to do, by a pipe: a stage's secrets are among it."""
+        (self.folder / "record.jsonl").touch(mode=0o600)  # a stage's last words are for its owner alone
+        assert self._leader is not None
+        assert self._leader.stdin is not None
+        with suppress(BrokenPipeError), self._leader.stdin as told:  # it may have ended
+            told.write(f"{json.dumps(job)}\n".encode())
+
+    def dismiss(self) -> None:
+        """Let it end, with nothing to do."""
+        if self._leader is not None and self._leader.stdin is not None:
+            self._leader.stdin.close()
+            self.wait()
 
     def records(self) -> list[dict[str, Any]]:
         """What the recorder wrote, one of each command that ended; nothing where it was cut off while it wrote."""
@@ -136,9 +142,10 @@ def attended(end: Callable[[], None], every_s: float = ATTENDED_S) -> Iterator[N
         done.set()
 
 
-def spawn(job: Path, reads: int, clone: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start child.py on a job, on a leash with this read end."""
-    return leash.start(reads, True, [sys.executable, "-P", "-c", _START, str(job)], cwd=clone, env=env)
+def spawn(folder: Path, reads: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start child.py for the job of a folder, on a leash with this read end, to be told by its standard input."""
+    command = [sys.executable, "-P", "-c", _START, str(folder)]
+    return leash.start(reads, True, command, subprocess.PIPE, cwd="/", env=env)
 
 
 def scrubbed() -> dict[str, str]:
