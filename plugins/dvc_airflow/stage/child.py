@@ -24,9 +24,8 @@ from dvc_airflow.store import objects, uncached
 from dvc_airflow.store.objects import Lacking
 from dvc_airflow.store.uncached import TooLarge
 
-Made = tuple[
-    str, str, str
-]  # a pipeline's file, or a `.dvc` file; the stage in it, "" for the only one; a path it makes
+# the file that a stage stands in, its key there, "" for the only one of a `.dvc` file, and a path that it makes
+Made = tuple[str, str, str]
 
 
 def main(folder: str) -> int:

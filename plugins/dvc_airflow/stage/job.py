@@ -77,15 +77,15 @@ class Job:
             "clone": str(clone),
             "stage": self.stage.target,
             "imported": self.stage.imported,
-            "deps": self._made(deps),
-            "below": self._made(within),
+            "deps": self._with_makers(deps),
+            "below": self._with_makers(within),
             "env": self._variables(clone),
             "push": push,
             "cache": str(self.cache),
             "needed": self._needed(made),
             "own": self._own(),
             "restore": self._read(),
-            "last": self._made(out.path for out in self.stage.outs if out.cached) if asks_dvc else [],
+            "last": self._with_makers(out.path for out in self.stage.outs if out.cached) if asks_dvc else [],
             "wanted": {path: md5 for path, md5 in last.items() if path in self.stage.uncached},
             "executable": self._executable(),
             "keep": self.stage.uncached,
@@ -112,7 +112,7 @@ class Job:
             found["DVC_AIRFLOW_HOSTFILE"] = str(self.folder / "hostfile")
         return found
 
-    def _made(self, paths: Iterable[str]) -> list[tuple[str, str, str]]:
+    def _with_makers(self, paths: Iterable[str]) -> list[tuple[str, str, str]]:
         """Outs, or paths in them, as child.Made."""
         makers, found = self.project.makers, []
         for path in paths:
