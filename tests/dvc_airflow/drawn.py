@@ -77,7 +77,12 @@ class Drawn:
 
     def written(self) -> dict[str, str]:
         """Every file of it."""
-        pipelines = {file: _yaml({"stages": stages}) for file, stages in self.stages.items() if stages}
+        top: dict[str, Any] = {"vars": [{"own": {"t": 5}}, "conf.json"]}
+        pipelines = {
+            file: _yaml((top if file == "dvc.yaml" else {}) | {"stages": stages})
+            for file, stages in self.stages.items()
+            if stages
+        }
         return self.files | pipelines | {"make.py": MAKE, "params.yaml": _yaml(self.params)}
 
 
@@ -123,7 +128,7 @@ def _stage(draw: random.Random, made: Drawn) -> None:
         inside = path.removeprefix(f"{folder}/")
         return inside if up and inside != path else up + path
 
-    values = ["${a.b}"] if draw.random() < 0.2 and folder == "." else []
+    values = [draw.choice(["${a.b}", "${own.t}", "${k.l}"])] if draw.random() < 0.3 and folder == "." else []
     values += ["${item}"] if kind == "foreach" else ["${item.u}"] if kind == "matrix" else []
     words = [*values, "--", *map(at, read), "--", *(at(path) + mark for path, (mark, _, _) in outs.items())]
     cmd = f"python {at('make.py')} {' '.join(words)}"
@@ -136,6 +141,8 @@ def _stage(draw: random.Random, made: Drawn) -> None:
         body["params"] = draw.choice([["a.b"], ["n", "a"], [{"conf.json": ["k.l"]}], [{"conf.toml": ["t"]}]])
         if folder != ".":
             body["params"] = [{at("params.yaml"): ["n"]}]
+        if (numbers := [path for path in made.outs if path.endswith(".json")]) and draw.random() < 0.4:
+            body["params"] = [{at(draw.choice(numbers)): draw.choice([["v"], ["of.w", "v"]])}]
     if draw.random() < 0.08:
         body["always_changed"] = True
     if kind == "foreach":
@@ -149,7 +156,7 @@ def _stage(draw: random.Random, made: Drawn) -> None:
 
 
 def _read(draw: random.Random, made: Drawn) -> list[str]:
-    known = ["seed", "src", "src/lib", *made.outs, *made.outs, *made.outs]
+    known = ["seed", "src", "src/lib", "params.yaml", *made.outs, *made.outs, *made.outs]
     known += [
         f"{path}/{part}" for path, folder in made.outs.items() if folder for part in ("one", "deep", "deep/three")
     ]

@@ -33,22 +33,22 @@ from tests.dvc_airflow.drawn import Drawn
 from tests.dvc_airflow.test_conformance import _locks, _uncached, by_dvc
 
 NIGHTS = 3
-AT_ONCE, ALL = 6, 300  # seeds in `make test`, and in the long lane
+FEW, ALL, BLOCK = 3, 300, 33  # seeds in `make test`, and in the long lane
 REMOTE = "[core]\n    remote = r\n['remote \"r\"']\n    url = {}\n"
 
 
-@pytest.mark.parametrize("seed", range(AT_ONCE))
+@pytest.mark.parametrize("seed", range(FEW))
 def test_a_drawn_project_runs_as_by_dvc(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
     both(seed, tmp_path)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("first", range(AT_ONCE, ALL, 42))
+@pytest.mark.parametrize("first", range(FEW, ALL, BLOCK))
 def test_many_drawn_projects_run_as_by_dvc(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    told = [both(seed, tmp_path / str(seed)) for seed in range(first, first + 42)]
-    assert told.count("alike") > 30
+    told = [both(seed, tmp_path / str(seed)) for seed in range(first, first + BLOCK)]
+    assert told.count("alike") > BLOCK / 2
 
 
 def both(seed: int, folder: Path) -> str:
