@@ -67,7 +67,7 @@ class Job:
         """
         made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
         made |= set(self.project.tracked(self.stage.name))
-        deps = [dep for dep in self.stage.deps if any(inside(dep, path) for path in made)]
+        deps = [path for path in self._reads if any(inside(path, out) for out in made)]
         going_on = self._kept_last(out.path for out in self.stage.outs if out.persist)
         deps += [out.path for out in self.stage.outs if out.cached and out.path in going_on]
         last = self._kept_last(out.path for out in self.stage.outs) if asks_dvc else going_on
@@ -84,13 +84,18 @@ class Job:
             "cache": str(self.cache),
             "needed": self._needed(made),
             "own": self._own(),
-            "restore": self._read(),
+            "restore": self._restored(),
             "last": self._with_makers(out.path for out in self.stage.outs if out.cached) if asks_dvc else [],
             "wanted": {path: md5 for path, md5 in last.items() if path in self.stage.uncached},
             "executable": self._executable(),
             "keep": self.stage.uncached,
             "limit_bytes": limit_bytes,
         }
+
+    @property
+    def _reads(self) -> list[str]:
+        """Its deps, and the files that it takes params from."""
+        return [*self.stage.deps, *self.stage.params]
 
     def _variables(self, clone: Path) -> dict[str, str]:
         """Variables for the stage alone. Raises VenvError."""
@@ -126,19 +131,19 @@ class Job:
         held = dict(self.project.tracked(self.stage.name))
         for name, result in self.above.items():
             held |= lock.objects(self.project.stages[name], result.entry or {})
-        read = {path: md5 for path, md5 in held.items() if md5 and _touches(path, self.stage.deps)}
+        read = {path: md5 for path, md5 in held.items() if md5 and _touches(path, self._reads)}
         needed = {path: md5 for path, md5 in read.items() if not made.isdisjoint(_above(path))}
         going_on = {out.path for out in self.stage.outs if out.persist and out.cached}
         own = lock.objects(self.stage, self.entry or {}).items()
         return needed | {path: md5 for path, md5 in own if not going_on.isdisjoint(_above(path))}
 
-    def _read(self) -> dict[str, str]:
-        """Path → md5 of what it reads, as a dep or for params, of the outs of others that DVC does not cache."""
-        wanted, found = [*self.stage.deps, *self.stage.params], dict[str, str]()
+    def _restored(self) -> dict[str, str]:
+        """Path → md5 of what it reads of the outs of others that DVC does not cache."""
+        found = dict[str, str]()
         for name, result in self.above.items():
             stage, entry = self.project.stages[name], result.entry or {}
             md5 = lock.hashes(stage, entry, "outs")
-            read = {path: md5[path] for path in stage.uncached if path in md5 and _touches(path, wanted)}
+            read = {path: md5[path] for path in stage.uncached if path in md5 and _touches(path, self._reads)}
             if read and not stage.selected:  # no task of tonight has looked whether it is there
                 had(self.night, stage, entry, self.cache)
             found |= read
