@@ -56,6 +56,7 @@ def _refuse_tree(said: argparse.Namespace, known: Project) -> None:
 
 def _gc(said: argparse.Namespace) -> int:
     """Under the lease, so that no night is under way, nor begins."""
+    reading.refuse_nothing(said.project)
     record, host = of(said.project, said.branch, said.refs, said.remote), socket.gethostname()
     who = f"{host} {os.getpid()}"
     lease.take(record, "gc", host, time.time(), owner=who)
@@ -76,9 +77,9 @@ def _gc(said: argparse.Namespace) -> int:
 
 
 def _count(said: str) -> int:
-    if (number := int(said)) < 0:
-        raise argparse.ArgumentTypeError(f"{said} is less than nothing")
-    return number
+    if not said.isdecimal():
+        raise argparse.ArgumentTypeError(f"{said} is no number, from 0 on")
+    return int(said)
 
 
 def _parser() -> argparse.ArgumentParser:

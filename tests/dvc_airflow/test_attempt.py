@@ -221,6 +221,15 @@ def test_a_recorder_that_is_killed_leaves_no_stage(toy: Make, tmp_path: Path) ->
     _gone([int(mark.read_text())])
 
 
+@pytest.mark.spawned
+def test_a_leader_that_is_killed_leaves_nothing_that_had_left_its_session(toy: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "pids"
+    leader = "$(cut -d' ' -f5 /proc/$$/stat)"
+    made = toy(FAILING.format(cmd=json.dumps(APART.format(mark=mark) + f"kill -9 {leader}; exec sleep 1000")))
+    assert made.attempt("bad", made.night("HEAD"), {}).run().outcome == "lost"
+    _gone([int(pid) for pid in mark.read_text().split()])
+
+
 def test_a_stage_that_is_ended_while_it_is_cloned_does_not_start(
     toy: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -251,6 +260,19 @@ def test_a_disk_that_fails_before_the_clone_is_said_too(toy: Make, monkeypatch: 
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # another that has ended
             assert str(attempt.job).encode() not in command.read_bytes()
+
+
+def test_on_a_full_disk_what_failed_makes_place(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy("stages:\n  bad: {cmd: 'false', outs: [x]}\n  good: {cmd: echo 1 > y, outs: [y]}\n")
+    night = made.night("HEAD")
+    failing = made.attempt("bad", night, {})
+    assert failing.run().outcome == "failed"
+    assert (failing.job / "clone").is_dir()
+    full = type(shutil.disk_usage("/"))(1 << 40, (1 << 40) - 1000, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    workspace._owned.pop(failing.job).close()  # its task has ended
+    assert made.attempt("good", night, {}).run().outcome == "ran"
+    assert not failing.job.exists()
 
 
 def test_what_dvc_keeps_of_a_clone_goes_with_it(toy: Make) -> None:
@@ -369,6 +391,11 @@ def test_what_a_stage_does_not_declare_is_told_and_who_misses_it_is_told_who_wro
         "tmp/loose.txt was written by stage one, which does not declare it: add it to its outs, and to these deps"
         in said
     )
+
+
+def test_of_what_git_has_a_stage_is_told_to_write_another_file(toy: Make) -> None:
+    made = toy("stages:\n  one: {cmd: echo 1 >> seed.txt && rm gone && echo 1 > x, outs: [x]}\n", **{"gone": ""})
+    assert made.run("HEAD")["one"].undeclared == ["seed.txt (which Git has: let it write another file)"]
 
 
 WORKER = """\

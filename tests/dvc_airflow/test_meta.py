@@ -50,7 +50,10 @@ def made_by(made: Toy, result: Result) -> str:
         ("{execution_timeout: -5}", r"execution_timeout is -5: input should be greater than 0 seconds"),
         ("{memory: lots}", r"memory is 'lots': 'lots' is no size, like 4GB or 512MiB"),
         ("{env: {A: [1]}}", r"env\.A is \[1\]: input should be a valid string"),
-        ("{nodes: {a: 1}}", r"nodes\.int is .*: input should be a valid integer"),
+        ("{nodes: {a: 1}}", r"nodes is \{'a': 1\}: write a number of local ranks, or lines of a hostfile"),
+        ("{nodes: hosts}", r"nodes is 'hosts': write a number of local ranks, or lines of a hostfile"),
+        ("{env: {A: 'airflow://variable/x'}}", r"env\.A is 'airflow://variable/x': write airflow://variables/NAME"),
+        ("{env: {A: 'airflow://variables/'}}", r"env\.A is 'airflow://variables/': write airflow://variables/NAME"),
         ("{env: {'A=B': x}}", r"env\.A=B.*: string should match pattern"),
         (
             "{execution_timeout: 10000000000}",

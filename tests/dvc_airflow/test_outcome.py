@@ -118,6 +118,11 @@ def test_what_a_stage_says_and_is_told_is_for_its_owner_alone(toy: Make) -> None
     assert kept(made, ran(made)) == "600\n"
 
 
+def test_what_a_stage_said_last_is_told_without_what_a_terminal_obeys(toy: Make) -> None:
+    made = toy(one("printf 'a\\033[31mred\\033[0m\\tb\\000\\001\\377\\n' >&2; exit 3"))
+    assert ran(made).sentence.startswith("its command ended with 3\nared\tb\N{REPLACEMENT CHARACTER} (its clone")
+
+
 def test_what_a_stage_is_told_stands_in_no_file(toy: Make) -> None:
     made = toy(one("grep -rlF $TOKEN $(dirname $DVC_AIRFLOW_OUTCOME) > out.txt || true"))
     attempt = made.attempt("one", made.night("HEAD"), {})

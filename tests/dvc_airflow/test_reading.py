@@ -68,18 +68,17 @@ def test_stages_and_edges_are_dvcs_own(
         assert (set(said["stages"]), {(above, one) for above, one in said["edges"]}) == by_dvc(root)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"), [(["git", "init", "-q"], "no DVC project is there"), ([], "no DVC project")]
-)
-def test_a_folder_without_a_project_is_one_sentence(words: list[str], said: str, tmp_path: Path) -> None:
-    if words:
-        subprocess.run(words, cwd=tmp_path, check=True)
-    asked = [sys.executable, "-m", "dvc_airflow", "graph", str(tmp_path)]
+@pytest.mark.parametrize("words", [["graph"], ["check"], ["gc", "--nights", "1"]])
+@pytest.mark.parametrize("git", [True, False])
+def test_a_folder_without_a_project_is_one_sentence(git: bool, words: list[str], tmp_path: Path) -> None:
+    if git:
+        subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    asked = [sys.executable, "-m", "dvc_airflow", *words, str(tmp_path)]
     ended = subprocess.run(
         asked, capture_output=True, text=True, env={"PYTHONPATH": str(Path(reading.__file__).parents[2])}
     )
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert said in ended.stderr
+    assert "no DVC project is there" in ended.stderr
 
 
 def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
@@ -179,6 +178,12 @@ def test_a_date_in_a_stages_meta_is_a_text_before_it_was_kept_too(tmp_path: Path
     first, again = (reading.read(root, kept.folder(root)) for _ in range(2))
     assert first == again
     assert first.stages["one"].meta == {"since": "2024-01-01"}
+
+
+def test_a_stages_meta_may_be_anything(tmp_path: Path) -> None:
+    text = "stages:\n  one: {cmd: echo 1 > x, outs: [x], meta: [a]}\n  two: {cmd: echo 1 > y, outs: [y], meta: 5}\n"
+    known = reading.read(repository(tmp_path, {"dvc.yaml": text}))
+    assert [one.airflow.pool for one in known.selected] == ["default_pool"] * 2
 
 
 def test_a_chain_of_two_thousand_stages_has_an_order() -> None:

@@ -50,15 +50,15 @@ class PinOperator(Task):
 
         run, root = run_name(context["run_id"]), Path(self.settings.root)
         try:
+            workspace.sweep(self.settings.clones)  # first, since on a full disk nothing else can be
             record = self.settings.repository
             _refuse_names(record)
             self._lease(context)
             record.fetch()
             repository, folder = top(root)
             commit = self._commit(context, record, folder)
-            tags, clones = tags_of(repository), self.settings.clones
-            place = job.folder(clones, self.whose, run, self.task_id, context["ti"].try_number)
-            workspace.sweep(clones)
+            tags = tags_of(repository)
+            place = job.folder(self.settings.clones, self.whose, run, self.task_id, context["ti"].try_number)
             clone = workspace.make(repository, commit, place, tags, workspace.cache_of(root), folder)
             known = reading.read(clone, kept.folder(root))
             check.refuse(clone, known)

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from dvc_airflow.pipeline.pod import Image, Pod, Toleration, amount
 
@@ -20,8 +29,15 @@ UNITS |= {f"{unit}i": 1 << shift for unit, shift in [("K", 10), ("M", 20), ("G",
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?|[KMGT]i)B?")
 
 
+def _referred(value: str) -> str:
+    """A variable's value, where it names a secret, as Airflow's backend has them."""
+    if value.startswith("airflow://") and not re.fullmatch(r"airflow://(variables|connections)/.+", value):
+        raise ValueError("write airflow://variables/NAME or airflow://connections/ID")
+    return value
+
+
 # names as a process may have them
-Variables = dict[Annotated[str, StringConstraints(pattern=r"^[^=\x00]+$")], str]
+Variables = dict[Annotated[str, StringConstraints(pattern=r"^[^=\x00]+$")], Annotated[str, AfterValidator(_referred)]]
 
 
 class Wrong(ValueError):
@@ -42,7 +58,9 @@ def _bytes(said: Any) -> Any:
 
 
 def _some(said: Any) -> Any:
-    """No zero, no negative number, no empty list."""
+    """A number, or a list; no zero, no negative number, no empty list."""
+    if not isinstance(said, int | list):
+        raise ValueError("write a number of local ranks, or lines of a hostfile, as ['host slots=2']")
     if said == [] or (isinstance(said, int) and said < 1):
         raise ValueError("it should name one at least")
     return said

@@ -21,7 +21,7 @@ from typing import Any
 from dvc_airflow.pipeline import kept, refusals
 from dvc_airflow.pipeline.project import PIPELINE, Out, Project, ProjectError, Stage, of, of_plain, plain
 
-VERSION = 7  # of the kept form
+VERSION = 8  # of the kept form
 PARAMS = "params.yaml"
 
 
@@ -65,10 +65,15 @@ def document(path: Path) -> Mapping[str, Any]:
     return said if isinstance(said, Mapping) else {}
 
 
-def _files(root: Path) -> list[str]:
-    """Every file that DVC may take stages from, by path: what Git ignores DVC does not look at either."""
+def refuse_nothing(root: Path) -> None:
+    """Raises ProjectError where no DVC project is."""
     if not (root / ".dvc").is_dir():
         raise ProjectError(f"{root}: no DVC project is there; go into the folder with .dvc, or `dvc init` one")
+
+
+def _files(root: Path) -> list[str]:
+    """Every file that DVC may take stages from, by path: what Git ignores DVC does not look at either."""
+    refuse_nothing(root)
     asked = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
     listed = subprocess.run([*asked, "*.dvc", f"*{PIPELINE}", ".dvcignore"], capture_output=True, check=False)
     if listed.returncode != 0:
@@ -175,6 +180,7 @@ def _stage(root: Path, stage: Any, above: Iterable[Any]) -> Stage:
     from dvc.dependency import ParamsDependency
 
     place = _placer(root)
+    meta = stage.meta if isinstance(stage.meta, Mapping) else {}  # DVC takes anything
     deps = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
     outs = [Out(place(out), _kind(out), bool(out.use_cache), bool(out.persist), _md5(out)) for out in stage.outs]
     return Stage(
@@ -185,7 +191,7 @@ def _stage(root: Path, stage: Any, above: Iterable[Any]) -> Stage:
         params={place(dep): list(dep.params) for dep in stage.deps if isinstance(dep, ParamsDependency)},
         always_changed=bool(stage.always_changed),
         desc=str(stage.desc or ""),
-        meta=json.loads(json.dumps(stage.meta or {}, default=str)),  # a date, say, is a text
+        meta=json.loads(json.dumps(meta, default=str)),  # a date, say, is a text
         file=_relative(root, stage.path),
         wdir=_relative(root, stage.wdir),
         frozen=bool(stage.frozen),

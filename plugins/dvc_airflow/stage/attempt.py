@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -30,7 +31,9 @@ from dvc_airflow.store.repository import Repository
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
 OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
+OF_GIT = " (which Git has: let it write another file)"
 MEASURED = set(Result.__dataclass_fields__) - {"sentence"} | {"attempts", "metrics", "money"}  # no stage says these
+NOTHING_BYTES = 1 << 20  # of a disk with less a stage's last words may not have been kept
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
 
 
@@ -116,7 +119,7 @@ class Attempt:
     def overdue(self, limit: timedelta) -> Result:
         """End it, since it took longer than it may; its result, whatever `run` was at."""
         self.kill()
-        sentence = f"it took longer than its execution_timeout, {limit} (its clone is kept at {self.job})"
+        sentence = f"it took longer than its execution_timeout, {limit} (its clone is kept at {self.job / 'clone'})"
         seconds = time.time() - self.began
         return Result(self.stage.name, "cancelled", seconds, sentence=sentence, began=self.began)
 
@@ -184,6 +187,8 @@ class Attempt:
         if not result or "error" in result:
             outcome, sentence = failure(code, record, said, result)
             sentence += self._written_by(sentence.replace(f"{clone}/", ""))
+            if not record and (free := shutil.disk_usage(self.job).free) < NOTHING_BYTES:
+                sentence += f"; {free} bytes are free at {self.job.parent}"
             where = f"{sentence} (its clone is kept at {clone})"
             return Result(name, outcome, seconds, memory, sentence=where, report=report)
         entry = lock.read(self.stage, (clone / self.stage.lock).read_text(encoding="utf-8"))
@@ -201,12 +206,15 @@ class Attempt:
         asked = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional", "--no-renames"]
         outs, found = self.project.makers, []
         holding = {str(above) for out in outs for above in PurePosixPath(out).parents}
-        for at in (line[3:].rstrip("/") for line in git(clone, *asked).split("\0") if line):
+        for line in git(clone, *asked).split("\0"):
+            at, changed = line[3:].rstrip("/"), line[:2].strip()
+            if not at or "D" in changed:
+                continue
             path = posixpath.relpath(at, self.night.folder) if self.night.folder else at
             own = Path(path).name in (".gitignore", LOCK) or not OF_TOOLS.isdisjoint(Path(path).parts)
             known = path in holding or any(str(one) in outs for one in [path, *PurePosixPath(path).parents])
             if not own and not known:
-                found.append(shown(path))
+                found.append(shown(path) + ("" if changed in ("??", "!!") else OF_GIT))
         return found[:MOST_UNDECLARED]
 
     def _written_by(self, sentence: str) -> str:

@@ -48,8 +48,16 @@ def main(folder: str) -> int:
     own.mkdir()
     tempfile.tempdir = str(own)  # of DVC alone: it leaves a clone there of each repository that is imported from
     result = _reproduce(**json.loads(line))
-    Path(folder, "result.json").write_text(json.dumps(result), encoding="utf-8")
+    try:
+        _write(Path(folder), result)
+    except OSError:  # on a full disk what DVC kept of the clone makes place
+        shutil.rmtree(Path(folder, "site"), ignore_errors=True)
+        _write(Path(folder), result)
     return 0 if "error" not in result else 1
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
 def leave(code: int) -> NoReturn:

@@ -21,6 +21,8 @@ WELL = ("unchanged", "cached", "ran")  # outcomes of a stage that has an entry f
 RETRIED = {"lock", "storage", "lost", "cancelled"}
 # that a stage may say of its own failure
 FAILED = {"failed", "refused"} | RETRIED
+LETTERLESS = "\N{REPLACEMENT CHARACTER}"
+COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # ECMA-48, 5.4: a control sequence
 # DVC's words for a shell that a signal ended; the shell is the recorder
 RECORDER_ENDED = re.compile(r"exited with -(\d+)$")
 # that come from outside a stage: out of memory, a host or terminal that goes, a disk; a crash of its own is its own
@@ -148,7 +150,7 @@ def failure(
     code: int, record: Mapping[str, Any], report: Mapping[str, Any], result: Mapping[str, Any]
 ) -> tuple[str, str]:
     """Outcome and sentence of a stage that did not end well."""
-    tail = "\n".join(record.get("tail", []))
+    tail = _printable("\n".join(record.get("tail", [])))
     if result.get("lacking"):  # what the stage said of its input comes from this
         return str(result["error"]), str(result["sentence"])
     if str(report.get("outcome")) in FAILED:
@@ -166,6 +168,12 @@ def failure(
     if by := RECORDER_ENDED.search(said):
         return "lost", f"the process that records its command was ended by {_signal(int(by[1]))}"
     return str(result.get("error", "lost")), said
+
+
+def _printable(text: str) -> str:
+    """A text without what a terminal obeys; of other bytes that are no letters, one sign for all in a row."""
+    plain = "".join(one if one.isprintable() or one in "\n\t" else LETTERLESS for one in COLOURS.sub("", text))
+    return re.sub(f"{LETTERLESS}+", LETTERLESS, plain)
 
 
 def _signal(number: int) -> str:

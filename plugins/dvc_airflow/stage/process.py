@@ -99,6 +99,24 @@ class Process(Leashed):
         with suppress(BrokenPipeError), self._leader.stdin as told:  # it may have ended
             told.write(f"{json.dumps(job)}\n".encode())
 
+    def wait(self) -> int:
+        """As any's; where the leader itself was killed, which would have, ends what had left its session."""
+        code = super().wait()
+        while code == -signal.SIGKILL and (left := self._left()):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        return code
+
+    def _left(self) -> list[int]:
+        """Every process that was started with this job's variables, and still runs."""
+        mark, found = f"DVC_AIRFLOW_RECORD={self.folder / 'record.jsonl'}".encode(), []
+        for place in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # it has ended, or is another user's; of a zombie nothing stands there
+                if mark in place.read_bytes().split(b"\0"):
+                    found.append(int(place.parent.name))
+        return found
+
     def dismiss(self) -> None:
         """Let it end, with nothing to do."""
         if self._leader is not None and self._leader.stdin is not None:

@@ -55,7 +55,7 @@ def main() -> int:
         "allowed_bytes": watch.allowed,
     }
     if place := os.environ.get("DVC_AIRFLOW_RECORD"):
-        with open(place, "a", encoding="utf-8") as out:  # noqa: PTH123  a list of commands has a line each
+        with suppress(OSError), open(place, "a", encoding="utf-8") as out:  # noqa: PTH123  a list of commands has a line each
             out.write(json.dumps(record) + "\n")
     return code
 

@@ -21,6 +21,7 @@ from dvc_airflow.git import git
 OWNER = "owner"  # a file that the job's process holds a lock on
 BEING_MADE_S = 60.0
 MOST_KEPT, MOST_KEPT_BYTES = 10, 5 << 30  # clones of failed attempts that stay to be looked at
+LITTLE_BYTES = 1 << 30  # of a disk with less that is free none stays
 
 _owned: dict[Path, TextIO] = {}  # job's folder → its owner's file, held open
 
@@ -57,6 +58,8 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
         Where the project stands in the clone.
     """
     remove(job)
+    if _full(job):
+        sweep(job.parent, most=0)
     job.mkdir(parents=True)
     _owned[job] = (job / OWNER).open("w")
     fcntl.flock(_owned[job], fcntl.LOCK_EX)
@@ -109,10 +112,13 @@ def remove(job: Path) -> None:
 def sweep(clones: Path, most: int = MOST_KEPT, most_bytes: int = MOST_KEPT_BYTES) -> list[Path]:
     """Remove what failed attempts and lost workers left, the oldest first, down to so many and so much.
 
+    Of a disk that is nearly full all of it goes.
+
     Returns:
         What went. What a living process owns stays, on whatever side of a container's wall it is.
     """
     gone: list[Path] = []
+    most = 0 if _full(clones) else most
     dead = [folder for folder in clones.iterdir() if _dead(folder)] if clones.is_dir() else []
     kept_bytes = 0
     for number, folder in enumerate(sorted(dead, key=_made, reverse=True)):
@@ -121,6 +127,13 @@ def sweep(clones: Path, most: int = MOST_KEPT, most_bytes: int = MOST_KEPT_BYTES
             shutil.rmtree(folder, ignore_errors=True)
             gone.append(folder)
     return gone
+
+
+def _full(folder: Path) -> bool:
+    """Whether the disk is so full that what failed attempts left is in the way of those to come."""
+    there = next(one for one in [folder, *folder.parents] if one.exists())
+    disk = shutil.disk_usage(there)
+    return disk.free < min(LITTLE_BYTES, disk.total // 10)
 
 
 def _made(job: Path) -> float:
