@@ -6,7 +6,7 @@ parse        one DAG file, at 20, 200 and 2,000 stages, first and cached, as Air
 nights       a night with nothing changed in a real Airflow (LocalExecutor, SQLite, deploy/airflow.env), and empty tasks
 practice     stages that wait a second, and one BashOperator a stage with `dvc repro -s` in one checkout
 fan          a matrix of 100: time and memory
-stage        a stage that ran, and `dvc repro -s` in a warm checkout
+stage        a stage that ran, of 2 and of 2,000, and `dvc repro -s` in a warm checkout
 files        outs of 10,000 files; --large: of 200,000
 publication  the first and the last task of a night of 2,000 stages
 
@@ -46,7 +46,10 @@ def measured(part: str, scratch: Path, small: bool, large: bool, airflow: server
     parts: Mapping[str, Callable[[], Any]] = {
         "parse": lambda: [parse.measure(scratch, size, 3 if small else 7) for size in sizes(small)],
         "publication": lambda: publication.measure(scratch, 200 if small else 2000, 1 if small else 5),
-        "stage": lambda: stages.overhead(scratch, 2 if small else 9),
+        "stage": lambda: [
+            stages.overhead(scratch, size, rounds)
+            for size, rounds in ([(2, 2), (20, 1)] if small else [(2, 9), (2000, 5)])
+        ],
         "files": lambda: (
             [stages.folder(scratch, *one) for one in ([(1000, 1)] if small else [(10_000, 5)])]
             + ([stages.folder(scratch, 200_000, 1)] if large else [])

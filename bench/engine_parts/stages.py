@@ -1,7 +1,8 @@
 """One stage, outside Airflow: `Attempt(...).run()` beside `dvc repro -s STAGE` in a warm checkout of the same project.
 
-The command takes next to nothing, so that what is measured is what stands around it. In turns, each time of a seed that
-neither has seen, so that both run it; their lock entries are compared.
+The command takes next to nothing, so that what is measured is what stands around it; it reads what another stage made,
+and other stages stand beside both. In turns, each time of a seed that neither has seen, so that both run it; their lock
+entries are compared.
 """
 
 from __future__ import annotations
@@ -34,22 +35,30 @@ for n in range(int(sys.argv[1])):
 """
 
 
-def overhead(scratch: Path, rounds: int) -> dict[str, Any]:
-    """Seconds of a stage that runs `cp`."""
-    stages = {"one": {"cmd": "cp seed.txt out", "deps": ["seed.txt"], "outs": ["out"]}}
-    ours, plain = (projects.made(scratch / name, stages) for name in ("overhead-ours", "overhead-plain"))
+def overhead(scratch: Path, stages: int, rounds: int) -> dict[str, Any]:
+    """Seconds of a stage that runs `cp`, in a project of so many."""
+    made: dict[str, Any] = {
+        "above": {"cmd": "cp seed.txt held", "deps": ["seed.txt"], "outs": ["held"]},
+        "one": {"cmd": "cp held out", "deps": ["held"], "outs": ["out"]},
+    }
+    made |= {f"other-{n}": {"cmd": f"cp out {n}", "deps": ["out"], "outs": [str(n)]} for n in range(2, stages)}
+    ours, plain = (projects.made(scratch / f"{name}-{stages}", made) for name in ("overhead-ours", "overhead-plain"))
     took: dict[str, list[float]] = {"ours": [], "plain": []}
     for number in range(rounds + 1):
         for root in (ours, plain):
             (root / "seed.txt").write_text(f"{number}\n")
             git(root, "commit", "-qam", f"Seed {number}")
-        result, seconds = attempt(ours, "one", None, number)
+        above, _ = attempt(ours, "above", None, number)
+        repro(plain, "above")
+        refuse_others(above, "ran", plain)
+        result, seconds = attempt(ours, "one", None, number, above)
         again = repro(plain, "one")
         refuse_others(result, "ran", plain)
         if number:  # the first does not count
             took["ours"].append(seconds)
             took["plain"].append(again)
     return {
+        "stages": stages,
         "ours_s": round(median(took["ours"]), 3),
         "dvc_repro_s": round(median(took["plain"]), 3),
         "overhead_s": round(median(a - b for a, b in zip(took["ours"], took["plain"], strict=True)), 3),
@@ -92,14 +101,14 @@ def folder(scratch: Path, files: int, rounds: int) -> dict[str, Any]:
     return {"files": files} | found
 
 
-def attempt(root: Path, stage: str, entry: lock.Entry | None, number: int) -> tuple[Result, float]:
-    """One attempt at HEAD, and its seconds."""
+def attempt(root: Path, stage: str, entry: lock.Entry | None, number: int, *above: Result) -> tuple[Result, float]:
+    """One attempt at HEAD, above which stand these results, and its seconds."""
     known, commit = reading.read(root, kept.folder(root)), git(root, "rev-parse", "HEAD")
     entries: Mapping[str, lock.Entry] = {stage: entry} if entry else {}
     night = Night(str(root), commit, {}, entries, dict.fromkeys(entries, commit), f"bench-{number}")
     began = time.perf_counter()
     clones = root / ".dvc" / "tmp" / "clones"
-    result = Attempt(night, known, stage, lambda _: {}, clones, {}).run()
+    result = Attempt(night, known, stage, lambda _: {one.stage: one for one in above}, clones, {}).run()
     return result, time.perf_counter() - began
 
 

@@ -73,7 +73,7 @@ def publication(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 def stage(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     ratio = f"{one['overhead_s']:+.2f} s"
     yield (
-        "a stage that ran, outside Airflow (goal +1 s)",
+        f"a stage of {one['stages']} that ran, outside Airflow (goal +1 s)",
         f"{one['ours_s']:.2f} s",
         "dvc repro -s",
         f"{one['dvc_repro_s']:.2f} s",

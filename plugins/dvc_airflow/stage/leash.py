@@ -100,7 +100,7 @@ def main() -> int:
 def end(leader: int, whole: bool) -> None:
     """SIGTERM, at most four seconds, SIGKILL: for a leader's group and, as a `whole`, for all below it; itself last."""
     with suppress(ProcessLookupError):
-        _tell([pid for pid, group in _left(leader, whole).items() if group != leader], signal.SIGTERM)
+        tell([pid for pid, group in _left(leader, whole).items() if group != leader], signal.SIGTERM)
         os.killpg(leader, signal.SIGTERM)
         _wait_out(leader, whole, GRACE_S)
         os.killpg(leader, signal.SIGKILL)
@@ -128,7 +128,7 @@ def _wait_out(leader: int, whole: bool, grace_s: float) -> None:
     for _ in range(_LOOKS):
         if not (left := [pid for pid in _left(leader, whole) if pid != leader]):
             return
-        _tell(left, signal.SIGKILL)
+        tell(left, signal.SIGKILL)
         time.sleep(_LOOK_S / 10)
 
 
@@ -157,7 +157,8 @@ def _left(leader: int, whole: bool) -> dict[int, int]:
     return {pid: group for pid, group in found.items() if group == leader or pid in known}
 
 
-def _tell(pids: list[int], number: int) -> None:
+def tell(pids: list[int], number: int) -> None:
+    """Send a signal to those that are still there."""
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):  # PermissionError: it is another user's by now
             os.kill(pid, number)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 from dvc_airflow.stage import leash
 
 ATTENDED_S = 2.0
+LOOKS, LOOK_S = 20, 0.01  # for what forks while it is looked for
 # a -c command, so that this folder is not on the path; nor, by -P, is the clone, whose `select.py` is not Python's
 _START = "import sys; from dvc_airflow.stage.child import leave, main; leave(main(sys.argv[1]))"
 
@@ -102,10 +104,11 @@ class Process(Leashed):
     def wait(self) -> int:
         """As any's; where the leader itself was killed, which would have, ends what had left its session."""
         code = super().wait()
-        while code == -signal.SIGKILL and (left := self._left()):
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for _ in range(LOOKS if code == -signal.SIGKILL else 0):
+            if not (left := self._left()):
+                break
+            leash.tell(left, signal.SIGKILL)
+            time.sleep(LOOK_S)
         return code
 
     def _left(self) -> list[int]:
