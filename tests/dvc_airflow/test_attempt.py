@@ -257,9 +257,43 @@ def test_a_disk_that_fails_before_the_clone_is_said_too(toy: Make, monkeypatch: 
     attempt = made.attempt("numbers", made.night("HEAD"), {})
     result = attempt.run()
     assert (result.outcome, result.sentence) == ("storage", "cache: Input/output error")
+    _none_of(attempt.job)
+
+
+@pytest.mark.spawned
+def test_a_disk_that_fails_once_the_clone_is_made_leaves_no_process(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.touch
+
+    def touch(path: Path, *given: Any, **named: Any) -> None:
+        if path.name == "record.jsonl":
+            raise OSError(28, "No space left on device", str(path))
+        real(path, *given, **named)
+
+    made = toy()
+    monkeypatch.setattr(Path, "touch", touch)
+    attempt = made.attempt("numbers", made.night("HEAD"), {})
+    assert attempt.run().outcome == "storage"
+    _none_of(attempt.job)
+
+
+def _none_of(job: Path) -> None:
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # another that has ended
-            assert str(attempt.job).encode() not in command.read_bytes()
+            assert str(job).encode() not in command.read_bytes()
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_what_persists_and_is_lost_is_begun_anew(damaged: bool, toy: Make) -> None:
+    made = toy("stages:\n  one: {cmd: cat seed.txt >> x, deps: [seed.txt], outs: [{x: {persist: true}}]}\n")
+    first = made.run("HEAD")["one"]
+    held = objects.place(workspace.cache_of(made.root), (first.entry or {})["outs"][0]["md5"])
+    seed = (made.root / "seed.txt").read_text()
+    held.chmod(0o644)
+    held.write_text("?") if damaged else held.unlink()
+    result = made.run(made.commit({"seed.txt": f"{seed}2\n"}))["one"]
+    assert result.outcome == "ran", result.sentence
+    md5 = (result.entry or {})["outs"][0]["md5"]
+    assert objects.place(workspace.cache_of(made.root), md5).read_text() == f"{seed}2\n"
 
 
 def test_on_a_full_disk_what_failed_makes_place(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,9 +427,9 @@ def test_what_a_stage_does_not_declare_is_told_and_who_misses_it_is_told_who_wro
     )
 
 
-def test_of_what_git_has_a_stage_is_told_to_write_another_file(toy: Make) -> None:
+def test_of_what_git_has_a_stage_is_told_what_it_changed_and_not_what_it_removed(toy: Make) -> None:
     made = toy("stages:\n  one: {cmd: echo 1 >> seed.txt && rm gone && echo 1 > x, outs: [x]}\n", **{"gone": ""})
-    assert made.run("HEAD")["one"].undeclared == ["seed.txt (which Git has: let it write another file)"]
+    assert made.run("HEAD")["one"].undeclared == ["seed.txt"]
 
 
 WORKER = """\

@@ -154,7 +154,7 @@ class StageOperator(Task):
         self.log.info("%s: %s in %.1f s", self.stage, result.outcome, result.seconds)
         if result.undeclared:
             lines = "".join(f"\n- {path}" for path in result.undeclared)
-            what = "wrote what it does not declare, and no other stage sees; where one should, add to its outs:"
+            what = "wrote what it does not declare, and no other stage sees; add what others read to its outs:"
             self.log.warning("%s %s%s", self.stage, what, lines)
         if result.well:
             self._tell(context, result)

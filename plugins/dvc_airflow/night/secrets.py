@@ -10,7 +10,7 @@ from airflow.sdk import Connection, Variable
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError, ErrorType
 from airflow.sdk.log import mask_secret
 
-from dvc_airflow.stage.outcome import Result
+from dvc_airflow.stage.outcome import Result, printable
 
 
 class Unknown(Exception):
@@ -50,7 +50,8 @@ def found(variables: Mapping[str, str]) -> dict[str, str]:
 
 def hidden(result: Result, secrets: Sequence[str]) -> Result:
     """A result whose words show none of these."""
-    known = sorted(filter(None, secrets), key=len, reverse=True)  # one may be a part of another
+    shown = {*secrets, *map(printable, secrets)}
+    known = sorted(filter(None, shown), key=len, reverse=True)  # one may be a part of another
     return replace(result, sentence=_without(result.sentence, known), report=_without(result.report, known))
 
 

@@ -59,7 +59,7 @@ def _bytes(said: Any) -> Any:
 
 def _some(said: Any) -> Any:
     """A number, or a list; no zero, no negative number, no empty list."""
-    if not isinstance(said, int | list):
+    if not isinstance(said, int | list | None):
         raise ValueError("write a number of local ranks, or lines of a hostfile, as ['host slots=2']")
     if said == [] or (isinstance(said, int) and said < 1):
         raise ValueError("it should name one at least")

@@ -31,7 +31,6 @@ from dvc_airflow.store.repository import Repository
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
 OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
-OF_GIT = " (which Git has: let it write another file)"
 MEASURED = set(Result.__dataclass_fields__) - {"sentence"} | {"attempts", "metrics", "money"}  # no stage says these
 NOTHING_BYTES = 1 << 20  # of a disk with less a stage's last words may not have been kept
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
@@ -94,14 +93,12 @@ class Attempt:
             try:
                 clone = self._clone()
                 told = self._told_child(clone)
-            except BaseException:
-                self.process.dismiss()
-                raise
-            if self.process.killed:
-                self.process.dismiss()
-                return self._cancelled(began)
-            self.process.tell(told)
-            return self._wait(clone, began)
+                if not self.process.killed:
+                    self.process.tell(told)
+                    return self._wait(clone, began)
+            finally:
+                self.process.dismiss()  # where it was told nothing
+            return self._cancelled(began)
         except VenvError as error:  # a package's server may answer another time
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))
         except (GitError, OSError) as error:
@@ -214,7 +211,7 @@ class Attempt:
             own = Path(path).name in (".gitignore", LOCK) or not OF_TOOLS.isdisjoint(Path(path).parts)
             known = path in holding or any(str(one) in outs for one in [path, *PurePosixPath(path).parents])
             if not own and not known:
-                found.append(shown(path) + ("" if changed in ("??", "!!") else OF_GIT))
+                found.append(shown(path))
         return found[:MOST_UNDECLARED]
 
     def _written_by(self, sentence: str) -> str:

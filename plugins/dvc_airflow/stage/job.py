@@ -3,10 +3,11 @@
 Outs that DVC keeps are told by path, with what makes them; others by path and md5, as a stage's entry has them:
 
 deps      outs of others, and tracked data, that the stage reads: checked out before it begins
+going_on  path → md5 of what it made last and goes on in: brought as it was left, where that is to be had
 below     of these, the outs that lie in a folder which is a dep: DVC would count their .gitignore to it
 needed    path → md5 of what it reads, hashed before it is checked out
 own       path → md5 of the lists of folders that it made last: a damaged one would not be written anew
-last      what it made last, checked out where only DVC can tell whether it is to run
+last      that, and where only DVC can tell whether it is to run all that it made last: checked out too
 restore   path → md5 of outs that DVC does not cache, and that it reads
 wanted    path → md5 of such outs that it made last: those that persist, or that DVC is to look at
 keep      such outs that it makes
@@ -68,9 +69,7 @@ class Job:
         made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
         made |= set(self.project.tracked(self.stage.name))
         deps = [path for path in self._reads if any(inside(path, out) for out in made)]
-        going_on = self._kept_last(out.path for out in self.stage.outs if out.persist)
-        deps += [out.path for out in self.stage.outs if out.cached and out.path in going_on]
-        last = self._kept_last(out.path for out in self.stage.outs) if asks_dvc else going_on
+        last = self._kept_last(out.path for out in self.stage.outs if asks_dvc or out.persist)
         below = {path for path in made if any(path.startswith(f"{dep}/") for dep in self.stage.deps)}
         within = [path for path in self.project.makers if path in below]  # in the order in which DVC ignores them
         return {
@@ -83,9 +82,10 @@ class Job:
             "push": push,
             "cache": str(self.cache),
             "needed": self._needed(made),
+            "going_on": self._going_on(),
             "own": self._own(),
             "restore": self._restored(),
-            "last": self._with_makers(out.path for out in self.stage.outs if out.cached) if asks_dvc else [],
+            "last": self._with_makers(path for path in self.stage.cached if path in last),
             "wanted": {path: md5 for path, md5 in last.items() if path in self.stage.uncached},
             "executable": self._executable(),
             "keep": self.stage.uncached,
@@ -127,15 +127,18 @@ class Job:
         return found
 
     def _needed(self, made: set[str]) -> dict[str, str]:
-        """Path → md5 of the outs that this stage reads, and of its own that it goes on in."""
+        """Path → md5 of the outs that this stage reads."""
         held = dict(self.project.tracked(self.stage.name))
         for name, result in self.above.items():
             held |= lock.objects(self.project.stages[name], result.entry or {})
         read = {path: md5 for path, md5 in held.items() if md5 and _touches(path, self._reads)}
-        needed = {path: md5 for path, md5 in read.items() if not made.isdisjoint(_above(path))}
-        going_on = {out.path for out in self.stage.outs if out.persist and out.cached}
-        own = lock.objects(self.stage, self.entry or {}).items()
-        return needed | {path: md5 for path, md5 in own if not going_on.isdisjoint(_above(path))}
+        return {path: md5 for path, md5 in read.items() if not made.isdisjoint(_above(path))}
+
+    def _going_on(self) -> dict[str, str]:
+        """Path → md5 of what DVC keeps of its own outs that persist."""
+        outs = {out.path for out in self.stage.outs if out.persist and out.cached}
+        held = lock.objects(self.stage, self.entry or {})
+        return {path: md5 for path, md5 in held.items() if not outs.isdisjoint(_above(path))}
 
     def _restored(self) -> dict[str, str]:
         """Path → md5 of what it reads of the outs of others that DVC does not cache."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from dvc_airflow.pipeline import wire
 from dvc_airflow.pipeline.lock import Entry
@@ -150,7 +151,7 @@ def failure(
     code: int, record: Mapping[str, Any], report: Mapping[str, Any], result: Mapping[str, Any]
 ) -> tuple[str, str]:
     """Outcome and sentence of a stage that did not end well."""
-    tail = _printable("\n".join(record.get("tail", [])))
+    tail = printable("\n".join(record.get("tail", [])))
     if result.get("lacking"):  # what the stage said of its input comes from this
         return str(result["error"]), str(result["sentence"])
     if str(report.get("outcome")) in FAILED:
@@ -170,9 +171,10 @@ def failure(
     return str(result.get("error", "lost")), said
 
 
-def _printable(text: str) -> str:
-    """A text without what a terminal obeys; of other bytes that are no letters, one sign for all in a row."""
-    plain = "".join(one if one.isprintable() or one in "\n\t" else LETTERLESS for one in COLOURS.sub("", text))
+def printable(text: str) -> str:
+    """A text without what a terminal obeys: colours go, and of what is no letter at all one sign stays for a row."""
+    kinds = ((one, category(one)) for one in COLOURS.sub("", text))
+    plain = "".join(LETTERLESS if kind in ("Cc", "Cn", "Cs") and one not in "\n\t" else one for one, kind in kinds)
     return re.sub(f"{LETTERLESS}+", LETTERLESS, plain)
 
 

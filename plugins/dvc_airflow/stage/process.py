@@ -88,6 +88,7 @@ class Process(Leashed):
             "SHELL": str(here / "recorder.py"),
             "DVC_AIRFLOW_RECORD": str(self.folder / "record.jsonl"),
             "PYTHONPATH": str(here.parents[1]),
+            "DVC_SITE_CACHE_DIR": str(self.folder / "site"),  # goes before the clone's configuration
             "DVC_NO_ANALYTICS": "1",
             "PYTHONUNBUFFERED": "1",
         }
@@ -121,7 +122,7 @@ class Process(Leashed):
         return found
 
     def dismiss(self) -> None:
-        """Let it end, with nothing to do."""
+        """Let it end, with nothing to do; of one that has ended, or was never started, nothing."""
         if self._leader is not None and self._leader.stdin is not None:
             self._leader.stdin.close()
             self.wait()

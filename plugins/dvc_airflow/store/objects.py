@@ -91,4 +91,5 @@ def listed(held: Path, out: str = "", read: Collection[str] | None = None) -> li
 
 
 def _sentence(out: str, held: Path, what: str) -> str:
-    return f"{out}: its object {held} {what}; run the night again, which makes it anew"
+    do = "run the night again, which makes it anew, or `dvc push` it where it is tracked"
+    return f"{out}: its object {held} {what}; {do}"

@@ -59,10 +59,12 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
     """
     remove(job)
     if _full(job):
-        sweep(job.parent, most=0)
+        sweep(job.parent)
     job.mkdir(parents=True)
-    _owned[job] = (job / OWNER).open("w")
+    draft = job / f"{OWNER}.new"  # another's sweep is not to find it before it is locked
+    _owned[job] = draft.open("w")
     fcntl.flock(_owned[job], fcntl.LOCK_EX)
+    draft.rename(job / OWNER)
     clone = job / "clone"
     git(repository, "clone", "--quiet", "--local", "--no-checkout", "--no-tags", str(repository), str(clone))
     git(clone, "checkout", "--quiet", "--detach", commit)
@@ -122,7 +124,7 @@ def sweep(clones: Path, most: int = MOST_KEPT, most_bytes: int = MOST_KEPT_BYTES
     dead = [folder for folder in clones.iterdir() if _dead(folder)] if clones.is_dir() else []
     kept_bytes = 0
     for number, folder in enumerate(sorted(dead, key=_made, reverse=True)):
-        kept_bytes += _bytes(folder)
+        kept_bytes += _bytes(folder) if most else 0
         if number >= most or kept_bytes > most_bytes:
             shutil.rmtree(folder, ignore_errors=True)
             gone.append(folder)
@@ -160,8 +162,9 @@ def _dead(job: Path) -> bool:
 def _bytes(folder: Path) -> int:
     """What removing a folder would free: what is linked from the cache stays there."""
     found = 0
-    for one in folder.rglob("*"):
-        with suppress(OSError):
-            said = one.lstat()
-            found += said.st_blocks * 512 if said.st_nlink == 1 or one.is_dir() else 0
+    with suppress(OSError):  # another sweep removes it
+        for one in folder.rglob("*"):
+            with suppress(OSError):
+                said = one.lstat()
+                found += said.st_blocks * 512 if said.st_nlink == 1 or one.is_dir() else 0
     return found
