@@ -36,6 +36,10 @@ NOTHING_BYTES = 1 << 20  # of a disk with less a stage's last words may not have
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
 
 
+class Ended(Exception):
+    """It was ended from outside before its stage began."""
+
+
 class Attempt:
     """One try at one stage.
 
@@ -93,11 +97,14 @@ class Attempt:
             try:
                 clone = self._clone()
                 told = self._told_child(clone)
-                if not self.process.killed:
-                    self.process.tell(told)
-                    return self._wait(clone, began)
-            finally:
-                self.process.dismiss()  # where it was told nothing
+                if self.process.killed:
+                    raise Ended
+                self.process.tell(told)
+            except BaseException:
+                self.process.dismiss()
+                raise
+            return self._wait(clone, began)
+        except Ended:
             return self._cancelled(began)
         except VenvError as error:  # a package's server may answer another time
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))

@@ -122,9 +122,10 @@ class Process(Leashed):
         return found
 
     def dismiss(self) -> None:
-        """Let it end, with nothing to do; of one that has ended, or was never started, nothing."""
+        """End it before it has begun; of one that has ended, or was never started, nothing."""
         if self._leader is not None and self._leader.stdin is not None:
             self._leader.stdin.close()
+            leash.end(self._leader.pid, self.whole)
             self.wait()
 
     def records(self) -> list[dict[str, Any]]:
