@@ -49,7 +49,7 @@ def test_a_drawn_project_runs_as_by_dvc(seed: int, tmp_path: Path, monkeypatch: 
 def test_many_drawn_projects_run_as_by_dvc(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
     told = [both(seed, tmp_path / str(seed)) for seed in range(first, first + BLOCK)]
-    assert told.count("alike") > BLOCK / 2
+    assert told.count("alike") > BLOCK / 3  # of others the first night alone, or nothing, is to be compared
 
 
 def both(seed: int, folder: Path) -> str:
