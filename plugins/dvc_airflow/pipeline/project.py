@@ -34,6 +34,11 @@ def inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
+def within(path: str) -> list[str]:
+    """A path, and every folder that it lies in."""
+    return [path, *map(str, PurePosixPath(path).parents)]
+
+
 @dataclass(frozen=True)
 class Out:
     """A path that a stage makes.

@@ -20,7 +20,7 @@ from typing import Any
 from dvc_airflow.git import GitError, git, shown
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.lock import Entry
-from dvc_airflow.pipeline.project import LOCK, Project, Stage
+from dvc_airflow.pipeline.project import LOCK, Project, Stage, within
 from dvc_airflow.stage import job, plan
 from dvc_airflow.stage.job import Job
 from dvc_airflow.stage.outcome import Night, Result, failure
@@ -216,7 +216,7 @@ class Attempt:
                 continue
             path = posixpath.relpath(at, self.night.folder) if self.night.folder else at
             own = Path(path).name in (".gitignore", LOCK) or not OF_TOOLS.isdisjoint(Path(path).parts)
-            known = path in holding or any(str(one) in outs for one in [path, *PurePosixPath(path).parents])
+            known = path in holding or any(one in outs for one in within(path))
             if not own and not known:
                 found.append(shown(path))
         return found[:MOST_UNDECLARED]

@@ -93,8 +93,7 @@ def _reproduce(
 
     os.chdir(clone)
     kind, store = "storage", Path(cache)
-    with suppress(Lacking):
-        objects.require(store, own, members=False)  # a damaged list of its last outs would not be written anew
+    objects.problems(store, own, members=False)  # puts aside: a damaged list of its last outs would not be written anew
     try:
         with Repo(clone) as repo:
             gc.freeze()

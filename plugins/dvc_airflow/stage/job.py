@@ -21,12 +21,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.lock import Entry
-from dvc_airflow.pipeline.project import Project, Stage, inside
+from dvc_airflow.pipeline.project import Project, Stage, inside, within
 from dvc_airflow.stage import venvs
 from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.stage.process import scrubbed
@@ -121,7 +121,7 @@ class Job:
         """Outs, or paths in them, as child.Made."""
         makers, found = self.project.makers, []
         for path in paths:
-            name = next(makers[one] for one in _above(path) if one in makers)
+            name = next(makers[one] for one in within(path) if one in makers)
             stage = self.project.stages.get(name) or self.project.data[name]
             found.append((stage.file, "" if stage.imported else stage.key, path))
         return found
@@ -132,13 +132,13 @@ class Job:
         for name, result in self.above.items():
             held |= lock.objects(self.project.stages[name], result.entry or {})
         read = {path: md5 for path, md5 in held.items() if md5 and _touches(path, self._reads)}
-        return {path: md5 for path, md5 in read.items() if not made.isdisjoint(_above(path))}
+        return {path: md5 for path, md5 in read.items() if not made.isdisjoint(within(path))}
 
     def _going_on(self) -> dict[str, str]:
         """Path → md5 of what DVC keeps of its own outs that persist."""
         outs = {out.path for out in self.stage.outs if out.persist and out.cached}
         held = lock.objects(self.stage, self.entry or {})
-        return {path: md5 for path, md5 in held.items() if not outs.isdisjoint(_above(path))}
+        return {path: md5 for path, md5 in held.items() if not outs.isdisjoint(within(path))}
 
     def _restored(self) -> dict[str, str]:
         """Path → md5 of what it reads of the outs of others that DVC does not cache."""
@@ -195,11 +195,6 @@ def _shell() -> str:
     """The shell that DVC would take: the worker's; a service's user may have one that runs nothing."""
     shell = os.environ.get("SHELL") or DEFAULT_SHELL
     return DEFAULT_SHELL if Path(shell).name in ("nologin", "false") else shell
-
-
-def _above(path: str) -> list[str]:
-    """A path, and every folder that it lies in."""
-    return [path, *map(str, PurePosixPath(path).parents)]
 
 
 def _touches(path: str, deps: Iterable[str]) -> bool:

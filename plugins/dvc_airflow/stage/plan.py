@@ -10,12 +10,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dvc_airflow.pipeline import refusals
 from dvc_airflow.pipeline.lock import Entry, hashes
-from dvc_airflow.pipeline.project import Project, Stage, inside, outside
+from dvc_airflow.pipeline.project import Project, Stage, inside, outside, within
 from dvc_airflow.store import history, objects, uncached
 from dvc_airflow.store.commit import BEYOND, Commit, parsed
 from dvc_airflow.store.repository import Repository
@@ -78,7 +78,7 @@ def _here(path: str, folder: str) -> str:
 
 def _lies_in(path: str, folders: Container[str]) -> bool:
     """Whether a path is one of these, or lies in one."""
-    return any(str(one) in folders for one in [path, *PurePosixPath(path).parents])
+    return any(one in folders for one in within(path))
 
 
 def _unknown(values: Any, keys: Iterable[str]) -> str | None:
