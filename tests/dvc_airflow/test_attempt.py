@@ -397,41 +397,6 @@ def _gone(pids: list[int], within_s: float = 5) -> None:
         time.sleep(0.1)
 
 
-CARELESS = """\
-stages:
-  one:
-    cmd: echo 1 > declared.txt && mkdir -p tmp && echo 2 > tmp/loose.txt && echo 3 > ignored.txt
-    outs: [declared.txt]
-  two: {cmd: cat tmp/loose.txt > two.txt, deps: [declared.txt], outs: [two.txt]}
-"""
-
-
-def test_who_reads_an_out_without_saying_so_is_told_whose_it_is(toy: Make) -> None:
-    stages = "stages:\n  one: {cmd: echo 1 > one.txt, deps: [seed.txt], outs: [one.txt]}\n"
-    made = toy(f"{stages}  two: {{cmd: cat one.txt > two.txt, deps: [seed.txt], outs: [two.txt]}}\n")
-    result = made.run("HEAD")["two"]
-    assert result.outcome == "failed"
-    assert "one.txt is made by one, and is not among these deps: add it" in result.sentence
-
-
-def test_what_a_stage_does_not_declare_is_told_and_who_misses_it_is_told_who_wrote_it(toy: Make) -> None:
-    made = toy(CARELESS, **{".gitignore": "ignored.txt\n"})
-    results = made.run(made.git("rev-parse", "HEAD"))
-    assert sorted(results["one"].undeclared) == ["ignored.txt", "tmp/loose.txt"]
-    assert results["two"].outcome == "failed"
-    said = results["two"].sentence
-    assert "No such file or directory" in said
-    assert (
-        "tmp/loose.txt was written by stage one, which does not declare it: add it to its outs, and to these deps"
-        in said
-    )
-
-
-def test_of_what_git_has_a_stage_is_told_what_it_changed_and_not_what_it_removed(toy: Make) -> None:
-    made = toy("stages:\n  one: {cmd: echo 1 >> seed.txt && rm gone && echo 1 > x, outs: [x]}\n", **{"gone": ""})
-    assert made.run("HEAD")["one"].undeclared == ["seed.txt"]
-
-
 WORKER = """\
 import os, sys
 from pathlib import Path

@@ -45,6 +45,7 @@ def test_a_drawn_project_runs_as_by_dvc(seed: int, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("first", range(0, ALL, BLOCK))
 def test_many_drawn_projects_run_as_by_dvc(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))

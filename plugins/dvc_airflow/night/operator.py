@@ -152,10 +152,8 @@ class StageOperator(Task):
             result = attempt.overdue(self.execution_timeout or timedelta())
         self._lineage = partial(lineage.of, known.stages[self.stage], night, result, self.settings)
         self.log.info("%s: %s in %.1f s", self.stage, result.outcome, result.seconds)
-        if result.undeclared:
-            lines = "".join(f"\n- {path}" for path in result.undeclared)
-            what = "wrote what it does not declare, and no other stage sees; add what others read to its outs:"
-            self.log.warning("%s %s%s", self.stage, what, lines)
+        for warning in result.warnings:
+            self.log.warning("%s %s", self.stage, warning)
         if result.well:
             self._tell(context, result)
             self._tell_assets(context, night.commit, known.stages[self.stage], result)

@@ -135,17 +135,16 @@ class Attempt:
             return None
         same: bool | None = True
         if not self.stage.frozen:  # what a frozen one makes is looked at where it is read
-            made = {**self.project.tracked(self.stage.name), **self._hashes(self.above)}
-            same = plan.unchanged(self.stage, self.entry, made, self.night.pinned, self.cache, self.remote)
+            same = plan.unchanged(self.stage, self.entry, self._made(), self.night.pinned, self.cache, self.remote)
         if not same or not job.had(self.night, self.stage, self.entry, self.cache):
             self.asks_dvc = same is not False
             return None
         return Result(self.stage.name, "unchanged", entry=self.entry, files=self._told(self.entry))
 
-    def _hashes(self, above: Mapping[str, Result]) -> dict[str, str]:
-        """Path → md5 of what these stages made tonight."""
-        found: dict[str, str] = {}
-        for name, said in above.items():
+    def _made(self) -> dict[str, str]:
+        """Path → md5 of what it may read and Git does not hold: tracked data, and what others made tonight."""
+        found = dict(self.project.tracked(self.stage.name))
+        for name, said in self.above.items():
             found |= lock.hashes(self.project.stages[name], said.entry or {}, "outs")
         return found
 
@@ -197,16 +196,28 @@ class Attempt:
             return Result(name, outcome, seconds, memory, sentence=where, report=report)
         entry = lock.read(self.stage, (clone / self.stage.lock).read_text(encoding="utf-8"))
         assert entry is not None
-        undeclared = self._undeclared(clone) if record else []
+        undeclared, changed = self._strays(clone, entry) if record else ([], [])
         if self.stage.imported:
             outcome = "unchanged" if entry == self.entry else "ran"
         else:
             outcome = "ran" if record else "cached" if result["reproduced"] else "unchanged"
         workspace.remove(self.job)
-        return Result(name, outcome, seconds, memory, entry, self._told(entry), "", report, undeclared, energy, cpu)
+        told = self._told(entry)
+        return Result(name, outcome, seconds, memory, entry, told, "", report, undeclared, changed, energy, cpu)
+
+    def _strays(self, clone: Path, entry: Entry) -> tuple[list[str], list[str]]:
+        """What the stage wrote and dvc.yaml does not name, and of its deps those that it wrote on in.
+
+        No other clone has either.
+        """
+        made, read = self._made(), lock.hashes(self.stage, entry, "deps")
+        written = self._undeclared(clone)
+        changed = [dep for dep, md5 in read.items() if made.get(dep, md5) != md5]
+        changed += [path for path in written if any(one in self.stage.deps for one in within(path))]
+        return [path for path in written if path not in changed][:MOST_UNDECLARED], changed[:MOST_UNDECLARED]
 
     def _undeclared(self, clone: Path) -> list[str]:
-        """What the stage wrote and dvc.yaml does not name: no other clone has it."""
+        """What Git says that the stage wrote, of which dvc.yaml makes no out."""
         asked = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional", "--no-renames"]
         outs, found = self.project.makers, []
         holding = {str(above) for out in outs for above in PurePosixPath(out).parents}
@@ -219,7 +230,7 @@ class Attempt:
             known = path in holding or any(one in outs for one in within(path))
             if not own and not known:
                 found.append(shown(path))
-        return found[:MOST_UNDECLARED]
+        return found
 
     def _written_by(self, sentence: str) -> str:
         """Which stage wrote a file that this one names in its last words and may not have; "" for none."""

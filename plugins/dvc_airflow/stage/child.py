@@ -100,6 +100,7 @@ def _reproduce(
             gc.enable()
             repo.scm_context.quiet = True  # it would advise to `git add` what the night commits
             _bring(repo, [*deps, *below], push, store, needed)
+            _link(repo)
             _ignore(repo, below)
             if push:
                 uncached.fetch(repo, restore | wanted, store)
@@ -191,6 +192,17 @@ def _fetch(repo: Any, paths: list[Made]) -> None:
     for targets in (stages, parts):  # together DVC would look for a part in the file of the target before it alone
         if targets:
             repo.fetch(targets=targets)
+
+
+def _link(repo: Any) -> None:
+    """Link what a stage makes with the cache from here on, which no command writes on in, and the clone goes.
+
+    What it reads is brought as the project's `cache.type` says: as copies, if nothing else, since a stage may write in
+    its deps (a data base that it opens), root may in what is read-only, and of tracked data the cache may have the only
+    one.
+    """
+    for kept in (repo.cache.local, repo.cache.legacy):
+        kept.cache_types = ["hardlink", "copy"]
 
 
 def _require_saved(made: list[Any], store: Path) -> None:

@@ -91,7 +91,8 @@ class Result:
     """What a stage's task returns; small enough to travel by value.
 
     `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled. `files` are those of the
-    `cache: false` outs that are short texts, by path. `undeclared` is what it wrote and dvc.yaml does not name.
+    `cache: false` outs that are short texts, by path. `undeclared` is what it wrote and dvc.yaml does not name,
+    `changed_deps` those of its deps, or files in them, that it wrote on in.
     `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is what the processors' packages
     took while its commands ran, all that ran beside them included; None where the machine does not tell.
     `cpu_seconds` is of its commands; it `began` so many seconds after the epoch.
@@ -106,6 +107,7 @@ class Result:
     sentence: str = ""
     report: Mapping[str, Any] = field(default_factory=dict)
     undeclared: Sequence[str] = ()
+    changed_deps: Sequence[str] = ()
     energy_joules: float | None = None
     cpu_seconds: float = 0.0
     began: float = 0.0
@@ -114,6 +116,17 @@ class Result:
     def well(self) -> bool:
         """Whether the stage has an entry for tonight."""
         return self.outcome in WELL
+
+    @property
+    def warnings(self) -> list[str]:
+        """What its people are to know, although it ended well."""
+        told = {
+            "wrote what it does not declare, and no other stage sees; "
+            "add what others read to its outs": self.undeclared,
+            "wrote in what it reads, which no other stage sees, and runs every night; "
+            "let it write a copy, and make that an out": self.changed_deps,
+        }
+        return [f"{what}:" + "".join(f"\n- {path}" for path in paths) for what, paths in told.items() if paths]
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Result:

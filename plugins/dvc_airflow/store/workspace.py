@@ -83,7 +83,7 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
             place = (repository / project / ".dvc" / url).resolve()  # it is named from the folder of the configuration
             own[section] = {**own.get(section, {}), "url": str(place)}
     own["core"] = {**own.get("core", {}), "site_cache_dir": str(job / "site")}  # DVC keeps one of each clone, for good
-    own["cache"] = {**own.get("cache", {}), "dir": str(cache), "type": '"reflink,hardlink,copy"'}
+    own["cache"] = {**own.get("cache", {}), "dir": str(cache)}
     if local.is_file():  # no others may read it there either
         Path(own.filename).touch(mode=0o600)
         Path(own.filename).chmod(local.stat().st_mode)

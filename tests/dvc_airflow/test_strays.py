@@ -1,0 +1,80 @@
+"""What a stage writes besides its outs, and what it is told: no other clone has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from dvc.repo import Repo
+
+from dvc_airflow.store import workspace
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+CARELESS = """\
+stages:
+  one:
+    cmd: echo 1 > declared.txt && mkdir -p tmp && echo 2 > tmp/loose.txt && echo 3 > ignored.txt
+    outs: [declared.txt]
+  two: {cmd: cat tmp/loose.txt > two.txt, deps: [declared.txt], outs: [two.txt]}
+"""
+
+
+def test_who_reads_an_out_without_saying_so_is_told_whose_it_is(toy: Make) -> None:
+    stages = "stages:\n  one: {cmd: echo 1 > one.txt, deps: [seed.txt], outs: [one.txt]}\n"
+    made = toy(f"{stages}  two: {{cmd: cat one.txt > two.txt, deps: [seed.txt], outs: [two.txt]}}\n")
+    result = made.run("HEAD")["two"]
+    assert result.outcome == "failed"
+    assert "one.txt is made by one, and is not among these deps: add it" in result.sentence
+
+
+def test_what_a_stage_does_not_declare_is_told_and_who_misses_it_is_told_who_wrote_it(toy: Make) -> None:
+    made = toy(CARELESS, **{".gitignore": "ignored.txt\n"})
+    results = made.run(made.git("rev-parse", "HEAD"))
+    assert sorted(results["one"].undeclared) == ["ignored.txt", "tmp/loose.txt"]
+    assert results["two"].outcome == "failed"
+    said = results["two"].sentence
+    assert "No such file or directory" in said
+    assert (
+        "tmp/loose.txt was written by stage one, which does not declare it: add it to its outs, and to these deps"
+        in said
+    )
+
+
+def test_of_what_git_has_a_stage_is_told_what_it_changed_and_not_what_it_removed(toy: Make) -> None:
+    made = toy("stages:\n  one: {cmd: echo 1 >> seed.txt && rm gone && echo 1 > x, outs: [x]}\n", **{"gone": ""})
+    assert made.run("HEAD")["one"].undeclared == ["seed.txt"]
+
+
+def test_a_stage_that_writes_in_what_it_reads_is_told_and_nobody_else_has_it(toy: Make) -> None:
+    stages = "stages:\n  one: {cmd: echo 1 > one, outs: [one]}\n"
+    stages += "  three: {cmd: cat one > three, deps: [one], outs: [three]}\n"
+    two = "cp -p one two && echo 2 >> two && echo 3 >> one && echo 4 >> seed.txt && touch src/new && echo 5 >> got"
+    made = toy(f"{stages}  two: {{cmd: {two}, deps: [one, seed.txt, src, got], outs: [two]}}\n")
+    (made.root / "got").write_text("6")
+    with Repo(str(made.root)) as repo:
+        repo.add(str(made.root / "got"))
+    (made.root / "src").mkdir()
+    results = made.run(made.commit({"src/main": ""}))
+    assert [one.outcome for one in results.values()] == ["ran"] * 3, [one.sentence for one in results.values()]
+    assert sorted(results["two"].changed_deps) == ["got", "one", "seed.txt", "src/new"]
+    assert not results["two"].undeclared
+    (told,) = results["two"].warnings
+    assert told.startswith("wrote in what it reads") and told.endswith("\n- got\n- one\n- seed.txt\n- src/new")
+    cache = workspace.cache_of(made.root)
+    assert {path.read_text() for path in cache.glob("files/md5/??/*")} == {"1\n", "1\n2\n", "6"}
+
+
+@pytest.mark.parametrize(("kind", "said"), [("copy", "copy"), ("hardlink", "hard"), ("symlink", "soft"), ("", "copy")])
+def test_a_stage_has_what_it_reads_as_the_project_links_with_its_cache(kind: str, said: str, toy: Make) -> None:
+    how = "if [ -L one ]; then echo soft; elif [ `stat -c %h one` -gt 1 ]; then echo hard; else echo copy; fi > two"
+    made = toy(
+        f"stages:\n  one: {{cmd: echo 1 > one, outs: [one]}}\n  two: {{cmd: '{how}', deps: [one], outs: [two]}}\n"
+    )
+    if kind:
+        with (made.root / ".dvc" / "config").open("a") as config:
+            config.write(f"[cache]\n    type = {kind}\n")
+    results = made.run(made.commit({}))
+    assert [one.outcome for one in results.values()] == ["ran", "ran"], [one.sentence for one in results.values()]
+    objects = workspace.cache_of(made.root).glob("files/md5/??/*")
+    assert {path.read_text() for path in objects} == {"1\n", f"{said}\n"}
