@@ -15,6 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
+OUTSIDE = "OUTSIDE"  # stands for a folder beside the project
 NAMES = ("fit", "data", "all", "prep", "x", "y.txt", "part-1", "a", "b", "log")
 MAKE = '''\
 """make.py VALUES… -- READ… -- MADE…: a name that ends with / is a folder, with + it is written on in."""
@@ -34,7 +35,7 @@ for name in read:
     place = Path(name)
     files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
     for file in files:
-        if file.name != ".gitignore":
+        if file.name != ".gitignore" and not file.name.startswith("~"):
             held.update(str(file.relative_to(place) if place.is_dir() else "").encode() + file.read_bytes())
 number = int(held.hexdigest(), 16)
 for at, name in enumerate(made):
@@ -45,6 +46,7 @@ for at, name in enumerate(made):
         (place / "deep").mkdir(parents=True, exist_ok=True)
         (place / "one").write_text("1" + said)
         (place / "two").write_text("2")
+        (place / "~left").write_text("4" + said)
         (place / "deep" / "three").write_text("3" + str((number >> 7) % 2))
     elif name.endswith("+"):
         with place.open("a") as out:
@@ -65,6 +67,10 @@ class Drawn:
         outs: path → whether it is a folder, of what stages make and data is tracked as.
         stages: file → name → body.
         above: whether a stage reads a folder that outs of others lie in.
+        imports: path → whether it comes from another DVC project; else from a URL.
+        links: path → where it leads.
+        kind: how DVC links with its cache; "" for its own way.
+        own: a variable of dvc.yaml.
     """
 
     seed: int
@@ -74,10 +80,14 @@ class Drawn:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     above: bool = False
     params: dict[str, Any] = field(default_factory=lambda: json.loads(json.dumps(PARAMS)))
+    imports: dict[str, bool] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    kind: str = ""
+    own: int = 5
 
     def written(self) -> dict[str, str]:
         """Every file of it."""
-        top: dict[str, Any] = {"vars": [{"own": {"t": 5}}, "conf.json"]}
+        top: dict[str, Any] = {"vars": [{"own": {"t": self.own}}, "conf.json"], "params": ["conf.json"]}
         pipelines = {
             file: _yaml((top if file == "dvc.yaml" else {}) | {"stages": stages})
             for file, stages in self.stages.items()
@@ -100,6 +110,16 @@ def project(seed: int) -> Drawn:
         made.files[name] = "9"
         made.tracked.append(name)
         made.outs[name] = False
+    if draw.random() < 0.15:
+        name = draw.choice(["got", "fit", "sub/got"])
+        if name not in made.outs:
+            made.imports[name] = draw.random() < 0.4
+            made.outs[name] = False
+    if draw.random() < 0.2:
+        made.links |= {"ln": "seed", "src/ln": "../seed", "lns": "src"}
+    if draw.random() < 0.2:
+        made.files[".dvcignore"] = draw.choice(["~*\n", "src/lib\n~*\n"])
+    made.kind = draw.choice(["", "", "", "copy", "symlink", "hardlink"])
     for _ in range(draw.randint(2, 7)):
         _stage(draw, made)
     return made
@@ -124,6 +144,8 @@ def _stage(draw: random.Random, made: Drawn) -> None:
         return
 
     def at(path: str) -> str:
+        if path.startswith(OUTSIDE):
+            return path
         up = "../" if folder != "." else ""
         inside = path.removeprefix(f"{folder}/")
         return inside if up and inside != path else up + path
@@ -156,7 +178,8 @@ def _stage(draw: random.Random, made: Drawn) -> None:
 
 
 def _read(draw: random.Random, made: Drawn) -> list[str]:
-    known = ["seed", "src", "src/lib", "params.yaml", *made.outs, *made.outs, *made.outs]
+    known = ["seed", "src", "src/lib", "params.yaml", *made.links, f"{OUTSIDE}/far"]
+    known += [*made.outs, *made.outs, *made.outs]
     known += [
         f"{path}/{part}" for path, folder in made.outs.items() if folder for part in ("one", "deep", "deep/three")
     ]
@@ -215,10 +238,66 @@ def changed(made: Drawn, night: int) -> None:
     def more() -> None:
         _stage(draw, made)
 
-    changes = [command, write("seed"), write("src/lib"), write("src/new"), param, other_param, json_param, more]
+    def variable() -> None:
+        made.own += 1
+
+    def single() -> list[str]:
+        """Stages of dvc.yaml that are one."""
+        return [name for name, body in plain.items() if not {"foreach", "matrix"} & body.keys()]
+
+    def drop() -> None:
+        """One whose outs nobody reads."""
+        said = json.dumps([*made.stages.values()])
+        for name in single():
+            outs = [_path(one) for key in ("outs", "metrics", "plots") for one in plain[name].get(key, [])]
+            if plain[name].get("wdir") is None and all(said.count(one) == 2 for one in outs):
+                del plain[name]
+                for one in outs:
+                    made.outs.pop(one, None)
+                return
+
+    def rename() -> None:
+        free = [name for name in NAMES if name not in plain]
+        if free and (names := [name for name in single() if "frozen" not in plain[name]]):
+            plain[draw.choice(free)] = plain.pop(draw.choice(names))
+
+    def widen() -> None:
+        if names := [name for name in single() if plain[name].get("wdir") is None and "frozen" not in plain[name]]:
+            deps = plain[draw.choice(names)].setdefault("deps", [])
+            deps += [one for one in ["conf.toml"] if one not in deps]
+
+    def turn() -> None:
+        """What DVC kept of a stage it keeps no longer, or the other way."""
+        if names := [name for name in single() if plain[name].get("outs")]:
+            outs = plain[draw.choice(names)]["outs"]
+            at = draw.randrange(len(outs))
+            path, said = _path(outs[at]), outs[at]
+            cached = isinstance(said, str) or said[path].get("cache", True)
+            outs[at] = {path: {"cache": False}} if cached else path
+
+    changes = [
+        variable,
+        drop,
+        rename,
+        widen,
+        turn,
+        command,
+        write("seed"),
+        write("src/lib"),
+        write("src/new"),
+        param,
+        other_param,
+        json_param,
+        more,
+    ]
     changes += [write(f"{one}/two" if made.outs[one] else one) for one in made.tracked] + [freeze] * (night > 1)
     for change in draw.sample(changes, draw.choices([0, 1, 2], [1, 4, 3])[0]):
         change()
+
+
+def _path(out: str | dict[str, Any]) -> str:
+    """The path of an out, of which more may be said."""
+    return out if isinstance(out, str) else next(iter(out))
 
 
 def _yaml(document: Any) -> str:

@@ -146,13 +146,14 @@ def _nights(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
     assert _locks(made, second) == {name: (other / name).read_text() for name in _locks(made, second)}
 
 
-def by_dvc(root: Path) -> list[str]:
-    """The stages that `dvc repro` runs of a whole project."""
+def by_dvc(root: Path, *targets: str, single: bool = False) -> list[str]:
+    """The stages that `dvc repro` runs of a whole project, or for these stages, or of these alone."""
     before = Path.cwd()
     os.chdir(root)
     try:
         with Repo(str(root)) as repo:
-            return [stage.addressing for stage in repo.reproduce(all_pipelines=True) if stage.cmd]
+            done = repo.reproduce(list(targets) or None, all_pipelines=not targets, single_item=single)
+            return [stage.addressing for stage in done if stage.cmd]
     finally:
         os.chdir(before)
 

@@ -70,6 +70,18 @@ def test_outs_without_cache_reach_a_machine_with_another_disk_by_the_remote(toy:
     assert {name: one.outcome for name, one in again.items()} == {"one": "unchanged", "two": "ran"}
 
 
+@pytest.mark.parametrize("dep", ["seed.txt", "src"])
+def test_what_dvc_cached_and_does_no_longer_is_not_made_again(dep: str, toy: Make) -> None:
+    stages = f"stages:\n  one: {{cmd: cp seed.txt x, deps: [{dep}], outs: [x]}}\n"
+    made = toy(stages)
+    (made.root / "src").mkdir()
+    made.came = dict.fromkeys(made.run(made.commit({"src/lib": ""})), made.git("rev-parse", "HEAD"))
+    shutil.rmtree(workspace.cache_of(made.root) / "runs")
+    results = made.run(made.commit({"dvc.yaml": stages.replace("[x]", "[{x: {cache: false}}]")}))
+    assert results["one"].outcome == "unchanged"
+    assert results["one"].files == {"x": "7"}
+
+
 def test_a_remote_that_is_named_from_the_configuration_is_the_same_in_a_clone(toy: Make) -> None:
     made = toy()
     (made.root.parent / "remote").mkdir()
@@ -166,7 +178,7 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
 
     def night() -> dict[str, str]:
         commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
-        made.entries, made.came = history.newest(record(made), Commit(made.root, commit), known)
+        made.entries, made.came, _ = history.newest(record(made), Commit(made.root, commit), known)
         results = made.run(commit)
         clones = made.root / ".dvc/tmp/clones"
         publish.publish(made.pinned(commit, record(made)), known, results, record(made), None, {}, clones)
@@ -181,7 +193,7 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
     assert night() == {"got.dvc": "unchanged", "read": "unchanged"}
     source.unlink()
     commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
-    made.entries, made.came = history.newest(record(made), Commit(made.root, commit), known)
+    made.entries, made.came, _ = history.newest(record(made), Commit(made.root, commit), known)
     gone = made.run(commit)["got.dvc"]
     assert gone.outcome == "storage"
     assert str(source) in gone.sentence
@@ -196,7 +208,7 @@ def test_an_import_of_another_repository_follows_its_branch(toy: Make, monkeypat
         repo.imp(f"file://{other.root}", "lib", out="got")
     text = (made.root / "got.dvc").read_text()
     made.commit({"got.dvc": f"{text}meta:\n  airflow: {{update: true}}\n"})
-    made.entries, made.came = history.newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
+    made.entries, made.came, _ = history.newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
     other.commit({"lib": "two"})
     clean_repos()  # of this process, in which the child is forked
     made.root.with_name("tmp").mkdir()

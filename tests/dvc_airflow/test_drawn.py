@@ -1,6 +1,7 @@
 """Projects that a seed draws (drawn.py), three nights of most, run by the engine, and by `dvc repro` in a copy.
 
-Of every third DVC has a remote, and of half of these each stage finds an empty cache, as on a machine of its own.
+Of every third DVC has a remote, and of half of these each stage finds an empty cache, as on a machine of its own. Of
+every fourth the last night is one of some stages alone.
 
     python -m tests.dvc_airflow.test_drawn 200 400     # these seeds; what differs is kept in /tmp/drawn
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from difflib import unified_diff
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -33,7 +36,7 @@ from tests.dvc_airflow.drawn import Drawn
 from tests.dvc_airflow.test_conformance import _locks, _uncached, by_dvc
 
 NIGHTS = 3
-FEW = (1, 3, 12)  # seeds in `make test`: no remote, a remote, and a remote with an empty cache for each stage
+FEW = (1, 12, 15)  # seeds in `make test`: no remote; one, and an empty cache for each stage; one, and an import
 ALL, BLOCK = 300, 30  # in the long lane
 REMOTE = "[core]\n    remote = r\n['remote \"r\"']\n    url = {}\n"
 
@@ -60,11 +63,15 @@ def both(seed: int, folder: Path) -> str:
         'alike', 'alike one night', or why there was nothing to compare: DVC takes no such project, or its stages fail.
     """
     project, remote, alone = drawn.project(seed), seed % 3 == 0, seed % 6 == 0
-    root = repository(folder / "ours", {**project.written(), "w/keep": ""})
-    if remote:
-        with (root / ".dvc" / "config").open("a") as config:
-            config.write(REMOTE.format(folder / "remote"))
-    if not _tracked(root, project):
+    outside = _outside(folder / "outside", bool(project.imports))
+    root = repository(folder / "ours", {**_placed(project, outside), "w/keep": ""})
+    for name, target in project.links.items():
+        (root / name).symlink_to(target)
+    with (root / ".dvc" / "config").open("a") as config:
+        config.write(REMOTE.format(folder / "remote") if remote else "")
+        if project.kind and not (alone and project.kind == "symlink"):  # they would lead nowhere
+            config.write(f"[cache]\n    type = {project.kind}\n")
+    if not _tracked(root, project) or not _imported(root, project, outside):
         return "not to be tracked"
     made = Toy(root)
     made.commit({})
@@ -74,24 +81,75 @@ def both(seed: int, folder: Path) -> str:
             # DVC counts its .gitignore to such a dep, and the lines of that stand in the order of what ran when
             return "alike one night"
         if night:
-            before = project.written()
+            before = _placed(project, outside)
             drawn.changed(project, night)
+            (outside / "far").write_text(str(seed * night % 3))
             for one in (root, copy):
-                _write(one, before, project.written())
+                _write(one, before, _placed(project, outside))
                 if not _tracked(one, project):
                     return "not to be tracked"
         if remote:
             with Repo(str(root)) as repo:
                 repo.push()
+        if night == NIGHTS - 1 and seed % 4 == 1:
+            made.select = _some(made, seed)
         if why := _night(night, made, copy, alone):
             return why
     return "alike"
 
 
+def _some(made: Toy, seed: int) -> list[str]:
+    """A selector of one stage, or of one with all above it, where no other has yet to run for that."""
+    known, draw = made.known(), random.Random(seed)
+    ran = [
+        name
+        for name, one in known.stages.items()
+        if "/" not in one.file and made.entries.keys() >= set(known.upstream(name))
+    ]
+    return [draw.choice(["", "+"]) + draw.choice(ran)] if ran else []
+
+
+def _outside(folder: Path, imports: bool) -> Path:
+    """What lies beside the project: a file, and where it imports, a DVC project."""
+    folder.mkdir(parents=True)
+    (folder / "far").write_text("1")
+    if imports:
+        other = repository(folder / "other", {"theirs": "5"})
+        with Repo(str(other)) as repo:
+            repo.add(str(other / "theirs"))
+        Toy(other).commit({})
+    return folder
+
+
+def _placed(project: Drawn, outside: Path) -> dict[str, str]:
+    """Its files, as they stand beside this folder."""
+    return {name: text.replace(drawn.OUTSIDE, str(outside)) for name, text in project.written().items()}
+
+
+def _imported(root: Path, project: Drawn, outside: Path) -> bool:
+    """Whether DVC imports what is to be imported."""
+    here = Path.cwd()
+    os.chdir(root)
+    try:
+        with Repo(str(root)) as repo:
+            for path, other in project.imports.items():
+                Path(path).parent.mkdir(exist_ok=True)
+                if other:
+                    repo.imp(str(outside / "other"), "theirs", out=path)
+                else:
+                    repo.imp_url(str(outside / "far"), path)
+    except DvcException:
+        return False
+    finally:
+        os.chdir(here)
+    return True
+
+
 def _night(night: int, made: Toy, copy: Path, alone: bool) -> str | None:
     """One night of both; why there was nothing to compare."""
     try:
-        theirs = set(by_dvc(copy))
+        targets = [one.removeprefix("+") for one in made.select]
+        theirs = set(by_dvc(copy, *targets, single=targets == made.select != []))
     except DvcException as error:
         return _refused(made, error, alone)
     commit = made.commit({})
@@ -99,12 +157,14 @@ def _night(night: int, made: Toy, copy: Path, alone: bool) -> str | None:
     assert plan.lacking(known, pinned.pinned) is None
     still = settled(pinned, known, made.root.parent / "clones")
     results = _run(made, commit, alone)
-    assert {one.outcome for one in results.values()} <= {"ran", "unchanged"}, [one.sentence for one in results.values()]
-    assert {name for name, one in results.items() if one.outcome == "ran"} == theirs, f"night {night}"
+    assert all(one.well for one in results.values()), [one.sentence for one in results.values()]
+    ours = {name for name, one in results.items() if one.outcome != "unchanged"}
+    assert ours == theirs, f"night {night}: {ours} instead of {theirs}"
     assert {results[name].outcome for name in still} <= {"unchanged"}
     for name, text in _locks(made, results).items():
-        there = (copy / name).read_text()
-        assert text == there if night == 0 else _plain(text) == _plain(there), f"night {night}: {name}"
+        there, keys = (copy / name).read_text(), {one.key for one in known.selected if one.lock == name}
+        alike = text == there if night == 0 else _plain(text, keys) == _plain(there, keys)
+        assert alike, "\n".join([f"night {night}: {name}", *unified_diff(there.split("\n"), text.split("\n"))])
         (made.root / name).write_text(text)  # as the publisher would
     if not alone:  # nobody has them then
         for path, content in _uncached(made, results).items():
@@ -129,10 +189,10 @@ def _run(made: Toy, commit: str, alone: bool) -> dict[str, Result]:
     return made.run(commit, before=lambda: shutil.rmtree(workspace.cache_of(made.root), ignore_errors=True))
 
 
-def _plain(text: str) -> Mapping[str, lock.Entry]:
-    """What a lock file says: its stages stand in the order in which they came to be there."""
-    said: Mapping[str, lock.Entry] = YAML(typ="safe").load(text)
-    return said
+def _plain(text: str, keys: set[str]) -> Mapping[str, lock.Entry]:
+    """What a lock file says of these stages, in the order in which they came; DVC keeps those that went."""
+    said: Mapping[str, lock.Entry] = YAML(typ="safe").load(text)["stages"]
+    return {key: entry for key, entry in said.items() if key in keys}
 
 
 def _write(root: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:

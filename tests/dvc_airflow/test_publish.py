@@ -141,7 +141,7 @@ def test_a_night_is_one_commit_with_its_tags_and_an_equal_night_is_none(toy: Mak
     again = publication(made, results, "python says.py")
     assert again == Published(done.commit, new=False, said={"released": "toy"})  # it is asked, and makes nothing
     assert made.git("rev-parse", "nightly") == done.commit
-    entries, came = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
+    entries, came, _ = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
     assert set(entries) == set(results)
     assert set(came.values()) == {done.commit}
 
@@ -255,7 +255,7 @@ def test_a_lock_file_is_read_once_for_all_of_its_stages(toy: Make, monkeypatch: 
     publication(made, made.run("HEAD"))
     real, parsed = lock.parse, []
     monkeypatch.setattr(lock, "parse", lambda text: parsed.append(text) or real(text))
-    entries, _ = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
+    entries, *_ = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
     assert len(entries) == 4
     assert len(parsed) == 1
 

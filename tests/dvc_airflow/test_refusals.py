@@ -31,6 +31,10 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
         {"dvc.yaml": "stages:\n  one:\n    foreach: [1, 2]\n    do:\n      cmd: x\n      outs: [o]\n"},
         "/dvc.yaml:6: o is an out of several items here; name the item in its path",
     ),
+    "an out that a stage names twice": (
+        {"dvc.yaml": "stages:\n  one:\n    cmd: x\n    outs: [o]\n    metrics: [{o: {cache: false}}]\n"},
+        "/dvc.yaml:4: o is an out twice here; name it once, among outs, metrics or plots",
+    ),
     "an out in another": (
         {"dvc.yaml": "stages:\n  one: {cmd: x, outs: [d]}\n  two: {cmd: y, outs: [d/o]}\n"},
         "/dvc.yaml:3: d/o lies in d, an out at ROOT/dvc.yaml:2; give it a place of its own",
@@ -69,6 +73,15 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
     "an unknown key of an item": (
         {"dvc.yaml": f"{ONE}  two:\n    foreach: [1.5]\n    do:\n      cmd: ${{no}}\n"},
         "/dvc.yaml:3: stages.two@1.5.cmd: Could not find 'no'; write it in params.yaml, or in what `vars` names",
+    ),
+    "what an item lacks": (
+        {"dvc.yaml": f"{ONE}  two:\n    foreach: {{a: {{n: 1}}, b: {{}}}}\n    do:\n      cmd: ${{item.n}}\n"},
+        "/dvc.yaml:6: stages.two@b.cmd: Could not find 'item.n'; write it in that item",
+    ),
+    "a variable of the shell's": (
+        {"dvc.yaml": f"{ONE}  two:\n    cmd: x ${{REMOTE:-local}}\n"},
+        "/dvc.yaml:4: stages.two.cmd: Could not find 'REMOTE:-local'; write it in params.yaml, or in what `vars` "
+        "names; a variable of the shell's is \\${REMOTE:-local}",
     ),
     "items that are none": (
         {"dvc.yaml": f"{ONE}  two:\n    foreach: ${{a}}\n    do: {{cmd: x}}\n", "params.yaml": "a: b\n"},
@@ -109,6 +122,14 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
     "no YAML below": (
         {"s/dvc.yaml": "stages:\n  one: {cmd: a\n"},
         "/s/dvc.yaml:3: not YAML: did not find expected ',' or '}'; mend the syntax there",
+    ),
+    "a key that DVC had": (
+        {"dvc.yaml": f"{ONE}  two:\n    cmd: x\n    live: {{dvclive: {{}}}}\n"},
+        "/dvc.yaml:5: stages.two.live: extra keys not allowed; DVC has no such key since 3.0; take it out",
+    ),
+    "stages that are none": (
+        {"dvc.yaml": "stages:\n"},
+        "/dvc.yaml:1: stages: expected a dictionary; write a stage below it, or take it out",
     ),
     "data that is none": ({"x.dvc": "outs: 5\n"}, "/x.dvc:1: outs: expected a list; mend it there"),
     "a stage in a file of its own, as before DVC 1": (

@@ -101,7 +101,7 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     commit = made.commit({"params.yaml": "total: {by: 2}\n", "seed.txt": "8"})
     known = selection.narrowed(reading.read(made.root), made.select, [])
     pinned = Commit(made.root, commit)
-    made.entries, made.came = history.newest(record, pinned, known)
+    made.entries, made.came, _ = history.newest(record, pinned, known)
     results = made.run(commit)
     assert {name: one.outcome for name, one in results.items()} == {"total": "ran", "each@a": "unchanged"}
     done = publish.publish(made.pinned(commit, record), known, results, record, "false", {}, clones)
@@ -109,7 +109,7 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     assert made.git("rev-parse", "nightly") == whole.commit
     assert made.git("rev-parse", f"{refs}/unpublished/of-some-stages") == done.commit
     assert made.git("show", "-s", "--format=%s", done.commit) == "Night night of total, each@a"
-    entries, _ = history.newest(record, pinned, reading.read(made.root))
+    entries, *_ = history.newest(record, pinned, reading.read(made.root))
     assert entries["total"] == results["total"].entry != first["total"].entry
     assert entries["numbers"] == first["numbers"].entry
 

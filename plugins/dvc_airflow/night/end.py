@@ -17,7 +17,7 @@ from dvc_airflow.night.operator import RESULTS, Task, released
 from dvc_airflow.night.settings import Settings, run_name
 from dvc_airflow.pipeline.naming import PIN, PUBLISH, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage
-from dvc_airflow.stage.outcome import WELL, Result, numbers
+from dvc_airflow.stage.outcome import WELL, Night, Result, numbers
 from dvc_airflow.store import lease
 from dvc_airflow.store.written import write
 
@@ -35,8 +35,9 @@ class EndOperator(Task):
 
         ti, run = context["ti"], run_name(context["run_id"])
         pinned = self.pinned(context) if ti.xcom_pull(task_ids=self.beside(PIN)) else None  # and whose lease it is
-        self._leave(context, run if pinned else None)
         done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
+        said = self._said(context, pinned[1]) if pinned else {}
+        self._leave(context, run if pinned else None, None if done or not pinned else (*pinned, said))
         followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
         failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
         told: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
@@ -51,7 +52,7 @@ class EndOperator(Task):
             night, known = pinned
             if not known.whole:
                 told["selected"] = [one.name for one in known.selected]
-            stages = self._stages(context, known)
+            stages = self._stages(context, known, said)
             told |= {"commit": night.commit, "stages": stages}
             if found := account.account(stages, {name: known.upstream(name) for name in known.stages}):
                 told["account"] = asdict(found)
@@ -70,11 +71,14 @@ class EndOperator(Task):
         if not done:
             raise AirflowFailException(_not_published(told))
 
-    def _leave(self, context: Any, pinned: str | None) -> None:
+    def _leave(
+        self, context: Any, pinned: str | None, unpublished: tuple[Night, Project, dict[str, Any]] | None = None
+    ) -> None:
         """Remove what is not kept and give the lease back; what fails of that is no failure of the night.
 
         Args:
             pinned: the run, where it has pinned a commit; one that was refused may be called as another that has.
+            unpublished: what the pin fixed and the stages said, of a night that is not published.
         """
         owner = self.holder(context)
         try:
@@ -82,12 +86,27 @@ class EndOperator(Task):
             held = lease.read(record)
             if held and held.of(context["run_id"], owner):
                 with self.leased(context):
+                    if unpublished:
+                        self._remember(context, *unpublished)
                     self._sweep()
                 lease.release(record, context["run_id"], owner)
             if pinned:
                 record.unpin(pinned)
         except (GitError, OSError) as error:
             self.log.warning("the lease was not given back, and goes stale: %s", error)
+
+    def _remember(self, context: Any, night: Night, known: Project, said: dict[str, Any]) -> None:
+        """Keep what ended well for the next night to start from; the lease is still held."""
+        from dvc_airflow.night import publish
+
+        record = self.settings.repository
+        results = self.results(context, night, known, [one.name for one in known.selected], said)
+        try:
+            record.have(night.run, night.commit, night.tags.values())
+            if commit := publish.remember(night, known, results, record):
+                self.log.info("what ended well is kept for the next night: commit %s", commit)
+        except (GitError, OSError, publish.PublishError) as error:
+            self.log.warning("what ended well is not kept for the next night: %s", error)
 
     def _sweep(self) -> None:
         """Remove what is not kept; the lease is still held, so that no other night begins."""
@@ -111,13 +130,17 @@ class EndOperator(Task):
         said = next(filter(None, (ti.xcom_pull(task_ids=one, key="sentence") for one in tasks)), None)
         return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
 
-    def _stages(self, context: Any, known: Project) -> dict[str, Any]:
+    def _said(self, context: Any, known: Project) -> dict[str, Any]:
+        """What each stage said tonight, those that did."""
+        names = [one.name for one in known.selected]
+        said = dict(context["ti"].xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {})
+        return said | self.told(context, [name for name in names if not said.get(name)])
+
+    def _stages(self, context: Any, known: Project, said: Mapping[str, Any]) -> dict[str, Any]:
         """What is recorded of each stage that ran; one that failed without a result was lost each time."""
         ti, run_id, names = context["ti"], context["run_id"], [one.name for one in known.selected]
         tasks = {name: self.beside(task_id(name)) for name in names}
-        said = dict.fromkeys(names) | (ti.xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {})
-        if unsaid := [name for name in names if not said[name]]:
-            said |= self.told(context, unsaid)
+        said = dict.fromkeys(names) | dict(said)
         states = {} if all(said.values()) else _states(ti, self.dag_id, run_id)
         for name in names:
             if not said[name] and states.get(tasks[name]) == "failed":

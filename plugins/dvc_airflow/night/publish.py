@@ -14,8 +14,9 @@ import json
 import posixpath
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +61,16 @@ def publish(
 
     A night of some stages alone is a commit under the refs, where others find its entries: no command sees it.
     """
-    repository, cache = record.path, workspace.cache_of(night.root)
     missing = [one.name for one in project.selected if one.name not in results or not results[one.name].well]
     if missing:
         raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
-    entries = {**night.entries, **{name: one.entry for name, one in results.items() if one.entry is not None}}
-    tip = record.tip
-    files, gone = _files(night, project, entries, cache), _folders(night, project)
-    runs = {_at(night, path) for name, one in entries.items() for path in lock.executable(project.stages[name], one)}
-    tree = snapshot.with_files(repository, night.commit, files, gone, runs)
+    repository, cache, tip = record.path, workspace.cache_of(night.root), record.tip
+    tree = _tree(night, project, {name: one.entry for name, one in results.items() if one.entry is not None})
     if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
         said = ask(command, night, tip, env, clones, cache) if command and project.whole else {}
         return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
     waiting = record.unpublished()
-    before = dict.fromkeys(filter(None, [tip, night.commit, *waiting.values()]))
-    parents = [word for one in before for word in ("-p", one)]
-
-    def commit(message: str) -> str:
-        return git(repository, "commit-tree", tree, *parents, "-m", message, env=WHO)
-
+    commit = partial(_commit, night, record, tree, waiting)
     if not project.whole:
         made = commit(f"Night {night.run} of {', '.join(one.name for one in project.selected)}")
         record.keep(SOME, made)  # in place of the one before, which is a parent
@@ -96,25 +88,66 @@ def publish(
     return Published(made, new=not refused, refused=refused, said=said)
 
 
-def _files(night: Night, project: Project, entries: Mapping[str, lock.Entry], cache: Path) -> dict[str, bytes | Path]:
+def remember(night: Night, project: Project, results: Mapping[str, Result], record: Repository) -> str | None:
+    """Keep what was made in a night that is not published, so that the next one starts from it.
+
+    It is a night of some stages. Of what a person is to decide about nothing is kept: the next night asks again.
+
+    Returns:
+        Its commit; None where nothing is new.
+
+    Raises:
+        GitError, PublishError, OSError.
+    """
+    made = {
+        name: one.entry
+        for name, one in results.items()
+        if one.well and one.entry not in (None, night.entries.get(name)) and not project.stages[name].airflow.approve
+    }
+    if not made:
+        return None
+    tree = _tree(night, project, made)
+    commit = _commit(night, record, tree, record.unpublished(), f"Night {night.run} of {', '.join(made)}")
+    record.keep(SOME, commit)
+    return commit
+
+
+def _commit(night: Night, record: Repository, tree: str, waiting: Mapping[str, str], message: str) -> str:
+    """A commit of a night's tree, behind the branch's tip, what the night is of, and the nights that wait."""
+    before = dict.fromkeys(filter(None, [record.tip, night.commit, *waiting.values()]))
+    parents = [word for one in before for word in ("-p", one)]
+    return git(record.path, "commit-tree", tree, *parents, "-m", message, env=WHO)
+
+
+def _tree(night: Night, project: Project, made: Mapping[str, lock.Entry]) -> str:
+    """The tree that a night commits: what it is of, with what these stages made tonight, and others last."""
+    repository, entries = Path(night.repository), {**night.entries, **made}
+    files, gone = _files(night, project, entries, made), _folders(night, project)
+    runs = {_at(night, path) for name, one in entries.items() for path in lock.executable(project.stages[name], one)}
+    return snapshot.with_files(repository, night.commit, files, gone, runs)
+
+
+def _files(
+    night: Night, project: Project, entries: Mapping[str, lock.Entry], made: Container[str]
+) -> dict[str, bytes | Path]:
     """Path → content, or the file that holds it, of what a night commits."""
-    made: dict[str, Path] = {}
+    cache, held = workspace.cache_of(night.root), dict[str, Path]()
     for name, entry in entries.items():
         stage, md5 = project.stages[name], lock.hashes(project.stages[name], entry, "outs")
-        came = night.at(night.came.get(name, night.commit))
+        came = night.source(name, entry) or night.pinned
         if not uncached.had(stage, entry, came.content, cache):
             uncached.bring(night.root, {path: md5[path] for path in stage.uncached if path in md5}, cache)
             if not uncached.had(stage, entry, came.content, cache):
-                if not stage.selected:
+                if name not in made:
                     continue  # it did not run tonight, and nobody asked for it
                 raise PublishError(f"what {name} made with `cache: false` is neither here nor in a remote")
         for out in stage.uncached:
-            made |= {_at(night, path): held for path, held in uncached.files(out, md5[out], cache)}
+            held |= {_at(night, path): file for path, file in uncached.files(out, md5[out], cache)}
     ignored = Ignored(Path(night.repository), night.commit)
-    unseen, lines = ignored.those(made), ignored.lines(cached(night, project, entries))
+    unseen, lines = ignored.those(held), ignored.lines(cached(night, project, entries))
     texts = lock.files(project, entries, night.pinned.content)
     locks = {_at(night, path): text.encode() for path, text in texts.items()}
-    return {path: held for path, held in made.items() if path not in unseen} | lines | locks
+    return {path: file for path, file in held.items() if path not in unseen} | lines | locks
 
 
 def _folders(night: Night, project: Project) -> list[str]:

@@ -34,7 +34,9 @@ def sentence(error: Exception, root: Path) -> str:
         case OutputDuplicationError():
             *others, one = sorted({_place(stage) for stage in error.stages})
             also, do = " and at ".join(["here", *others]), "take it out of one"
-            if not others:
+            if not others and len({stage.addressing for stage in error.stages}) == 1:
+                also, do = "twice here", "name it once, among outs, metrics or plots"
+            elif not others:
                 also, do = "of several items here", "name the item in its path"
             return f"{one}: {_here(error.output, root)} is an out {also}; {do}"
         case OverlappingOutputPathsError():
@@ -44,7 +46,8 @@ def sentence(error: Exception, root: Path) -> str:
         case ResolveError() if found := re.fullmatch(r"failed to \w+ (stage )?'(.+?)' in '(.+?)': (.+)", said):
             stage, keys, name, why = found.groups()
             keys = f"stages.{keys}" if stage else keys
-            do = "write it in params.yaml, or in what `vars` names" if why.startswith("Could not find") else do
+            if lacks := re.fullmatch(r"Could not find '(.+)'", why):
+                do = _unfound(lacks[1])
             return f"{root / name}:{line((root / name).read_bytes(), keys.split('.'))}: {keys}: {why}; {do}"
         case ParseError():
             return f"{_broken(Path(error.path).resolve(), said)}; mend the syntax there"
@@ -60,6 +63,14 @@ def sentence(error: Exception, root: Path) -> str:
     if not said and isinstance(error, AssertionError):
         said = "as of an empty path, or of a matrix without items"
     return f"{place}: DVC cannot read it ({': '.join(filter(None, [type(error).__name__, said]))}); {do}"
+
+
+def _unfound(name: str) -> str:
+    """What to do about `${name}`, which nothing says."""
+    if name.partition(".")[0] in ("item", "key"):
+        return "write it in that item"
+    do = "write it in params.yaml, or in what `vars` names"
+    return rf"{do}; a variable of the shell's is \${{{name}}}" if re.match(r"[A-Z_][A-Z0-9_]*\b", name) else do
 
 
 def line(text: bytes, keys: Iterable[Any]) -> int:
@@ -171,5 +182,9 @@ def _against_schema(error: Any) -> str:
     elif file.suffix == ".dvc" and place == "cmd":
         do = "a stage of DVC before 1.0 is written in dvc.yaml now (`dvc stage add`), and this file removed"
     elif file.suffix == ".dvc" and place.endswith(".metric"):
-        do = "DVC 1.0 has no such key; take it out"
+        do = "DVC has no such key since 1.0; take it out"
+    elif place.endswith(".live"):
+        do = "DVC has no such key since 3.0; take it out, and name what it writes among metrics or plots"
+    elif place == "stages":
+        do = "write a stage below it, or take it out"
     return f"{file}:{line(file.read_bytes(), wrong.path)}: {place}: {wrong.error_message}; {do}"

@@ -128,18 +128,35 @@ class Attempt:
         return Result(self.stage.name, "cancelled", seconds, sentence=sentence, began=self.began)
 
     def kept(self) -> Result | None:
-        """The newest entry as tonight's result, when nothing that it rests on changed, or the stage is frozen."""
+        """An entry as tonight's result, where it says what running the stage would give, or the stage is frozen."""
         if not (self.stage.frozen and self.entry):
             self.above = self.results(self.project.upstream(self.stage.name))
         if self.entry is None or self.stage.imported:
             return None
-        same: bool | None = True
-        if not self.stage.frozen:  # what a frozen one makes is looked at where it is read
-            same = plan.unchanged(self.stage, self.entry, self._made(), self.night.pinned, self.cache, self.remote)
-        if not same or not job.had(self.night, self.stage, self.entry, self.cache):
+        if self.stage.frozen:  # what it makes is looked at where it is read
+            same: bool | None = True
+        else:
+            self.entry, same = self._nearest(self.entry)
+        had = same is not False and job.had(
+            self.night, self.stage, self.entry, self.cache
+        )  # DVC is to look at that too
+        if not (same and had):
             self.asks_dvc = same is not False
             return None
         return Result(self.stage.name, "unchanged", entry=self.entry, files=self._told(self.entry))
+
+    def _nearest(self, newest: Entry) -> tuple[Entry, bool | None]:
+        """The newest entry that is what running the stage would give, or may be; else the newest, and that it is not.
+
+        A stage that goes on in what it made goes on in the newest.
+        """
+        persists = any(out.persist for out in self.stage.outs)
+        made = self._made()
+        for entry in [newest] if persists else [entry for entry, _ in self.night.known(self.stage.name)]:
+            same = plan.unchanged(self.stage, entry, made, self.night.pinned, self.cache, self.remote)
+            if same is not False:
+                return entry, same
+        return newest, False
 
     def _made(self) -> dict[str, str]:
         """Path → md5 of what it may read and Git does not hold: tracked data, and what others made tonight."""

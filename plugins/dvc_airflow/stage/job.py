@@ -187,8 +187,8 @@ def folder(clones: Path, owner: str, run: str, task: str, number: int) -> Path:
 
 def had(night: Night, stage: Stage, entry: Entry, cache: Path) -> bool:
     """Whether what DVC does not cache of an entry is to be had."""
-    came = night.came.get(stage.name)
-    return uncached.had(stage, entry, night.at(came).content if came else lambda _: None, cache)
+    source = night.source(stage.name, entry)
+    return uncached.had(stage, entry, source.content if source else lambda _: None, cache)
 
 
 def _shell() -> str:

@@ -40,6 +40,7 @@ class Night:
         tags: name → object, the registry as it was.
         entries: newest known entry of every stage.
         came: stage → the commit whose metrics belong to its entry.
+        older: stage → other entries of it, the newest first, each with its commit.
         run: name of the run.
         folder: of the project in the repository; "" at its top.
         tip: of the branch of nights, when it was pinned; None where there was none.
@@ -55,6 +56,7 @@ class Night:
     folder: str = ""
     tip: str | None = None
     settled: Sequence[str] = ()
+    older: Mapping[str, Sequence[tuple[Entry, str]]] = field(default_factory=dict)
 
     def dumps(self) -> str:
         """It as a text, for the tasks of the night."""
@@ -69,6 +71,16 @@ class Night:
     def root(self) -> Path:
         """The project of record."""
         return Path(self.repository, self.folder)
+
+    def known(self, stage: str) -> list[tuple[Entry, str | None]]:
+        """Every entry of a stage, the newest first, each with its commit."""
+        first = [(self.entries[stage], self.came.get(stage))] if stage in self.entries else []
+        return [*first, *(self.older.get(stage) or [])]
+
+    def source(self, stage: str, entry: Entry) -> Commit | None:
+        """The project at the commit that an entry of a stage came with; None for one that was made tonight."""
+        came = next((commit for one, commit in self.known(stage) if one == entry), None)
+        return self.at(came) if came else None
 
     def at(self, commit: str) -> Commit:
         """The project at a commit."""

@@ -24,14 +24,14 @@ from dvc_airflow.store.snapshot import Refused
 _NOTHING = object()
 
 
-def start(project: Project, commit: Commit, record: Repository) -> tuple[dict[str, Entry], dict[str, str]]:
-    """The entries that a night starts from, and the commits that they came with. Raises Refused where it cannot."""
+def start(project: Project, commit: Commit, record: Repository) -> history.Known:
+    """What a night starts from. Raises Refused where it cannot."""
     if lacks := lacking(project, commit):
         raise Refused(lacks)
-    entries, came = history.newest(record, commit, project)
-    if unknown := never(project, entries):
+    known = history.newest(record, commit, project)
+    if unknown := never(project, known.entries):
         raise Refused(unknown)
-    return entries, came
+    return known
 
 
 def lacking(project: Project, commit: Commit) -> str | None:

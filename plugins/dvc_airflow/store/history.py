@@ -2,40 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
+from dvc_airflow.git import GitError, git
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.project import Project, Stage
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
 
 
-def newest(record: Repository, commit: Commit, project: Project) -> tuple[dict[str, lock.Entry], dict[str, str]]:
-    """The newest entry of every stage and its commit: of nights, published or not, then the pinned commit.
+class Known(NamedTuple):
+    """The newest entry of every stage, its commit, and the older ones with theirs, the newest of them first."""
 
-    What a `.dvc` file says counts as an entry where it names the same source as the pinned one.
+    entries: dict[str, lock.Entry]
+    came: dict[str, str]
+    older: dict[str, list[tuple[lock.Entry, str]]]
+
+
+def newest(record: Repository, commit: Commit, project: Project) -> Known:
+    """What is known of every stage.
+
+    They stand in nights, published or not, and in the pinned commit. There people write too: what differs from the
+    commit that they share with the newest night is newer than that. What a `.dvc` file says counts as an entry where
+    it names the same source as the pinned one.
     """
     held: dict[str, list[Stage]] = {}
     for stage in project.stages.values():
         held.setdefault(stage.lock, []).append(stage)
-    entries: dict[str, lock.Entry] = {}
-    came: dict[str, str] = {}
-    for one in [*record.nights(), commit.commit]:
-        there = Commit(record.path, one, commit.folder)
-        for path, stages in held.items():
-            wanted = [stage for stage in stages if stage.name not in entries]
-            if not wanted:
-                continue
-            text = (there.content(path) or b"").decode()
-            if wanted[0].imported:
-                known = {wanted[0].key: lock.imported(text)} if _same_source(text, commit.content(path)) else {}
-            else:
-                known = lock.parse(text)  # once for all of its stages
-            for stage in (one for one in wanted if one.key in known):
-                entries[stage.name], came[stage.name] = known[stage.key], there.commit
-    return entries, came
+    nights, found = record.nights(), dict[str, list[tuple[lock.Entry, str]]]()
+    shared = _shared(record, nights[0], commit) if nights else None
+    for path, stages in held.items():
+        entries = cache(partial(_entries, stages, commit.content(path)))  # most commits say the same
+        pinned = entries(commit.content(path))
+        before = entries(shared.content(path)) if shared else {}
+        theirs = {name: entry for name, entry in pinned.items() if before.get(name) != entry}
+        said = [(night, entries(Commit(record.path, night, commit.folder).content(path))) for night in nights]
+        for one, known in [(commit.commit, theirs), *said, (commit.commit, pinned)]:
+            for name, entry in known.items():
+                others = found.setdefault(name, [])
+                if all(entry != other for other, _ in others):
+                    others.append((entry, one))
+    return Known(
+        {name: entries[0][0] for name, entries in found.items()},
+        {name: entries[0][1] for name, entries in found.items()},
+        {name: entries[1:] for name, entries in found.items() if entries[1:]},
+    )
+
+
+def _entries(stages: Sequence[Stage], pinned: bytes | None, content: bytes | None) -> dict[str, lock.Entry]:
+    """Stage → its entry in a file that holds those of these stages; `pinned` is what it holds where the night is of."""
+    if content is None:
+        return {}
+    text = content.decode()
+    if stages[0].imported:
+        known = {stages[0].key: lock.imported(text)} if _same_source(text, pinned) else {}
+    else:
+        known = lock.parse(text)
+    return {stage.name: known[stage.key] for stage in stages if stage.key in known}
+
+
+def _shared(record: Repository, night: str, commit: Commit) -> Commit | None:
+    """The newest commit that a night and the pinned commit both have in their past; None for none."""
+    with suppress(GitError):
+        return Commit(record.path, git(record.path, "merge-base", night, commit.commit), commit.folder)
+    return None
 
 
 def _same_source(one: str, other: bytes | None) -> bool:

@@ -41,7 +41,7 @@ def keep(repo: Any, paths: Sequence[str], cache: Path, limit_bytes: int, push: b
     from dvc.fs import localfs
     from dvc_data.hashfile.build import build
 
-    held, found = _held(cache), set()
+    held, found = _kept(store(cache)), set()
     if (size := sum(_size(Path(path)) for path in paths)) > limit_bytes:
         what = f"its outs with `cache: false` are {size} bytes, {limit_bytes} at most are kept"
         raise TooLarge(f"{what}; let DVC cache them, or raise the DAG's limit_bytes")
@@ -59,7 +59,7 @@ def fetch(repo: Any, wanted: Mapping[str, str], cache: Path) -> None:
 
     for md5 in (one for one in wanted.values() if not present(one, cache)):
         with suppress(FileNotFoundError):
-            _move(_remote(repo), _held(cache), {HashInfo("md5", md5)})
+            _move(_remote(repo), _kept(store(cache)), {HashInfo("md5", md5)})
 
 
 def bring(root: Path, wanted: Mapping[str, str], cache: Path) -> None:
@@ -89,7 +89,9 @@ def restore(wanted: Mapping[str, str], executable: Iterable[str], cache: Path) -
 
 
 def had(stage: Stage, entry: Entry, content: Callable[[str], bytes | None], cache: Path) -> bool:
-    """Whether the store has all of an entry's outs that DVC does not cache; a file that `content` has is taken in.
+    """Whether the store has all of an entry's outs that DVC does not cache.
+
+    A file that `content` has is taken in, and what DVC's cache has, from before `cache: false` was written.
 
     Args:
         content: of a path at the commit that the entry came with; None for what is no file there.
@@ -98,7 +100,7 @@ def had(stage: Stage, entry: Entry, content: Callable[[str], bytes | None], cach
     for path in stage.uncached:
         if path not in md5:
             return False
-        if present(md5[path], cache):
+        if present(md5[path], cache) or _kept_before(md5[path], cache):
             continue
         said = content(path)
         if said is None or objects.md5(said) != md5[path]:
@@ -126,6 +128,18 @@ def files(path: str, md5: str, cache: Path) -> Iterator[tuple[str, Path]]:
         yield f"{path}/{one['relpath']}", objects.place(store(cache), one["md5"])
 
 
+def _kept_before(md5: str, cache: Path) -> bool:
+    """Take in what DVC's cache has; False where it does not have all of it."""
+    if not objects.place(cache, md5).is_file():
+        return False
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    with suppress(OSError):
+        _move(_kept(cache), _kept(store(cache)), {HashInfo("md5", md5)})
+        return True
+    return False
+
+
 def _take(content: bytes, md5: str, cache: Path) -> None:
     place = objects.place(store(cache), md5)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -139,12 +153,13 @@ def _size(path: Path) -> int:
     return sum(one.lstat().st_size for one in path.rglob("*")) if path.is_dir() else path.stat().st_size
 
 
-def _held(cache: Path) -> Any:
+def _kept(folder: Path) -> Any:
+    """The objects of DVC's cache, or of the store."""
     from dvc.fs import localfs
     from dvc_data.hashfile.db.local import LocalHashFileDB
 
     made: Any = LocalHashFileDB
-    return made(localfs, str(store(cache) / "files" / "md5"))
+    return made(localfs, str(folder / "files" / "md5"))
 
 
 def _remote(repo: Any) -> Any:

@@ -1,0 +1,162 @@
+"""Which entry a night starts from: what nights made, what people made and committed, what a failed night finished."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from dvc_airflow.night import publish
+from dvc_airflow.pipeline import lock, reading
+from dvc_airflow.stage.outcome import Result
+from dvc_airflow.store import history, lease, objects
+from dvc_airflow.store.commit import Commit
+from dvc_airflow.store.repository import Repository
+from tests.dvc_airflow.conftest import Toy
+from tests.dvc_airflow.test_operator import RUN, ended, pinned
+
+Make = Callable[..., Toy]
+REFS = "refs/dvc-airflow"
+CHAIN = """\
+stages:
+  load: {cmd: echo run >> log && echo 1 > loaded, outs: [loaded]}
+  train: {cmd: cp seed.txt model, deps: [seed.txt], outs: [{model: {cache: false}}]}
+  judge: {cmd: cat loaded model > said && test -e good, deps: [loaded, model, src], outs: [said]}
+"""
+FROZEN = """\
+stages:
+  make: {cmd: cp seed.txt made, deps: [seed.txt], outs: [made]}
+  read: {cmd: cp made seen, deps: [made], outs: [{seen: {cache: false}}]}
+"""
+
+
+def record(made: Toy) -> Repository:
+    return Repository(made.root, "nights", REFS)
+
+
+def known(made: Toy) -> history.Known:
+    return history.newest(record(made), Commit(made.root, made.git("rev-parse", "HEAD")), reading.read(made.root))
+
+
+def by_hand(made: Toy, *targets: str) -> None:
+    """`dvc repro` in the checkout."""
+    before = Path.cwd()
+    os.chdir(made.root)
+    try:
+        with Repo(str(made.root)) as repo:
+            repo.reproduce(targets=list(targets))
+    finally:
+        os.chdir(before)
+
+
+def night(made: Toy) -> dict[str, Result]:
+    """A night of what is committed, published or kept as its tasks do it."""
+    project, found = reading.read(made.root), known(made)
+    made.entries, made.came = found.entries, found.came
+    pinned = replace(made.pinned("HEAD", record(made)), older=found.older)
+    results: dict[str, Result] = {}
+    for stage in project.order:
+        results[stage] = made.attempt(stage, pinned, results).run()
+    if all(one.well for one in results.values()):
+        publish.publish(pinned, project, results, record(made), None, {}, made.root / ".dvc/tmp/clones")
+    else:
+        publish.remember(pinned, project, results, record(made))
+    return results
+
+
+def outcomes(results: dict[str, Result]) -> dict[str, str]:
+    return {name: one.outcome for name, one in results.items()}
+
+
+def dep(made: Toy, entry: lock.Entry) -> str:
+    """The content of seed.txt that an entry of `numbers` is of."""
+    md5 = lock.hashes(made.known().stages["numbers"], entry, "deps")["seed.txt"]
+    return next(one for one in "789" if objects.md5(one.encode()) == md5)
+
+
+def test_what_a_person_made_is_newer_than_the_night_before_and_older_than_the_night_after(toy: Make) -> None:
+    made = toy()
+    night(made)
+    made.commit({"seed.txt": "8"})
+    by_hand(made)
+    theirs = made.commit({})
+    found = known(made)
+    assert (dep(made, found.entries["numbers"]), found.came["numbers"]) == ("8", theirs)
+    assert [dep(made, entry) for entry, _ in found.older["numbers"]] == ["7"]
+    made.commit({"seed.txt": "9"})
+    night(made)
+    found = known(made)
+    assert (dep(made, found.entries["numbers"]), found.came["numbers"]) == ("9", record(made).tip)
+    assert [dep(made, entry) for entry, _ in found.older["numbers"]] == ["8"]
+
+
+def test_what_a_person_made_and_committed_is_not_made_again(toy: Make) -> None:
+    made = toy(CHAIN, **{"good": "", "src": ""})
+    night(made)
+    made.commit({"seed.txt": "8"})
+    by_hand(made)
+    made.commit({})
+    shutil.rmtree(made.root / ".dvc/cache/runs", ignore_errors=True)
+    assert set(outcomes(night(made)).values()) == {"unchanged"}
+    made.commit({"seed.txt": "9"})
+    assert outcomes(night(made)) == {"load": "unchanged", "train": "ran", "judge": "ran"}
+    made.commit({"seed.txt": "8"})
+    shutil.rmtree(made.root / ".dvc/cache/runs", ignore_errors=True)
+    assert set(outcomes(night(made)).values()) == {"unchanged"}
+    assert made.git("show", "nights:model") == "8"
+
+
+def test_a_stage_that_is_frozen_is_what_its_people_made_last(toy: Make) -> None:
+    made = toy(FROZEN)
+    night(made)
+    made.commit({"seed.txt": "8"})
+    by_hand(made)
+    made.commit({"dvc.yaml": FROZEN.replace("make: {", "make: {frozen: true, ")})
+    night(made)
+    assert made.git("show", "nights:seen") == "8"
+
+
+def test_what_a_failed_night_finished_is_not_done_again(toy: Make) -> None:
+    made = toy(CHAIN, src="")
+    assert outcomes(night(made)) == {"load": "ran", "train": "ran", "judge": "failed"}
+    shutil.rmtree(made.root / ".dvc/cache/runs", ignore_errors=True)
+    assert record(made).tip is None
+    assert made.git("log", "-1", "--format=%s", f"{REFS}/unpublished/of-some-stages") == "Night night of load, train"
+    assert publish.remember(made.pinned("HEAD", record(made)), made.known(), {}, record(made)) is None
+    made.commit({"good": "", "src": "mended"})
+    assert outcomes(night(made)) == {"load": "unchanged", "train": "unchanged", "judge": "ran"}
+    assert made.git("show", "nights:model") == "7"
+    assert record(made).unpublished() == {}
+
+
+def test_what_a_person_is_asked_about_is_asked_about_again(toy: Make) -> None:
+    asking = CHAIN.replace("outs: [loaded]", "outs: [loaded], meta: {airflow: {approve: is it good}}")
+    made = toy(asking, src="")
+    night(made)
+    assert set(known(made).entries) == {"train"}
+
+
+def test_the_end_of_a_night_that_failed_keeps_what_it_finished(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    from dvc_airflow import DvcDag
+
+    made = toy(CHAIN, src="")
+    dag, ti = DvcDag("mine", made.root, branch="nights", refs=REFS), pinned(made)
+    for name, one in made.run("HEAD").items():
+        ti.said[name, "result"] = one.as_json() | {"attempts": 1}
+    made.entries.clear()
+    ended(made, dag, ti)
+    assert record(made).unpublished() == {}  # the lease is not its own
+    dag.get_task("pin")._lease({"ti": ti, "run_id": RUN})
+    ti.said["pin", "return_value"]["holder"] = dag.get_task("pin").holder({})
+    _, said = ended(made, dag, ti)
+    assert said.startswith("the night was not published: judge: failed")
+    assert set(known(made).entries) == {"load", "train"}
+    assert lease.read(record(made)) is None
