@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -84,6 +84,16 @@ class Drawn:
     links: dict[str, str] = field(default_factory=dict)
     kind: str = ""
     own: int = 5
+
+    @property
+    def remote(self) -> bool:
+        """Whether DVC has a remote."""
+        return self.seed % 3 == 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether each stage finds an empty cache, as on a machine of its own."""
+        return self.seed % 6 == 0
 
     def written(self) -> dict[str, str]:
         """Every file of it."""
@@ -258,7 +268,8 @@ def changed(made: Drawn, night: int) -> None:
 
     def rename() -> None:
         free = [name for name in NAMES if name not in plain]
-        if free and (names := [name for name in single() if "frozen" not in plain[name]]):
+        # one that goes on in its out finds it in a checkout, whatever it is called; in a clone it is another stage's
+        if free and (names := [one for one in single() if not {"frozen", "persist"} & set(_words(plain[one]))]):
             plain[draw.choice(free)] = plain.pop(draw.choice(names))
 
     def widen() -> None:
@@ -293,6 +304,14 @@ def changed(made: Drawn, night: int) -> None:
     changes += [write(f"{one}/two" if made.outs[one] else one) for one in made.tracked] + [freeze] * (night > 1)
     for change in draw.sample(changes, draw.choices([0, 1, 2], [1, 4, 3])[0]):
         change()
+
+
+def _words(body: Any) -> Iterator[str]:
+    """Every key in a stage."""
+    if isinstance(body, dict):
+        yield from body
+    for one in body.values() if isinstance(body, dict) else body if isinstance(body, list) else []:
+        yield from _words(one)
 
 
 def _path(out: str | dict[str, Any]) -> str:

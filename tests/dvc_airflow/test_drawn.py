@@ -62,14 +62,14 @@ def both(seed: int, folder: Path) -> str:
     Returns:
         'alike', 'alike one night', or why there was nothing to compare: DVC takes no such project, or its stages fail.
     """
-    project, remote, alone = drawn.project(seed), seed % 3 == 0, seed % 6 == 0
+    project = drawn.project(seed)
     outside = _outside(folder / "outside", bool(project.imports))
     root = repository(folder / "ours", {**_placed(project, outside), "w/keep": ""})
     for name, target in project.links.items():
         (root / name).symlink_to(target)
     with (root / ".dvc" / "config").open("a") as config:
-        config.write(REMOTE.format(folder / "remote") if remote else "")
-        if project.kind and not (alone and project.kind == "symlink"):  # they would lead nowhere
+        config.write(REMOTE.format(folder / "remote") if project.remote else "")
+        if project.kind and not (project.alone and project.kind == "symlink"):  # they would lead nowhere
             config.write(f"[cache]\n    type = {project.kind}\n")
     if not _tracked(root, project) or not _imported(root, project, outside):
         return "not to be tracked"
@@ -88,12 +88,12 @@ def both(seed: int, folder: Path) -> str:
                 _write(one, before, _placed(project, outside))
                 if not _tracked(one, project):
                     return "not to be tracked"
-        if remote:
+        if project.remote:
             with Repo(str(root)) as repo:
                 repo.push()
         if night == NIGHTS - 1 and seed % 4 == 1:
             made.select = _some(made, seed)
-        if why := _night(night, made, copy, alone):
+        if why := _night(night, made, copy, project.alone):
             return why
     return "alike"
 
