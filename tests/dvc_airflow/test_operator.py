@@ -69,7 +69,7 @@ def dag(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Toy
     from dvc_airflow.night.render import DvcDag
 
     made = toy()
-    return made, DvcDag("toy", made.root, after={"deploy": "python deploy.py"}, headline={"total": "total.total"})
+    return made, DvcDag("toy", str(made.root), after={"deploy": "python deploy.py"}, headline={"total": "total.total"})
 
 
 def ended(made: Toy, dag: Any, ti: Task) -> tuple[dict[str, Any], str]:
@@ -310,7 +310,16 @@ def test_of_a_run_of_another_installation_that_is_called_the_same_airflow_is_not
     assert lease.read(record) == held
 
 
-def test_another_graph_is_refused_with_a_sentence_for_the_record(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("conf", "why"),
+    [
+        ({}, ""),
+        ({"total.by": 3}, ", or where the stages rest on total.by, which this run was given, write that in params.yaml"),
+    ],
+)
+def test_another_graph_is_refused_with_a_sentence_for_the_record(
+    conf: dict[str, int], why: str, dag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     from dvc_airflow.night import pin
@@ -320,9 +329,9 @@ def test_another_graph_is_refused_with_a_sentence_for_the_record(dag: Any, monke
     monkeypatch.setattr(pin, "WAIT_FOR_SHAPE_S", 0.0)
     ti = Task(own="pin")
     with pytest.raises(AirflowFailException, match="another graph"):
-        of.get_task("pin").execute({"ti": ti, "run_id": RUN, "dag_run": type("Run", (), {"conf": {}})})
+        of.get_task("pin").execute({"ti": ti, "run_id": RUN, "dag_run": type("Run", (), {"conf": conf})})
     night, _ = ended(made, of, ti)
-    assert night["sentence"] == "the scheduler follows another graph than the pinned commit's; trigger again"
+    assert night["sentence"] == f"the scheduler follows another graph than the pinned commit's; trigger again{why}"
     assert lease.read(Repository(made.root, "", REFS)) is None
 
 

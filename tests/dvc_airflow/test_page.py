@@ -91,7 +91,6 @@ def environment(home: Path) -> Mapping[str, str]:
         "HOME": str(home),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(home / "site"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__API__PORT": str(address),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{address}/execution/",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(port.unused()),

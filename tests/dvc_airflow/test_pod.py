@@ -56,7 +56,7 @@ LARGE = """\
         ),
         ("{pod: {gpus: 1, limits: {nvidia.com/gpu: 1}}}", "pod: gpus and limits both say how many of nvidia.com/gpu"),
         ("{pod: {gpus: 0}}", "pod.gpus is 0: input should be greater than or equal to 1"),
-        ("{pod: {node_selector: {gpu: true}}}", "pod.node_selector.gpu is True: input should be a valid string"),
+        ("{pod: {node_selector: {gpu: true}}}", "pod.node_selector.gpu is True: write a text, in quotes"),
         ("{pod: {volumes: {data: a}}}", "pod.volumes is {'data': 'a'}: 'data' is no absolute path to mount a claim at"),
         ("{pod: {service_account: A}}", "pod.service_account is 'A': a name in Kubernetes has small letters, digits"),
         ("{queue: large, pod: {gpus: 1}}", "queue large is of Celery's workers, and a pod is none of them; leave one"),

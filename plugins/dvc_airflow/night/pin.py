@@ -36,6 +36,7 @@ class PinOperator(Task):
     """
 
     linked, ui_color = True, "#e8f0fe"
+    given: Sequence[str] = ()  # keys of params that this run has other values of
 
     def __init__(self, *, settings: Settings, shape: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -100,6 +101,7 @@ class PinOperator(Task):
         overrides = self._overrides(dict(context["dag_run"].conf or {}), params.values(repository, commit, file))
         if name := overrides.pop("profile", None):
             overrides = params.overlay(repository, commit, name, file) | overrides
+        self.given = sorted(overrides)
         return params.override(repository, commit, overrides, file)
 
     def _overrides(self, conf: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +143,11 @@ class PinOperator(Task):
             if shape_tag(known) in context["ti"].get_dag(self.dag_id).tags:
                 return
             time.sleep(1)
-        raise snapshot.Refused("the scheduler follows another graph than the pinned commit's; trigger again")
+        why = "the scheduler follows another graph than the pinned commit's; trigger again"
+        if self.given:
+            what = f"where the stages rest on {' or '.join(self.given)}, which this run was given"
+            why += f", or {what}, write that in {params.FILE}"
+        raise snapshot.Refused(why)
 
 
 def _refuse_names(record: Repository) -> None:

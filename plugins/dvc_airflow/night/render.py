@@ -32,7 +32,7 @@ from dvc_airflow.pipeline.project import Project, ProjectError, Stage, outside
 
 
 def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
-    dag_id: str, project: Path, *, late_after: timedelta | None = None, on_late: str | None = None, **options: Any
+    dag_id: str, project: Path | str, *, late_after: timedelta | None = None, on_late: str | None = None, **options: Any
 ) -> DAG:
     """The DAG of a DVC project.
 
@@ -50,6 +50,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         ProjectError: dvc.yaml cannot be used as it is.
     """
     ours, dag = _split(options)
+    project = Path(project)
     known, settings, after = night(project, **ours)
     fields = dag.pop("params", None)
     dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*dag.get("tags", []), shape_tag(known)]}
@@ -70,7 +71,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     return made
 
 
-def DvcTaskGroup(group_id: str, project: Path, **options: Any) -> TaskGroup:  # noqa: N802  as DvcDag
+def DvcTaskGroup(group_id: str, project: Path | str, **options: Any) -> TaskGroup:  # noqa: N802  as DvcDag
     """A DVC project inside the DAG that is being made, with all that belongs to a night of it.
 
     What comes before the group is done before the commit is pinned, so a task may write into the checkout; what comes
@@ -86,6 +87,7 @@ def DvcTaskGroup(group_id: str, project: Path, **options: Any) -> TaskGroup:  # 
         ProjectError: dvc.yaml cannot be used as it is.
     """
     ours, group = _split(options)
+    project = Path(project)
     known, settings, after = night(project, **ours)
     with TaskGroup(group_id, **group) as made:
         own = replace(settings, group=made.child_id(""))

@@ -17,7 +17,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
@@ -36,8 +35,21 @@ def _referred(value: str) -> str:
     return value
 
 
-# names as a process may have them
-Variables = dict[Annotated[str, StringConstraints(pattern=r"^[^=\x00]+$")], Annotated[str, AfterValidator(_referred)]]
+def _name(value: str) -> str:
+    """A variable's name as a process may have it."""
+    if not re.fullmatch(r"[^=\x00]+", value):
+        raise ValueError("the name of a variable is no empty text, and has no =")
+    return value
+
+
+Variables = dict[Annotated[str, AfterValidator(_name)], Annotated[str, AfterValidator(_referred)]]
+# pydantic's kinds of errors → words that say what to write
+WORDS = {
+    "dict_type": "write a mapping of names and values",
+    "time_delta_parsing": "write seconds, or as in '1:30:00'",
+    "time_delta_type": "write seconds, or as in '1:30:00'",
+    "string_type": "write a text, in quotes where YAML takes it for something else",
+}
 
 
 class Wrong(ValueError):
@@ -163,13 +175,13 @@ def told(said: Any, imported: bool) -> Meta:
 def _wrong(error: ValidationError, kind: type[BaseModel], said: Mapping[str, Any]) -> Wrong:
     """The first thing that is wrong, in one sentence."""
     first = error.errors()[0]
-    keys = tuple(str(one) for one in first["loc"])
+    keys = tuple(str(one) for one in first["loc"] if one != "[key]")
     name = ".".join(keys)
     if first["type"] == "extra_forbidden":
         inside: dict[str, type[BaseModel]] = {"pod": Pod, "tolerations": Toleration}
         known = next((inside[one] for one in reversed(keys[:-1]) if one in inside), kind)
         return Wrong(keys, f"unknown key {name}; name one of {', '.join(known.model_fields)}")
-    what = first["msg"].removeprefix("Value error, ")
+    what = WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
     if what != first["msg"] and keys in ((), ("pod",)):  # of several keys together
         return Wrong(keys, f"{name}: {what}" if keys else what)
     value = said[keys[0]] if len(keys) == 1 else first["input"]
