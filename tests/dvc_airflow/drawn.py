@@ -286,21 +286,8 @@ def changed(made: Drawn, night: int) -> None:
             cached = isinstance(said, str) or said[path].get("cache", True)
             outs[at] = {path: {"cache": False}} if cached else path
 
-    changes = [
-        variable,
-        drop,
-        rename,
-        widen,
-        turn,
-        command,
-        write("seed"),
-        write("src/lib"),
-        write("src/new"),
-        param,
-        other_param,
-        json_param,
-        more,
-    ]
+    changes = [variable, drop, rename, widen, command, write("seed"), write("src/lib"), write("src/new")]
+    changes += [param, other_param, json_param, more, *([] if made.alone else [turn])]
     changes += [write(f"{one}/two" if made.outs[one] else one) for one in made.tracked] + [freeze] * (night > 1)
     for change in draw.sample(changes, draw.choices([0, 1, 2], [1, 4, 3])[0]):
         change()

@@ -314,7 +314,10 @@ def test_of_a_run_of_another_installation_that_is_called_the_same_airflow_is_not
     ("conf", "why"),
     [
         ({}, ""),
-        ({"total.by": 3}, ", or where the stages rest on total.by, which this run was given, write that in params.yaml"),
+        (
+            {"total.by": 3},
+            ", or where the stages rest on total.by, which this run was given, write that in params.yaml",
+        ),
     ],
 )
 def test_another_graph_is_refused_with_a_sentence_for_the_record(
