@@ -59,6 +59,7 @@ def _gc(said: argparse.Namespace) -> int:
     reading.refuse_nothing(said.project)
     record, host = of(said.project, said.branch, said.refs, said.remote), socket.gethostname()
     who = f"{host} {os.getpid()}"
+    gc.refuse_beside(record)
     lease.take(record, "gc", host, time.time(), owner=who)
     try:
         with lease.renewed(record, "gc", host, owner=who):

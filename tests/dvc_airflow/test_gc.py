@@ -15,6 +15,7 @@ from dvc_airflow.__main__ import main
 from dvc_airflow.git import git
 from dvc_airflow.night import publish
 from dvc_airflow.pipeline import reading
+from dvc_airflow.pipeline.project import ProjectError
 from dvc_airflow.stage import plan
 from dvc_airflow.store import gc, history, lease, objects, uncached, workspace
 from dvc_airflow.store.commit import Commit
@@ -98,11 +99,36 @@ def test_one_that_is_cut_off_leaves_no_folder_half_there(toy: Make, monkeypatch:
     assert left == []
 
 
-def test_it_does_not_run_beside_a_night(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("idle_s", [0, 700])
+@pytest.mark.parametrize("refs", ["refs/dvc-airflow", "refs/others"])
+def test_it_does_not_run_beside_a_night_though_that_waits_for_a_person(
+    refs: str, idle_s: float, toy: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = toy(STAGE)
-    lease.take(of(made.root), "tonight", "here", time.time())
+    made.git("branch", "are/running")
+    gc.refuse_beside(of(made.root))
+    record = Repository(made.root, "nights", refs)
+    lease.take(record, "tonight", "here", time.time() - idle_s)
     assert main(["gc", str(made.root), "--nights", "1"]) == 2
-    assert capsys.readouterr().err == "the night tonight on here is under way; follow it, or wait until it ends\n"
+    what = f"{refs}/running says that a night is under way, or waits for a person or a slot"
+    assert capsys.readouterr().err == f"{what}; wait until it ends, or remove that ref where there is none\n"
+    assert lease.read(record)
+    if refs == of(made.root).refs:
+        gc.look(made.root, record, nights=1)  # as its own last task does
+    else:
+        with pytest.raises(ProjectError, match=refs):
+            gc.look(made.root, of(made.root), nights=1)
+
+
+def test_what_a_night_restores_is_young(toy: Make) -> None:
+    """No commit names it yet, and nobody else knows that it is read tonight."""
+    made = toy(STAGE)
+    commit = made.git("rev-parse", "HEAD")
+    made.run(commit)
+    age(made, 3)
+    made.entries = {}
+    assert {one.outcome for one in made.run(commit).values()} == {"cached"}
+    assert gc.look(made.root, of(made.root), nights=0).gone == {}
 
 
 def test_what_people_and_unpublished_nights_name_stays(toy: Make) -> None:

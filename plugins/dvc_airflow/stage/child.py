@@ -113,7 +113,7 @@ def _reproduce(
                 kind = "failed"
                 made = repo.reproduce(targets=[stage], single_item=True, run_env=env)
             kind = "storage"
-            _require_saved(made, store)
+            _take_in(made, store)
             uncached.keep(repo, keep, store, limit_bytes, push)
             if push and made:
                 repo.push(targets=[stage])
@@ -205,8 +205,11 @@ def _link(repo: Any) -> None:
         kept.cache_types = ["hardlink", "copy"]
 
 
-def _require_saved(made: list[Any], store: Path) -> None:
-    """Raises OSError where DVC did not save all that a stage made: on a full disk it says so, and goes on."""
+def _take_in(made: list[Any], store: Path) -> None:
+    """Let what a stage made be young, though DVC had it already.
+
+    Raises OSError where DVC did not save all of it: on a full disk it says so, and goes on.
+    """
     outs = {
         str(out): str(out.hash_info.value)
         for stage in made
@@ -216,6 +219,7 @@ def _require_saved(made: list[Any], store: Path) -> None:
     if found := objects.problems(store, outs, members=False):
         free = shutil.disk_usage(store).free
         raise OSError(f"DVC did not save all that it made ({free} bytes are free at {store}): {found[0]}")
+    objects.touch(store, outs.values())
 
 
 def _ignore(repo: Any, paths: list[Made]) -> None:

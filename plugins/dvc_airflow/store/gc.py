@@ -2,7 +2,8 @@
 
 Kept is what the work tree, any branch, any tag and any experiment names, what nights that are not published yet name,
 what is younger than two days (somebody may be making it), and the newest nights: so many, and while there is room. All
-of it under the lease, so that no night is under way. Objects of DVC before version 3 are not touched.
+of it under the lease, and beside no other, so that no night is under way. Objects of DVC before version 3 are not
+touched.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from ruamel.yaml.error import YAMLError
 from dvc_airflow.git import GitError, git
 from dvc_airflow.pipeline.project import LOCK, ProjectError
 from dvc_airflow.store import objects, uncached, workspace
-from dvc_airflow.store.lease import WHO
+from dvc_airflow.store.lease import RUNNING, WHO
 from dvc_airflow.store.repository import Repository
 
 AUTHOR = WHO["GIT_AUTHOR_NAME"]
+PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/")
 YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
 TREE, HISTORY, TONIGHT, WAITING, NIGHTS, YOUNG = (
     "the work tree",
@@ -67,8 +69,24 @@ class Sweep:
         return "\n".join([*lines, *(f"goes  {size:>15,} bytes: {reason}" for reason, size in self.gone.items())])
 
 
+def refuse_beside(record: Repository, ours: str = "") -> None:
+    """Raises ProjectError while a night is under way, however old its lease: while it waits nothing renews that.
+
+    Args:
+        ours: the ref of the caller's own lease.
+    """
+    for place in filter(None, (".", record.remote)):
+        for line in git(record.path, "ls-remote", place, f"refs/*/{RUNNING}").splitlines():
+            ref = line.partition("\t")[2]
+            if not ref.startswith(PEOPLES) and (place, ref) != (record.remote or ".", ours):
+                what = f"{ref} says that a night is under way, or waits for a person or a slot"
+                raise ProjectError(f"{what}; wait until it ends, or remove that ref where there is none")
+
+
 def look(root: Path, record: Repository, nights: int, most_bytes: int | None = None, now: float | None = None) -> Sweep:
     """What may go of a project's cache. Raises ProjectError where that cannot be told, and GitError.
+
+    The lease is the caller's.
 
     Args:
         nights: that are kept of the branch, the newest of them whatever it takes.
@@ -78,6 +96,7 @@ def look(root: Path, record: Repository, nights: int, most_bytes: int | None = N
     if not workspace.cache_of(root).is_relative_to((root / ".dvc").resolve()):
         what = f"the cache {workspace.cache_of(root)} is not this project's alone, and others may need what it holds"
         raise ProjectError(f"{root}: {what}; use `dvc gc --projects`")
+    refuse_beside(record, f"{record.refs}/{RUNNING}")
     cache, said, young = workspace.cache_of(root), Sweep(), (time.time() if now is None else now) - YOUNG_S
     held, named, sizes = list(_held(cache)), _Named(record.path, cache), Counter[str]()
     for one in held:

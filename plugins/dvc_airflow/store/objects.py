@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -79,6 +80,14 @@ def sound(held: Path) -> bool:
     with held.open("rb") as content:
         found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     return found == (held.parent.name + held.name).removesuffix(".dir")
+
+
+def touch(cache: Path, md5s: Iterable[str]) -> None:
+    """Let objects be as young as what is made now, since a night needs them and no commit names them yet (gc.py)."""
+    for md5 in md5s:
+        for one in [md5, *(listed(place(cache, md5)) if md5.endswith(".dir") else [])]:
+            with suppress(OSError):  # another user's
+                os.utime(f"{cache}/files/md5/{one[:2]}/{one[2:]}")  # by `place` it takes four times as long
 
 
 def listed(held: Path, out: str = "", read: Collection[str] | None = None) -> list[str]:

@@ -49,6 +49,7 @@ def keep(repo: Any, paths: Sequence[str], cache: Path, limit_bytes: int, push: b
         staging, _, one = build(held, path, localfs, "md5", ignore=repo.dvcignore)
         _move(staging, held, {one.hash_info})
         found.add(one.hash_info)
+    objects.touch(store(cache), [str(one.value) for one in found])
     if push and found:
         _move(held, _remote(repo), found)
 
