@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from dvc_airflow.store import params, snapshot
+from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import DVC_YAML, Toy
 
 Make = Callable[..., Toy]
@@ -163,7 +164,16 @@ def test_in_a_dag_of_somebody_else_other_keys_are_theirs(made: Toy) -> None:
     assert pinned(made, grouped(made, {"theirs": 1, "total.theirs": 2}), conf, "models.pin")["total"]["by"] == 1
 
 
-def test_an_override_leaves_the_file_as_it_is_written(toy: Make) -> None:
-    made = toy()
-    commit = params.override(made.root, "HEAD", {"total.by": 3})
-    assert made.git("show", f"{commit}:params.yaml") == "total: {by: 3}"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "total: {by: 1}\n",
+        "total: {by: 1}  # a comment\nprompt: |\n  You are kind.\n",
+        f"total: {{by: 1}}\nprompt: >-\n  You are\n    {'very ' * 40}kind\n  today.\n",
+    ],
+    ids=["short", "ends in a text", "long lines"],
+)
+def test_an_override_leaves_the_file_as_it_is_written(text: str, made: Toy) -> None:
+    (made.root / "params.yaml").write_text(text)
+    commit = params.override(made.root, made.commit({}), {"total.by": 3})
+    assert Commit(made.root, commit).content("params.yaml") == text.replace("1", "3").encode()

@@ -6,12 +6,13 @@ The overridden values become a commit like the other, so that the commit that a 
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow.git import GitError, git
 from dvc_airflow.store import snapshot
+from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.snapshot import Refused
 
 FILE = "params.yaml"
@@ -25,8 +26,8 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
 
     yaml = YAML()
     yaml.preserve_quotes = True
-    yaml.width = 120
-    document = yaml.load(git(repository, "cat-file", "blob", f"{commit}:{file}"))
+    yaml.width = sys.maxsize  # to fold what is folded already may change its value
+    document = yaml.load(Commit(repository, commit).content(file) or b"")
     changed = False
     for key, value in values.items():
         *spine, last = key.split(".")
@@ -47,7 +48,7 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
 
 def overlay(repository: Path, commit: str, name: str, file: str = FILE) -> dict[str, Any]:
     """`profile` itself, and the values of `profiles.<name>` at dotted keys. Raises Refused for an unknown name."""
-    known = profiles(_read(git(repository, "cat-file", "blob", f"{commit}:{file}"), file))
+    known = profiles(_read(Commit(repository, commit).content(file) or b"", file))
     if known and name not in known:
         raise Refused(f"{file} has no profile {name}; it has {', '.join(known)}")
     return {"profile": name, **leaves(known.get(name) or {})}
@@ -80,20 +81,16 @@ def chosen(conf: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
 
 def values(repository: Path, commit: str, file: str = FILE) -> dict[str, Any]:
     """Dotted key → value of what a run may override: of a params file, and `profile` where it has some."""
-    try:
-        text = git(repository, "cat-file", "blob", f"{commit}:{file}")
-    except GitError:
-        return {}
-    return leaves(_read(text, file))
+    return leaves(_read(Commit(repository, commit).content(file) or b"", file))
 
 
-def _read(text: str, file: str) -> dict[str, Any]:
+def _read(content: bytes, file: str) -> dict[str, Any]:
     """A params file as data; each task imports this module, and few of them a YAML reader. Raises Refused."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        said = YAML(typ="safe").load(text)
+        said = YAML(typ="safe").load(content.decode())
     except (YAMLError, ValueError) as error:
         raise Refused(f"{file} is no YAML ({' '.join(str(error).split())}); mend it, and commit it") from None
     return said if isinstance(said, dict) else {}
