@@ -130,7 +130,7 @@ def _config(root: Path) -> Path:
     own = root / ".dvc" / "config"
     for file in (own, own.with_name("config.local"), *(Path(Config.get_dir(one), "config") for one in LEVELS)):
         try:
-            ConfigObj(str(file), list_values=False)
+            ConfigObj(str(file))
         except (ConfigObjError, OSError, UnicodeError):
             return file
     return own

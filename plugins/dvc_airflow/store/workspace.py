@@ -14,39 +14,58 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from dvc_airflow.git import git
+
+if TYPE_CHECKING:
+    from configobj import ConfigObj
 
 OWNER = "owner"  # a file that the job's process holds a lock on
 BEING_MADE_S = 60.0
 MOST_KEPT, MOST_KEPT_BYTES = 10, 5 << 30  # clones of failed attempts that stay to be looked at
 LITTLE_BYTES = 1 << 30  # of a disk with less that is free none stays
+PATHS = (  # options of a remote that DVC names from the folder of the configuration
+    "url",
+    "gdrive_user_credentials_file",
+    "gdrive_service_account_json_file_path",
+    "credentialpath",
+    "configpath",
+    "keyfile",
+    "cert_path",
+    "key_path",
+)
 
 _owned: dict[Path, TextIO] = {}  # job's folder → its owner's file, held open
 
 
 def cache_of(root: Path) -> Path:
     """The folder of a project's DVC cache, as its configuration has it."""
-    return (root / ".dvc" / Path(_configured(root, "cache", "dir") or "cache").expanduser()).resolve()
+    folder, said = _configured(root, "cache", "dir") or (root / ".dvc", "cache")
+    return (folder / Path(said).expanduser()).resolve()
 
 
 def remote_of(root: Path) -> str | None:
     """The name of a project's default remote, or None."""
-    return _configured(root, "core", "remote")
+    _, said = _configured(root, "core", "remote") or (root, None)
+    return said
 
 
-def _configured(root: Path, section: str, key: str) -> str | None:
-    """A value of DVC's configuration: of this checkout, of the project, of the user, of the machine."""
+def _configured(root: Path, section: str, key: str) -> tuple[Path, str] | None:
+    """A value of DVC's configuration, of this checkout, the project, the user or the machine, and its file's folder."""
     user = Path(os.environ.get("DVC_GLOBAL_CONFIG_DIR") or Path.home() / ".config" / "dvc")
     system = Path(os.environ.get("DVC_SYSTEM_CONFIG_DIR") or "/etc/xdg/dvc")
+    for file in (root / ".dvc" / "config.local", root / ".dvc" / "config", user / "config", system / "config"):
+        if said := _config(file).get(section, {}).get(key):
+            return file.parent, str(said)
+    return None
+
+
+def _config(file: Path) -> ConfigObj:
+    """A file of DVC's configuration, as DVC reads it; empty where there is none."""
     from configobj import ConfigObj
 
-    for file in (root / ".dvc" / "config.local", root / ".dvc" / "config", user / "config", system / "config"):
-        said = ConfigObj(str(file), list_values=False).get(section, {}).get(key) if file.is_file() else None
-        if said:
-            return str(said)
-    return None
+    return ConfigObj(str(file), encoding="utf-8")
 
 
 def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cache: Path, project: str = "") -> Path:
@@ -71,24 +90,27 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
     _submodules(repository, clone)
     if tags:
         git(clone, "update-ref", "--stdin", stdin="".join(f"create refs/tags/{n} {o}\n" for n, o in tags.items()))
-    from configobj import ConfigObj
+    _configure(repository / project, clone / project, cache, job / "site")
+    return clone / project
 
-    local = repository / project / ".dvc" / "config.local"  # a remote's credentials
-    own = ConfigObj(str(local), list_values=False)
-    own.filename = str(clone / project / ".dvc" / "config.local")
-    shared = ConfigObj(str(repository / project / ".dvc" / "config"), list_values=False)
+
+def _configure(root: Path, clone: Path, cache: Path, site: Path) -> None:
+    """Give a clone what the checkout's own configuration says (a remote's credentials, say), and where paths lead."""
+    local = root / ".dvc" / "config.local"
+    own, shared = _config(local), _config(root / ".dvc" / "config")
+    own.filename = str(clone / ".dvc" / "config.local")
     for section in dict.fromkeys([*shared.sections, *own.sections]):
-        url = own.get(section, {}).get("url") or shared.get(section, {}).get("url")
-        if section.startswith("remote ") and url and "://" not in url and not Path(url).expanduser().is_absolute():
-            place = (repository / project / ".dvc" / url).resolve()  # it is named from the folder of the configuration
-            own[section] = {**own.get(section, {}), "url": str(place)}
-    own["core"] = {**own.get("core", {}), "site_cache_dir": str(job / "site")}  # DVC keeps one of each clone, for good
+        said = {**shared.get(section, {}), **own.get(section, {})}
+        paths = {key: said[key] for key in PATHS if section.startswith("remote ") and key in said}
+        for key, path in paths.items():
+            if "://" not in path and not Path(path).expanduser().is_absolute():
+                own[section] = {**own.get(section, {}), key: str((root / ".dvc" / path).resolve())}
+    own["core"] = {**own.get("core", {}), "site_cache_dir": str(site)}  # DVC keeps one of each clone, for good
     own["cache"] = {**own.get("cache", {}), "dir": str(cache)}
     if local.is_file():  # no others may read it there either
         Path(own.filename).touch(mode=0o600)
         Path(own.filename).chmod(local.stat().st_mode)
     own.write()
-    return clone / project
 
 
 def _submodules(repository: Path, clone: Path) -> None:

@@ -1,0 +1,49 @@
+"""A clone is set up as its project is: what DVC's configuration says there holds in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dvc.config import Config
+from dvc.config_schema import REMOTE_SCHEMAS
+
+from dvc_airflow.store import workspace
+from tests.dvc_airflow.conftest import Toy
+
+Make = Callable[..., Toy]
+
+
+def test_a_path_of_the_configuration_leads_from_a_clone_where_it_leads_from_the_project(toy: Make) -> None:
+    made = toy()
+    keys = dvc_paths({key: "x" for kind in REMOTE_SCHEMAS.values() for key in map(str, kind)})
+    (made.root / ".dvc" / "config.local").write_text(
+        "".join([f"['remote \"{key}\"']\n    {key} = ../keys/it\n" for key in sorted(keys)])
+    )
+    clone = workspace.make(made.root, "HEAD", made.root.parent / "job", {}, made.root / ".dvc" / "cache")
+    there, here = (Config(str(root / ".dvc"), validate=False).read()["remote"] for root in (clone, made.root))
+    assert there == here
+    assert keys == set(workspace.PATHS)
+    workspace.remove(made.root.parent / "job")
+
+
+def dvc_paths(options: dict[str, str]) -> set[str]:
+    """Those of a remote's options that DVC takes for paths."""
+    found: Any = Config._map_dirs({"remote": {"r": options}}, lambda path: f"at {path}")
+    return {key for key, value in found["remote"]["r"].items() if value != options[key]}
+
+
+def test_configuration_is_read_and_written_as_by_dvc(toy: Make) -> None:
+    made = toy()
+    odd = made.root.parent / "Zoë's, my #1"
+    made.root.rename(odd)
+    said = '[core]\n    remote = "r"  # which\n[cache]\n    dir = "../my cache"\n'
+    (odd / ".dvc" / "config").write_text(f'{said}[\'remote "r"\']\n    url = "../../store"\n')
+    assert workspace.cache_of(odd) == odd / "my cache"
+    assert workspace.remote_of(odd) == "r"
+    clone = workspace.make(odd, "HEAD", odd / "job", {}, workspace.cache_of(odd))
+    for root in (odd, clone):
+        config = Config(str(root / ".dvc"))
+        assert config["cache"]["dir"] == str(odd / "my cache")
+        assert config["remote"]["r"]["url"] == str(odd.parent / "store")
+    workspace.remove(odd / "job")
