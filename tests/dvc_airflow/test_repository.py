@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -107,6 +108,26 @@ def test_what_a_remote_refuses_is_published_by_the_next_night(how: str, made: To
     assert git(bare, "rev-parse", "nights") == after.commit
     assert git(bare, "for-each-ref", f"{REFS}/unpublished") == made.git("for-each-ref", f"{REFS}/unpublished") == ""
     assert "each@b" in git(bare, "show", "nights:dvc.lock")
+
+
+@pytest.mark.parametrize("remote", ["", "origin"])
+def test_a_hook_for_what_people_push_is_not_for_nights(remote: str, made: Toy) -> None:
+    hook = made.root / ".git" / "hooks" / "pre-push"
+    hook.write_text("#!/bin/sh\nexit 1\n")  # as that of `dvc install` ends without a remote of DVC's
+    hook.chmod(0o755)
+    record, commit = at(made, remote), made.git("rev-parse", "HEAD")
+    lease.take(record, "one", "here", time.time())
+    record.pin("one", commit)
+    record.share({"toy@v1": commit})
+    record.keep("one", commit)
+    assert record.publish(commit, None, {}, record.unpublished()) == ""
+    record.unpin("one")
+    assert lease.release(record, "one")
+    if remote:
+        assert git(made.root.parent / "bare", "for-each-ref", "--format=%(refname)").split() == [
+            "refs/heads/nights",
+            "refs/tags/toy@v1",
+        ]
 
 
 def test_another_checkout_fetches_what_a_night_is_of(made: Toy) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from dvc_airflow.git import GitError, git, top
 
 NONE = "0" * 40
+PUSH = ["push", "--quiet", "--no-verify"]  # a hook of this checkout is for what people push
 FETCH = ["fetch", "--quiet", "--no-write-fetch-head"]  # that file is one for all tasks of a checkout
 OURS = Path(".git") / "dvc-airflow"  # in a checkout that the engine made: nobody works in it
 NAME = "dvc-airflow"
@@ -88,12 +89,12 @@ class Repository:
     def pin(self, run: str, commit: str) -> None:
         """Let every worker fetch the commit that a run is of. Raises GitError."""
         if self.remote:
-            git(self.path, "push", "--quiet", "--force", self.remote, f"{commit}:{self.refs}/pinned/{run}")
+            git(self.path, *PUSH, "--force", self.remote, f"{commit}:{self.refs}/pinned/{run}")
 
     def unpin(self, run: str) -> None:
         """Take that back; what is not there any more is no error."""
         if self.remote and git(self.path, "ls-remote", self.remote, f"{self.refs}/pinned/{run}"):
-            git(self.path, "push", "--quiet", self.remote, f":{self.refs}/pinned/{run}")
+            git(self.path, *PUSH, self.remote, f":{self.refs}/pinned/{run}")
 
     def have(self, run: str, commit: str, tags: Iterable[str] = ()) -> None:
         """Fetch what this checkout lacks of a run's commit and the objects of its tags. Raises GitError."""
@@ -141,7 +142,7 @@ class Repository:
         ref = f"{self.refs}/{name}"
         if self.remote:
             lease = f"--force-with-lease={ref}:{old or ''}"
-            git(self.path, "push", "--quiet", lease, self.remote, f"{new or ''}:{ref}")
+            git(self.path, *PUSH, lease, self.remote, f"{new or ''}:{ref}")
         elif new:
             git(self.path, "update-ref", ref, new, old or NONE)
         else:
@@ -157,7 +158,7 @@ class Repository:
             Why it was refused, or "".
         """
         branch = f"refs/heads/{self.branch}"
-        words = ["push", "--quiet", "--atomic", f"--force-with-lease={branch}:{old or ''}"]
+        words = [*PUSH, "--atomic", f"--force-with-lease={branch}:{old or ''}"]
         wanted = [f"{commit}:{branch}", *(f"{made}:refs/tags/{name}" for name, made in tags.items())]
         try:
             there = git(self.path, "ls-remote", self.remote, f"{self.refs}/unpublished/*") if self.remote else ""
@@ -176,7 +177,7 @@ class Repository:
     def share(self, tags: Mapping[str, str]) -> None:
         """Push tags, name → object. Raises GitError."""
         if self.remote and tags:
-            git(self.path, "push", "--quiet", self.remote, *(f"{made}:refs/tags/{name}" for name, made in tags.items()))
+            git(self.path, *PUSH, self.remote, *(f"{made}:refs/tags/{name}" for name, made in tags.items()))
 
     def keep(self, run: str, commit: str) -> None:
         """Keep a night that is not on the branch: here, and where others find it if the remote takes it."""
@@ -184,7 +185,7 @@ class Repository:
         git(self.path, "update-ref", ref, commit)
         if self.remote:
             with suppress(GitError):
-                git(self.path, "push", "--quiet", "--force", self.remote, f"{commit}:{ref}")
+                git(self.path, *PUSH, "--force", self.remote, f"{commit}:{ref}")
 
     def _local(self, ref: str) -> str | None:
         try:
