@@ -110,6 +110,26 @@ def test_what_a_remote_refuses_is_published_by_the_next_night(how: str, made: To
     assert "each@b" in git(bare, "show", "nights:dvc.lock")
 
 
+def test_what_was_kept_while_the_remote_was_away_stays_the_newest(made: Toy) -> None:
+    made.git("push", "-q", "origin", "main")
+    record, bare, nights = at(made), made.root.parent / "bare", [made.git("rev-parse", "HEAD")]
+    for number in range(4):
+        nights.append(made.git("commit-tree", "HEAD^{tree}", "-p", nights[-1], "-m", f"{number}"))
+    _, first, theirs, ours, whole = nights
+    waiting = f"{REFS}/unpublished/of-some-stages"
+    record.keep("of-some-stages", first)
+    made.git("push", "-q", "origin", f"{theirs}:{waiting}")
+    record.fetch()
+    assert record.unpublished() == {waiting: theirs}
+    bare.rename(bare.with_name("gone"))
+    record.keep("of-some-stages", ours)
+    bare.with_name("gone").rename(bare)
+    record.fetch()
+    assert record.unpublished() == {waiting: ours}
+    assert record.publish(whole, None, {}, record.unpublished()) == ""
+    assert git(bare, "for-each-ref", REFS) == made.git("for-each-ref", f"{REFS}/unpublished") == ""
+
+
 @pytest.mark.parametrize("remote", ["", "origin"])
 def test_a_hook_for_what_people_push_is_not_for_nights(remote: str, made: Toy) -> None:
     hook = made.root / ".git" / "hooks" / "pre-push"

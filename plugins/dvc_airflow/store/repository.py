@@ -70,9 +70,15 @@ class Repository:
             self._fetch()
 
     def _fetch(self) -> None:
-        wanted = [f"+{self.refs}/unpublished/*:{self.refs}/unpublished/*"]
-        if git(self.path, "ls-remote", self.remote, f"refs/heads/{self.branch}"):
-            wanted.append(f"+refs/heads/{self.branch}:{self.nights_ref}")
+        branch, waiting = f"refs/heads/{self.branch}", f"{self.refs}/unpublished/*"
+        listed = git(self.path, "ls-remote", self.remote, branch, waiting)
+        there = {ref: made for made, ref in (line.split("\t") for line in listed.splitlines())}
+        wanted = [f"+{waiting}:{waiting}"]
+        for ref, made in self.unpublished().items():
+            if ref in there and self._holds(made, there[ref]):
+                wanted.append(f"^{ref}")  # it was kept while the remote was away, and goes on from that
+        if branch in there:
+            wanted.append(f"+{branch}:{self.nights_ref}")
         git(self.path, *FETCH, "--tags", "--force", self.remote, *wanted)
         if tip := self.tip:  # what another checkout has published since waits here no more
             asked = ["for-each-ref", "--merged", tip, "--format=delete %(refname) %(objectname)"]
@@ -112,6 +118,10 @@ class Repository:
     def _lacks(self, objects: Iterable[str]) -> bool:
         asked = "".join(f"{one}\n" for one in objects)
         return "missing" in git(self.path, "cat-file", "--batch-check", stdin=asked)
+
+    def _holds(self, commit: str, other: str) -> bool:
+        """Whether a commit rests on another."""
+        return not self._lacks([other]) and not git(self.path, "rev-list", "--max-count=1", other, f"^{commit}")
 
     def newest(self, wanted: str | None) -> str:
         """What a night of the engine's own checkout runs: this commit, or the remote's HEAD. Raises GitError."""
@@ -163,7 +173,7 @@ class Repository:
         try:
             there = git(self.path, "ls-remote", self.remote, f"{self.refs}/unpublished/*") if self.remote else ""
             for made, ref in (line.split() for line in there.splitlines()):
-                if waiting.get(ref) == made:  # one that was kept meanwhile is in no night yet
+                if ref in waiting and self._holds(waiting[ref], made):  # one kept meanwhile is in no night yet
                     words.append(f"--force-with-lease={ref}:{made}")
                     wanted.append(f":{ref}")
             git(self.path, *words, self.remote or str(self.path), *wanted)
