@@ -8,7 +8,9 @@ from typing import Any
 from dvc.config import Config
 from dvc.config_schema import REMOTE_SCHEMAS
 
-from dvc_airflow.store import workspace
+from dvc_airflow.git import git
+from dvc_airflow.night import publish
+from dvc_airflow.store import params, repository, snapshot, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -47,3 +49,20 @@ def test_configuration_is_read_and_written_as_by_dvc(toy: Make) -> None:
         assert config["cache"]["dir"] == str(odd / "my cache")
         assert config["remote"]["r"]["url"] == str(odd.parent / "store")
     workspace.remove(odd / "job")
+
+
+def test_a_shallow_checkout_runs_what_no_branch_holds(toy: Make) -> None:
+    made = toy("stages:\n  one: {cmd: cp seed.txt x, deps: [seed.txt], params: [total], outs: [x]}\n")
+    made.commit({"seed.txt": "8"})
+    here = Toy(made.root.parent / "here")
+    git(made.root, "clone", "-q", "--depth", "1", f"file://{made.root}", str(here.root))
+    for key, value in [("user.name", "toy"), ("user.email", "toy@example.org")]:
+        here.git("config", key, value)
+    (here.root / "seed.txt").write_text("9")
+    commit, record = snapshot.take(here.root), repository.of(here.root)
+    assert here.git("rev-list", "--count", commit) == "2"
+    results = here.run(params.override(here.root, commit, {"total.by": 2}))
+    assert {one.outcome for one in results.values()} == {"ran"}
+    pinned = here.pinned(commit, record)
+    done = publish.publish(pinned, here.known(), results, record, None, {}, here.root / ".dvc/tmp/clones")
+    assert here.git("show", f"{record.branch}:seed.txt") == "9", done.refused

@@ -86,6 +86,8 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
     draft.rename(job / OWNER)
     clone = job / "clone"
     git(repository, "clone", "--quiet", "--local", "--no-checkout", "--no-tags", str(repository), str(clone))
+    if (clone / ".git" / "shallow").is_file():  # then Git has not linked all objects of the checkout, but of its refs
+        git(clone, "fetch", "--quiet", "--no-tags", str(repository), commit)
     git(clone, "checkout", "--quiet", "--detach", commit)
     _submodules(repository, clone)
     if tags:
