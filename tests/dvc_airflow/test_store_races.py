@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from dvc.repo import Repo
 
 from dvc_airflow.__main__ import main
 from dvc_airflow.git import GitError, git
-from dvc_airflow.store import gc, lease, objects, repository, snapshot, workspace, written
+from dvc_airflow.store import commit, gc, lease, objects, repository, snapshot, workspace, written
+from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 
@@ -64,6 +66,21 @@ def test_a_clones_own_configuration_is_read_by_who_reads_the_projects(mode: int,
     with Repo(str(clone)) as there, Repo(str(made.root)) as here:  # a path is named from the folder of the project's
         assert there.cloud.get_remote("store").path == here.cloud.get_remote("store").path
     workspace.remove(job)
+
+
+@pytest.mark.parametrize("said", ["", "0 blob 10", "0 blob 10\nhalf"])
+def test_a_file_is_not_missing_because_git_died_under_the_question(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git's lines would be written into a new .gitignore, say, over those that are there."""
+    pipe, asked = subprocess.PIPE, ["sh", "-c", f"read name; printf '{said}'"]
+    dies = subprocess.Popen(asked, stdin=pipe, stdout=pipe)
+    monkeypatch.setattr(commit, "_reader", lambda repository: dies)
+    for _ in range(2):  # under it, and before it
+        with pytest.raises(GitError, match=r"git cat-file: it ended before it had said what main:\.gitignore is"):
+            Commit(tmp_path, "main").content(".gitignore")
+        assert dies.wait() == 0
+    dies.communicate()
 
 
 def test_what_another_has_put_aside_or_swept_meanwhile_is_no_error(

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dvc_airflow.git import git
+from dvc_airflow.git import GitError, git, shown
 
 BEYOND = ("120000", "160000")  # Git's modes of a link and of a submodule: it lists nothing that lies below
 
@@ -21,22 +21,27 @@ _one = threading.Lock()
 
 
 def _blob(repository: Path, name: str) -> bytes | None:
-    """A blob by its name; None for what is none. One process of Git answers all: a night asks for thousands."""
+    """A blob by its name; None for what is none. One process of Git answers all: a night asks for thousands.
+
+    Raises GitError where it died, by the kernel's hand say: of a file that is not there Git says so.
+    """
     with _one:
         asked = _reader(repository)
         assert asked.stdin is not None
         assert asked.stdout is not None
-        try:
+        said = content = b""
+        with suppress(BrokenPipeError):
             asked.stdin.write(os.fsencode(f"{name}\n"))
             asked.stdin.flush()
-        except BrokenPipeError:  # there is no such repository
+            said = asked.stdout.readline()
+        if said.endswith((b" missing\n", b" ambiguous\n")):
             return None
-        said = asked.stdout.readline()
-        if not said or said.endswith((b" missing\n", b" ambiguous\n")):
-            return None
-        *_, kind, size = said.split()
-        content = asked.stdout.read(int(size) + 1)[:-1]
-        return content if kind == b"blob" else None  # a link that leads nowhere, or out of the repository, is none
+        if said.endswith(b"\n"):
+            *_, kind, size = said.split()
+            content = asked.stdout.read(int(size) + 1)
+        if not content.endswith(b"\n") or len(content) <= int(size):
+            raise GitError(f"git cat-file: it ended before it had said what {shown(name)} is")
+        return content[:-1] if kind == b"blob" else None  # a link that leads nowhere, or out of the repository, is none
 
 
 def _reader(repository: Path) -> subprocess.Popen[bytes]:
