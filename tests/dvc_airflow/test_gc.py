@@ -186,6 +186,33 @@ def put(store: Path, content: bytes, written: float) -> str:
     return md5
 
 
+def test_a_ref_that_cannot_be_read_may_name_anything(toy: Make) -> None:
+    made = toy(STAGE)
+    record, cache = of(made.root), workspace.cache_of(made.root)
+    md5 = put(cache, b"theirs", time.time() - 3 * DAY)
+    tracked = made.commit({"x.dvc": f"outs:\n- md5: {md5}\n  path: x\n"})
+    made.git("branch", "theirs")
+    made.git("reset", "-q", "--hard", "HEAD^")
+    made.git("tag", "of-a-file", made.git("rev-parse", "HEAD:seed.txt"))
+    assert gc.look(made.root, record, nights=1).gone == {}
+    tree = made.git("rev-parse", f"{tracked}^{{tree}}")
+    (made.root / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    with pytest.raises(
+        ProjectError, match=f"Git cannot read {tracked}, which may name anything, so nothing is removed"
+    ):
+        gc.look(made.root, record, nights=1)
+
+
+def test_what_is_stashed_stays(toy: Make) -> None:
+    made = toy(STAGE)
+    for number in range(2):
+        md5 = put(workspace.cache_of(made.root), f"{number}".encode(), time.time() - 3 * DAY)
+        (made.root / "x.dvc").write_text(f"outs:\n- md5: {md5}\n  path: x\n")
+        made.git("add", *["x.dvc"] * (1 - number), "seed.txt")
+        made.git("stash", "push", "-qu")
+    assert gc.look(made.root, of(made.root), nights=1).gone == {}
+
+
 @pytest.mark.parametrize("nights", [40, pytest.param(365, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_nights_stay_under_the_limit(nights: int, toy: Make) -> None:
     """A folder of two files, a tenth of it shared with the night before; each tenth night is a release, with a tag."""

@@ -1,6 +1,6 @@
 """What may go: objects of the cache that no commit worth keeping names, counted by reason before anything is removed.
 
-Kept is what the work tree, any branch, any tag and any experiment names, what nights that are not published yet name,
+Kept is what the work tree, any branch, tag, experiment and stash names, what nights that are not published yet name,
 what is younger than two days (somebody may be making it), and the newest nights: so many, and while there is room. All
 of it under the lease, and beside no other, so that no night is under way. Objects of DVC before version 3 are not
 touched.
@@ -27,11 +27,12 @@ from dvc_airflow.store.lease import RUNNING, WHO
 from dvc_airflow.store.repository import Repository
 
 AUTHOR = WHO["GIT_AUTHOR_NAME"]
+STASH = "refs/stash"
 PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/")
 YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
 TREE, HISTORY, TONIGHT, WAITING, NIGHTS, YOUNG = (
     "the work tree",
-    "branches, tags and experiments",
+    "branches, tags, experiments and stashes",
     "the newest night",
     "nights that are not published",
     "older nights",
@@ -159,6 +160,9 @@ def _protected(root: Path, record: Repository, named: _Named) -> Iterator[tuple[
         ref, made = line.split()
         if ref not in ours and not ref.startswith((f"{record.refs}/unpublished/", f"{record.refs}/pinned/")):
             yield HISTORY, named.by(made)
+    for line in git(record.path, "rev-list", "--walk-reflogs", "--parents", "--ignore-missing", STASH).splitlines():
+        for commit in line.split():  # of what is stashed a parent has what Git did not know
+            yield HISTORY, named.by(commit)
     for commit in _others(record):
         yield HISTORY, named.by(commit)
 
@@ -204,8 +208,11 @@ class _Named:
         found: set[str] = set()
         try:
             listed = git(self.repository, "ls-tree", "-r", "-z", "--full-tree", commit)
-        except GitError:  # some ref is of a file
-            return found
+        except GitError as error:
+            if git(self.repository, "cat-file", "-t", f"{commit}^{{}}") == "blob":
+                return found  # some ref is of a file
+            what = f"Git cannot read {commit}, which may name anything, so nothing is removed"
+            raise ProjectError(f"{what}: {error}; `git fsck` says what is damaged") from None
         for line in listed.split("\0"):
             about, _, path = line.partition("\t")
             if path.endswith((".dvc", f"/{LOCK}")) or path == LOCK:
