@@ -131,6 +131,19 @@ def test_what_was_kept_while_the_remote_was_away_stays_the_newest(made: Toy) -> 
 
 
 @pytest.mark.parametrize("remote", ["", "origin"])
+def test_what_another_has_cleared_up_meanwhile_is_no_failure_of_a_publication(remote: str, made: Toy) -> None:
+    record, commit = at(made, remote), made.git("rev-parse", "HEAD")
+    for name in ("one", "two", "three"):
+        record.keep(name, commit)
+    waiting, newer = record.unpublished(), made.git("commit-tree", "HEAD^{tree}", "-m", "newer")
+    made.git("update-ref", "-d", f"{REFS}/unpublished/one")
+    record.keep("two", newer)
+    assert record.publish(commit, None, {}, waiting) == ""
+    assert record.tip == commit
+    assert record.unpublished() == {f"{REFS}/unpublished/two": newer}
+
+
+@pytest.mark.parametrize("remote", ["", "origin"])
 def test_a_hook_for_what_people_push_is_not_for_nights(remote: str, made: Toy) -> None:
     hook = made.root / ".git" / "hooks" / "pre-push"
     hook.write_text("#!/bin/sh\nexit 1\n")  # as that of `dvc install` ends without a remote of DVC's

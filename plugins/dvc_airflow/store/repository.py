@@ -179,9 +179,10 @@ class Repository:
             git(self.path, *words, self.remote or str(self.path), *wanted)
         except GitError as error:
             return str(error)
-        moved = [f"update {self.nights_ref} {commit}"] if self.remote else []
-        moved += [f"delete {ref} {held}" for ref, held in waiting.items()]
-        git(self.path, "update-ref", "--stdin", stdin="".join(f"{line}\n" for line in moved))
+        moved = [[self.nights_ref, commit]] if self.remote else []
+        for one in [*moved, *(["-d", ref, held] for ref, held in waiting.items())]:
+            with suppress(GitError):  # another was faster, or it is not that night any more; a fetch finds the branch
+                git(self.path, "update-ref", *one)
         return ""
 
     def share(self, tags: Mapping[str, str]) -> None:
