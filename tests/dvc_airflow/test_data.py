@@ -18,6 +18,7 @@ from dvc.repo.open_repo import clean_repos
 
 from dvc_airflow.night import publish
 from dvc_airflow.pipeline import reading
+from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import history, objects, uncached, workspace
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
@@ -53,6 +54,30 @@ def remote(made: Toy) -> Path:
     config.write_text(f"{config.read_text()}[core]\n    remote = r\n['remote \"r\"']\n    url = {folder}\n")
     made.commit({})
     return folder
+
+
+def test_an_out_with_a_remote_of_its_own_comes_from_there_and_goes_there(toy: Make) -> None:
+    made = toy("""\
+stages:
+  one: {cmd: cat data data > a, deps: [data], outs: [{a: {remote: r}}]}
+  two: {cmd: cat a a > b, deps: [a], outs: [b]}
+""")
+    folder = remote(made)
+    (made.root / "data").write_text("tracked")
+    with Repo(str(made.root)) as repo:
+        repo.add(str(made.root / "data"))
+        repo.push()
+    for file, old, new in [("data.dvc", "outs:\n- ", "outs:\n- remote: r\n  "), (".dvc/config", "remote = r\n", "\n")]:
+        (made.root / file).write_text((made.root / file).read_text().replace(old, new))
+    commit, cache = made.commit({}), workspace.cache_of(made.root)
+    shutil.rmtree(cache / "files")
+    night, results = made.night(commit), dict[str, Result]()
+    assert workspace.remote_of(made.root) is None
+    for stage in ("one", "two"):
+        results[stage] = made.attempt(stage, night, results).run()
+        assert results[stage].outcome == "ran", results[stage].sentence
+        shutil.rmtree(cache / "files")
+    assert len(list(folder.glob("files/md5/*/*"))) == 2  # what `two` made has no remote
 
 
 def test_outs_without_cache_reach_a_machine_with_another_disk_by_the_remote(toy: Make) -> None:

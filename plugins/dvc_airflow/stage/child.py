@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -115,7 +116,7 @@ def _reproduce(
             kind = "storage"
             _take_in(made, store)
             uncached.keep(repo, keep, store, limit_bytes, push)
-            if push and made:
+            if made and (push or _named(out for one in made for out in one.outs)):
                 repo.push(targets=[stage])
     except LockError as error:
         return {"error": "lock", "sentence": str(error)}
@@ -135,7 +136,9 @@ def _bring(repo: Any, paths: list[Made], push: bool, store: Path, needed: dict[s
     """Check out what the stage reads, each byte hashed before. Raises Lacking, and what DVC raises."""
     outs, read = _outs(repo, paths), [path for *_, path in paths]
     found = objects.problems(store, needed, read=read)
-    if push and (found or any(out.hash_name != "md5" and out.changed_cache(place) for out, place in outs)):
+    if (push or _named(out for out, _ in outs)) and (
+        found or any(out.hash_name != "md5" and out.changed_cache(place) for out, place in outs)
+    ):
         _fetch(repo, paths)
         found = objects.problems(store, needed, read=read)  # what a remote sends is hashed too
     if found:
@@ -143,6 +146,11 @@ def _bring(repo: Any, paths: list[Made], push: bool, store: Path, needed: dict[s
     for out, place in outs:
         if place == out.fs_path or out.is_dir_checksum:  # else DVC says of the dep that it is not there
             out.checkout(force=True, filter_info=place)
+
+
+def _named(outs: Iterable[Any]) -> bool:
+    """Whether one of these outs names a remote of its own: then it is there, whether the project has one or not."""
+    return any(out.remote for out in outs)
 
 
 def _outs(repo: Any, paths: list[Made]) -> list[tuple[Any, str]]:
@@ -232,11 +240,11 @@ def _bring_last(repo: Any, paths: list[Made], push: bool, store: Path, going_on:
     """Check out what the stage made last: it goes on in it, or DVC looks at it; what is lost is passed over."""
     from dvc.exceptions import DvcException
 
-    lost = objects.problems(store, going_on)
-    if push and (lost or any(path not in going_on for *_, path in paths)):
+    lost, outs = objects.problems(store, going_on), _outs(repo, paths)
+    if (push or _named(out for out, _ in outs)) and (lost or any(path not in going_on for *_, path in paths)):
         with suppress(DvcException):
             _fetch(repo, paths)
-    for out, place in _outs(repo, paths):
+    for out, place in outs:
         with suppress(FileNotFoundError):
             out.checkout(force=True, filter_info=place, allow_missing=True)
 
