@@ -152,6 +152,14 @@ def test_what_changed_while_it_was_read_is_not_kept(tmp_path: Path, monkeypatch:
     assert outs(root) == ["elsewhere"]
 
 
+def test_what_is_ignored_in_a_folder_counts_too(tmp_path: Path) -> None:
+    stage = "stages:\n  one: {cmd: a, outs: [o]}\n"
+    root = repository(tmp_path, {"sub/dvc.yaml": stage, "other/dvc.yaml": stage})
+    assert outs(root) == ["other/o", "sub/o"]
+    (root / "sub" / ".dvcignore").write_text("dvc.yaml\n")
+    assert outs(root) == ["other/o"]
+
+
 def test_an_import_is_a_task_as_others_are(tmp_path: Path) -> None:
     text = IMPORTED.format("path: https://example.org/got.csv", "got.csv")
     meta = "meta: {airflow: {update: true, pool: net, env: {A: b}}}\n"

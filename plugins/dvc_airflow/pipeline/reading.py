@@ -75,7 +75,7 @@ def _files(root: Path) -> list[str]:
     """Every file that DVC may take stages from, by path: what Git ignores DVC does not look at either."""
     refuse_nothing(root)
     asked = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
-    listed = subprocess.run([*asked, "*.dvc", f"*{PIPELINE}", ".dvcignore"], capture_output=True, check=False)
+    listed = subprocess.run([*asked, "*.dvc", f"*{PIPELINE}", "*.dvcignore"], capture_output=True, check=False)
     if listed.returncode != 0:
         bundle = (
             "; a Git bundle of Airflow's knows it with `prune_dotgit_folder: false`" if "versions" in root.parts else ""
