@@ -91,6 +91,21 @@ def test_a_project_that_git_does_not_know_is_refused(tmp_path: Path) -> None:
         reading.read(tmp_path)
 
 
+def test_a_project_that_git_refuses_is_told_in_gits_words(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy()
+    for name, value in {
+        "CONFIG_GLOBAL": "/dev/null",
+        "CONFIG_NOSYSTEM": "1",
+        "TEST_ASSUME_DIFFERENT_OWNER": "1",
+    }.items():
+        monkeypatch.setenv(f"GIT_{name}", value)
+    with pytest.raises(project.ProjectError) as refused:
+        reading.read(made.root)
+    what = f"detected dubious ownership in repository at '{made.root}'"
+    said = f"{what} To add an exception for this directory, call: git config --global --add safe.directory {made.root}"
+    assert str(refused.value) == f"{made.root}: Git refuses this folder: fatal: {said}"
+
+
 def outs(root: Path) -> list[str]:
     """Outs of all stages, from what is kept where that still holds."""
     return [out.path for one in reading.read(root, kept.folder(root)).stages.values() for out in one.outs]

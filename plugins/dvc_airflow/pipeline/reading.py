@@ -18,6 +18,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dvc_airflow.git import shown
 from dvc_airflow.pipeline import kept, refusals
 from dvc_airflow.pipeline.project import PIPELINE, Out, Project, ProjectError, Stage, of, of_plain, plain
 
@@ -77,6 +78,9 @@ def _files(root: Path) -> list[str]:
     asked = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
     listed = subprocess.run([*asked, "*.dvc", f"*{PIPELINE}", "*.dvcignore"], capture_output=True, check=False)
     if listed.returncode != 0:
+        if any((folder / ".git").exists() for folder in (root, *root.resolve().parents)):  # another user's, say
+            said = " ".join(os.fsdecode(listed.stderr).split())
+            raise ProjectError(f"{root}: Git refuses this folder: {shown(said)}")
         bundle = (
             "; a Git bundle of Airflow's knows it with `prune_dotgit_folder: false`" if "versions" in root.parts else ""
         )
