@@ -106,6 +106,7 @@ def test_it_does_not_run_beside_a_night_though_that_waits_for_a_person(
 ) -> None:
     made = toy(STAGE)
     made.git("branch", "are/running")
+    made.git("update-ref", "refs/exps/ab/running", "HEAD")  # an experiment's
     gc.refuse_beside(of(made.root))
     record = Repository(made.root, "nights", refs)
     lease.take(record, "tonight", "here", time.time() - idle_s)

@@ -28,7 +28,7 @@ from dvc_airflow.store.repository import Repository
 
 AUTHOR = WHO["GIT_AUTHOR_NAME"]
 STASH = "refs/stash"
-PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/")
+PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/", "refs/exps/")  # what is called as a lease is there is none
 YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
 TREE, HISTORY, TONIGHT, WAITING, NIGHTS, YOUNG = (
     "the work tree",
