@@ -1,7 +1,10 @@
-"""What a stage took: energy from the machine's own counters, time in its pool by a price list."""
+"""What a stage's shell keeps: its end, its last words; and what it took, by counters of energy and a price list."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,21 @@ def _package(folder: Path, number: int, microjoules: int, most: int = 1_000) -> 
     place.mkdir(parents=True, exist_ok=True)
     (place / "energy_uj").write_text(f"{microjoules}\n")
     (place / "max_energy_range_uj").write_text(f"{most}\n")
+
+
+def _recorded(command: str, folder: Path) -> dict[str, Any]:
+    """What the recorder writes of a command."""
+    around = os.environ | {"SHELL": "/bin/sh", "DVC_AIRFLOW_RECORD": str(folder / "record")}
+    subprocess.run([str(recorder.__file__), "-c", command], env=around, stderr=subprocess.DEVNULL, check=False)
+    found: dict[str, Any] = json.loads((folder / "record").read_text())
+    return found
+
+
+def test_of_a_line_without_an_end_its_first_letters_are_kept(tmp_path: Path) -> None:
+    """A frame that is printed whole, say: 40 MB took nine seconds, and came so into Airflow's database."""
+    line = "printf KeyError: >&2; head -c 3000000 /dev/zero | tr '\\0' x >&2"
+    kept = f"KeyError:{'x' * recorder.LONGEST}"[: recorder.LONGEST]
+    assert _recorded(f"{line}; echo >&2; echo; {line}", tmp_path)["tail"] == [kept, kept]
 
 
 def test_energy_is_that_of_all_packages_over_the_end_of_a_counter(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-LINES = 20
+LINES, LONGEST = 20, 4_096  # last lines that are kept, and letters of each: its first, which say what it is about
 WHOLE_PIPE = 1 << 20  # bytes: as much as one can hold
 # by which DVC keeps a shell from reading its user's settings
 QUIET = {"bash": ["--noprofile", "--norc"], "zsh": ["--no-rcs"], "fish": ["--no-config"]}
@@ -82,7 +82,8 @@ def passed_on(child: subprocess.Popen[bytes]) -> list[str]:
             sys.stderr.write(more)
             sys.stderr.flush()
             *lines, rest = (rest + more).split("\n")
-            tail.extend(lines)
+            tail.extend(line[:LONGEST] for line in lines)
+            rest = rest[:LONGEST]
             if not said:
                 break
     else:
