@@ -37,6 +37,11 @@ def test_of_a_line_without_an_end_its_first_letters_are_kept(tmp_path: Path) -> 
     assert _recorded(f"{line}; echo >&2; echo; {line}", tmp_path)["tail"] == [kept, kept]
 
 
+@pytest.mark.parametrize(("code", "by"), [(130, 2), (192, 64), (193, None), (255, None)])
+def test_an_exit_code_above_those_of_signals_is_of_none(code: int, by: int | None, tmp_path: Path) -> None:
+    assert _recorded(f"exit {code}", tmp_path)["signal"] == by
+
+
 def test_energy_is_that_of_all_packages_over_the_end_of_a_counter(tmp_path: Path) -> None:
     _package(tmp_path, 0, 100)
     _package(tmp_path, 1, 900)

@@ -42,7 +42,7 @@ def main() -> int:
     child.wait()
     code = child.returncode if child.returncode >= 0 else 128 - child.returncode
     # of what the shell started, unless that says so itself, as Git does with 129 of words that it does not know
-    by = -child.returncode if child.returncode < 0 else code - 128 if code > 129 else None
+    by = -child.returncode if child.returncode < 0 else code - 128 if 129 < code < 128 + signal.NSIG else None
     record = {
         "code": code,
         "signal": by,
