@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dvc_airflow.night.operator import refusal
 from dvc_airflow.night.publish import PublishError, _tags, ask, publish
 from dvc_airflow.pipeline import reading
 from dvc_airflow.stage import job
@@ -23,7 +24,7 @@ from dvc_airflow.store import workspace
 from dvc_airflow.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_attempt import _appears, _gone
-from tests.dvc_airflow.test_operator import RUN, published
+from tests.dvc_airflow.test_operator import RUN, Task, published
 
 Make = Callable[..., Toy]
 
@@ -124,6 +125,16 @@ def test_what_a_command_gets_wrong_is_one_sentence(command: str, sentence: str, 
     with pytest.raises(PublishError) as said:
         asked(toy(), Command(command))
     assert sentence in str(said.value)
+
+
+def test_what_a_command_says_is_told_as_a_database_takes_it(toy: Make) -> None:
+    made = toy(**{"said.json": '{"why_not_deployed": "a\\u0000b", "loss": NaN}'})
+    assert asked(made, Command("cat said.json")) == {"why_not_deployed": "a\ufffdb", "loss": "NaN"}
+    refused, command = Task(), Command("sh -c \"printf 'a\\000b' >&2; exit 3\"")
+    with pytest.raises(PublishError) as said:
+        asked(made, command)
+    refusal({"ti": refused}, said.value)
+    assert "ended with 3: a\ufffdb (" in refused.said["task", "sentence"]
 
 
 @pytest.mark.parametrize("name", ["publish", "deploy"])

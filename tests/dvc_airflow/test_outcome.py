@@ -123,6 +123,16 @@ def test_what_a_stage_said_last_is_told_without_what_a_terminal_obeys(toy: Make)
     assert ran(made).sentence.startswith("its command ended with 3\nared\tb\N{REPLACEMENT CHARACTER} (its clone")
 
 
+def test_of_what_a_stage_writes_there_is_told_what_a_database_takes(toy: Make) -> None:
+    """PostgreSQL refuses a NUL, half a pair of UTF-16, and NaN; Airflow then fails a stage that ended well."""
+    report = '{"sentence": "a\\u0000b", "more": ["\\ud83d", {"loss\\u0000": NaN}], "rows": 5}'
+    cmd = "cp report.json $DVC_AIRFLOW_OUTCOME; printf 'a\\000b' > out.txt"
+    result = ran(toy(one(cmd).replace("[out.txt]", "[out.txt: {cache: false}]"), **{"report.json": report}))
+    assert result.well, result.sentence
+    assert result.report == {"sentence": "a\ufffdb", "more": ["\ufffd", {"loss\ufffd": "NaN"}], "rows": 5}
+    assert result.files == {}
+
+
 def test_what_a_stage_is_told_stands_in_no_file(toy: Make) -> None:
     made = toy(one("grep -rlF $TOKEN $(dirname $DVC_AIRFLOW_OUTCOME) > out.txt || true"))
     attempt = made.attempt("one", made.night("HEAD"), {})

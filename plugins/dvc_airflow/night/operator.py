@@ -28,7 +28,7 @@ from dvc_airflow.night.settings import Settings
 from dvc_airflow.pipeline import project
 from dvc_airflow.pipeline.naming import PIN, PUBLISH, task_id
 from dvc_airflow.pipeline.project import Project, Stage
-from dvc_airflow.stage.outcome import RETRIED, Night, Result, numbers, standing
+from dvc_airflow.stage.outcome import RETRIED, Night, Result, numbers, printable, standing
 from dvc_airflow.stage.process import attended
 from dvc_airflow.store import lease, workspace
 
@@ -294,5 +294,5 @@ def released(done: Mapping[str, Any] | None) -> bool:
 
 def refusal(context: Any, error: Exception, retried: bool = False) -> AirflowException:
     """What ends a task, for good, or to be tried again; its sentence is kept for night.json."""
-    context["ti"].xcom_push(key="sentence", value=str(error))
+    context["ti"].xcom_push(key="sentence", value=printable(str(error)))
     return (retries.mendable(context["ti"]) if retried else AirflowFailException)(str(error))

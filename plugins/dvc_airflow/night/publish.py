@@ -24,7 +24,7 @@ from dvc_airflow.git import git
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.project import Project
 from dvc_airflow.stage.command import Command
-from dvc_airflow.stage.outcome import Night, Result
+from dvc_airflow.stage.outcome import Night, Result, plain
 from dvc_airflow.stage.process import scrubbed
 from dvc_airflow.store import snapshot, uncached, workspace
 from dvc_airflow.store.ignored import Ignored
@@ -191,7 +191,7 @@ def ask(
         raise PublishError(f"{': '.join([f'{named} ended with {code}', *last])} (its clone is kept at {clone})")
     workspace.remove(job)
     try:
-        said = json.loads(lines[-1]) if lines else {}
+        said = plain(json.loads(lines[-1], parse_constant=str)) if lines else {}
         if not isinstance(said, dict):
             raise ValueError
     except ValueError:

@@ -173,7 +173,7 @@ class Attempt:
             if held.stat().st_size <= LARGEST_TOLD:
                 with suppress(UnicodeDecodeError):
                     found[path] = held.read_text(encoding="utf-8")
-        return found
+        return {path: text for path, text in found.items() if "\0" not in text}  # which PostgreSQL does not take
 
     def _clone(self) -> Path:
         """A clone with the entries of what the stage reads and its own newest one, and no others."""

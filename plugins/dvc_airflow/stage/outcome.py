@@ -203,6 +203,15 @@ def printable(text: str) -> str:
     return re.sub(f"{LETTERLESS}+", LETTERLESS, plain)
 
 
+def plain(said: Any) -> Any:
+    """Data of JSON whose texts, and names, are printable: PostgreSQL takes no NUL, and no half a pair of UTF-16."""
+    if isinstance(said, str):
+        return printable(said)
+    if isinstance(said, Mapping):
+        return {plain(key): plain(value) for key, value in said.items()}
+    return [plain(one) for one in said] if isinstance(said, list) else said
+
+
 def _signal(number: int) -> str:
     """A signal's name; those of real time have numbers alone."""
     with suppress(ValueError):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dvc_airflow.stage import leash
+from dvc_airflow.stage.outcome import plain
 
 ATTENDED_S = 2.0
 LOOKS, LOOK_S = 20, 0.01  # for what forks while it is looked for
@@ -138,8 +139,8 @@ class Process(Leashed):
     def said(self, name: str) -> dict[str, Any]:
         """A JSON object that the child (result.json) or the stage (outcome.json) left; empty for none."""
         with suppress(OSError, ValueError):
-            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else {}
+            found = json.loads((self.folder / name).read_text(encoding="utf-8"), parse_constant=str)
+            return plain(found) if isinstance(found, dict) else {}
         return {}
 
 
