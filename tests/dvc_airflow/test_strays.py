@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from dvc.repo import Repo
 
+from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import workspace
 from tests.dvc_airflow.conftest import Toy
 
@@ -39,6 +40,25 @@ def test_what_a_stage_does_not_declare_is_told_and_who_misses_it_is_told_who_wro
         "tmp/loose.txt was written by stage one, which does not declare it: add it to its outs, and to these deps"
         in said
     )
+
+
+@pytest.mark.parametrize(("said", "asked"), [("no memory", 0), ("x.csv: No such file or directory", 1)])
+def test_who_wrote_what_is_asked_for_a_file_that_is_missed_and_no_answer_hides_no_reason(
+    said: str, asked: int, toy: Make
+) -> None:
+    """Airflow is asked of each stage: 300 requests where there are 300."""
+    made = toy(f"stages:\n  one: {{cmd: \"echo '{said}' >&2; exit 3\", outs: [one.txt]}}\n")
+    attempt, asks = made.attempt("one", made.night("HEAD"), {}), list[list[str]]()
+
+    def unanswered(stages: list[str]) -> dict[str, Result]:
+        asks.append(stages)
+        if stages:
+            raise RuntimeError("the API server does not answer")
+        return {}
+
+    attempt.results = unanswered
+    assert attempt.run().sentence.startswith(f"its command ended with 3\n{said} (")
+    assert asks == [[], ["one"]][: asked + 1]
 
 
 def test_of_what_git_has_a_stage_is_told_what_it_changed_and_not_what_it_removed(toy: Make) -> None:

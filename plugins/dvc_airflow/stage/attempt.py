@@ -34,6 +34,7 @@ OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
 MEASURED = set(Result.__dataclass_fields__) - {"sentence"} | {"attempts", "metrics", "money"}  # no stage says these
 NOTHING_BYTES = 1 << 20  # of a disk with less a stage's last words may not have been kept
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
+MISSED = re.compile("no such file|not found|does not exist|cannot open", re.IGNORECASE)  # words of who lacks a file
 
 
 class Ended(Exception):
@@ -251,14 +252,18 @@ class Attempt:
 
     def _written_by(self, sentence: str) -> str:
         """Which stage wrote a file that this one names in its last words and may not have; "" for none."""
-        for name, result in self.results(list(self.project.stages)).items():
+        read = set(self.project.upstream(self.stage.name)) | {self.stage.name}
+        for made, name in self.project.makers.items():
+            if name not in read and _names(sentence, made):
+                return f"\n{made} is made by {name}, and is not among these deps: add it"
+        written: Mapping[str, Result] = {}
+        if MISSED.search(sentence):
+            with suppress(Exception):  # whatever this request raises: the reason is not to be lost for a hint
+                written = self.results(list(self.project.stages))
+        for name, result in written.items():
             if path := next((one for one in result.undeclared if _names(sentence, one)), None):
                 what = f"{path} was written by stage {name}, which does not declare it"
                 return f"\n{what}: add it to its outs, and to these deps"
-        read = set(self.project.upstream(self.stage.name)) | {self.stage.name}
-        for path, name in self.project.makers.items():
-            if name not in read and _names(sentence, path):
-                return f"\n{path} is made by {name}, and is not among these deps: add it"
         return ""
 
     def _cancelled(self, began: float, memory: int = 0, report: Mapping[str, Any] | None = None) -> Result:
