@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dvc_airflow.store import objects, uncached, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
+NOBODY = 65534  # a user's number, and a group's
 
 REFUSAL = '{"outcome": "refused", "sentence": "no data"}'
 FAILING = """\
@@ -330,6 +331,37 @@ def test_of_what_failed_the_newest_stay_and_of_the_living_all(toy: Make, tmp_pat
     assert [path.name for path in workspace.sweep(clones, most=2)] == ["eldest"]
     assert [path.name for path in workspace.sweep(clones, most_bytes=500_000)] == ["older"]
     assert sorted(path.name for path in clones.iterdir()) == ["being-made", "living", "newest"]
+
+
+def test_a_clone_with_a_folder_that_is_read_only_goes_and_what_it_links_to_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules, others = tmp_path / "left/clone/go/pkg", tmp_path / "others"
+    for folder in (modules, others):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    (modules.parent / "link").symlink_to(others)
+    (tmp_path / "left/owner").touch()
+    for folder in (others, modules, modules.parent):
+        folder.chmod(0o555)
+    monkeypatch.chdir(tmp_path)
+    with _unprivileged(tmp_path):
+        assert (workspace.sweep(Path(), most=0), Path("left").exists()) == ([Path("left")], False)
+        assert (Path("others").stat().st_mode & 0o777, Path("others/file").is_file()) == (0o555, True)
+
+
+@contextmanager
+def _unprivileged(folder: Path) -> Iterator[None]:
+    """The block as a user for whom what is read-only is so; the folder is theirs. It is left as root, if need be."""
+    if root := os.geteuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def test_a_clone_is_its_owners_on_the_other_side_of_a_containers_wall(toy: Make, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def _submodules(repository: Path, clone: Path) -> None:
 
 def remove(job: Path) -> None:
     """Remove a job's folder, which nobody needs any more."""
-    shutil.rmtree(job, ignore_errors=True)
+    _removed(job)
     if held := _owned.pop(job, None):
         held.close()
 
@@ -150,9 +150,21 @@ def sweep(clones: Path, most: int = MOST_KEPT, most_bytes: int = MOST_KEPT_BYTES
     for number, folder in enumerate(sorted(dead, key=_made, reverse=True)):
         kept_bytes += _bytes(folder) if most else 0
         if number >= most or kept_bytes > most_bytes:
-            shutil.rmtree(folder, ignore_errors=True)
-            gone.append(folder)
+            gone += [folder] if _removed(folder) else []
     return gone
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a folder, and whether it is gone; nothing can be taken out of a read-only one, as Go keeps its modules."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        for above, below, _ in os.walk(folder):
+            for inner in (Path(above, name) for name in below):
+                if not inner.is_symlink():
+                    with suppress(OSError):  # another user's, or another sweep was faster
+                        inner.chmod(0o700)
+        shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 def _full(folder: Path) -> bool:
