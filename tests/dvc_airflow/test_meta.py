@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +18,7 @@ from dvc_airflow.stage import venvs
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import objects, workspace
 from tests.dvc_airflow.conftest import Toy
+from tests.dvc_airflow.test_attempt import _appears, _gone
 
 Make = Callable[..., Toy]
 GROW = """\
@@ -151,8 +155,34 @@ def test_an_environment_that_cannot_be_made_is_said(needs: str | None, outcome: 
     assert (result.outcome, result.sentence[: len(said)]) == (outcome, said)
 
 
+INSTALLS = """\
+import shutil, sys
+from pathlib import Path
+from dvc_airflow.stage import venvs
+
+folder = Path(sys.argv[1])
+shutil.which = lambda *_, **__: str(folder / "uv")
+venvs.make(folder / "needs.txt", folder / "venvs")
+"""
+
+
+def test_an_installer_goes_with_its_task_and_until_then_nobody_else_begins(tmp_path: Path) -> None:
+    (tmp_path / "needs.txt").touch()
+    (tmp_path / "uv").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
+    (tmp_path / "uv").chmod(0o755)
+    env = os.environ | {"PYTHONPATH": str(Path(venvs.__file__).parents[2])}
+    task = subprocess.Popen([sys.executable, "-c", INSTALLS, str(tmp_path)], env=env)
+    _appears(tmp_path / "pid")
+    pid = int((tmp_path / "pid").read_text())
+    open_file = Path(f"/proc/{pid}/fd/1").readlink()
+    task.kill()
+    task.wait()
+    _gone([pid])
+    assert open_file.suffix == ".lock"  # and as long as it is open it is held
+
+
 def test_of_environments_the_least_used_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(venvs, "_install", lambda _, made: made.mkdir())
+    monkeypatch.setattr(venvs, "_install", lambda _, made, __: made.mkdir())
     monkeypatch.setattr(venvs, "MOST_KEPT", 2)
     needs = tmp_path / "needs.txt"
     made = []
@@ -167,7 +197,7 @@ def test_of_environments_the_least_used_go(tmp_path: Path, monkeypatch: pytest.M
 def test_an_environment_that_is_used_stays_and_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venvs, "_install", lambda _, made: made.mkdir())
+    monkeypatch.setattr(venvs, "_install", lambda _, made, __: made.mkdir())
     monkeypatch.setattr(venvs, "MOST_KEPT", 1)
     needs, made = tmp_path / "needs.txt", []
     for name in ("a", "b"):
@@ -182,7 +212,7 @@ def test_an_environment_that_is_used_stays_and_keeps_nobody_waiting(
 def test_an_environment_is_kept_by_all_that_its_requirements_rest_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venvs, "_install", lambda _, made: made.mkdir())
+    monkeypatch.setattr(venvs, "_install", lambda _, made, __: made.mkdir())
     (tmp_path / "more").mkdir()
     files = {
         "needs.txt": "-r more/more.txt  # and others\n--constraint=limits.txt\ntiny @ file:tiny-1.0.whl\n",

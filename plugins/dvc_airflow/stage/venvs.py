@@ -6,13 +6,14 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
 from dvc_airflow.pipeline.requirements import RequirementsError, rests_on
-from dvc_airflow.stage.process import scrubbed
+from dvc_airflow.stage import leash
+from dvc_airflow.stage.process import Leashed, scrubbed
 
 MOST_KEPT = 10
 MADE = "complete"  # a file in one that was made to its end
@@ -44,7 +45,7 @@ def make(requirements: Path, folder: Path) -> Path:
         fcntl.flock(held, fcntl.LOCK_EX)  # lets go first, so that two who want it do not wait for each other
         if not (made / MADE).is_file():
             shutil.rmtree(made, ignore_errors=True)
-            _install(requirements, made)
+            _install(requirements, made, held)
             (made / MADE).touch()
         fcntl.flock(held, fcntl.LOCK_SH)  # in between somebody may have removed it
     _used[made] = held
@@ -53,7 +54,7 @@ def make(requirements: Path, folder: Path) -> Path:
     return made
 
 
-def _install(requirements: Path, made: Path) -> None:
+def _install(requirements: Path, made: Path, held: TextIO) -> None:
     """By uv where there is one, else by venv and pip."""
     python = str(made / "bin" / "python")
     if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"):
@@ -63,11 +64,25 @@ def _install(requirements: Path, made: Path) -> None:
         commands = [[sys.executable, "-m", "venv", str(made)]]
         commands += [[python, "-m", "pip", "install", "--quiet", "-r", requirements.name]]
     for command in commands:
-        asked: dict[str, Any] = {"cwd": requirements.parent, "env": scrubbed(), "capture_output": True, "text": True}
-        ended = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, **asked)
-        if ended.returncode != 0:
-            said = " ".join(ended.stderr.split())[-600:]
-            raise VenvError(f"{requirements.name}: its environment could not be made: {said}")
+        code, said = _ended(command, requirements.parent, held)
+        if code != 0:
+            raise VenvError(f"{requirements.name}: its environment could not be made: {' '.join(said.split())[-600:]}")
+
+
+def _ended(command: list[str], folder: Path, held: TextIO) -> tuple[int, str]:
+    """The exit code of a command, and its errors. It goes with its task; the lock, its output, is held until then."""
+    with tempfile.TemporaryFile() as errors:
+        around: dict[str, Any] = {"cwd": folder, "env": scrubbed(), "stdout": held, "stderr": errors}
+        installer = Leashed(whole=True)
+        installer.begin(lambda reads: leash.start(reads, True, command, **around))
+        try:
+            code = installer.wait()
+        except BaseException:  # the task's time is over
+            installer.kill()
+            installer.wait()
+            raise
+        errors.seek(0)
+        return code, errors.read().decode(errors="replace")
 
 
 def _sweep(folder: Path) -> None:
