@@ -133,7 +133,7 @@ def task_seconds(runs: list[Run]) -> list[float]:
 
 def told(root: Path) -> dict[str, Any]:
     """night.json of the newest night of a project."""
-    places = (root / ".dvc" / "tmp" / "runs").glob("*/night.json")
+    places = (root / ".dvc" / "tmp" / "runs").rglob("night.json")
     said: dict[str, Any] = json.loads(max(places, key=lambda one: one.stat().st_mtime).read_text())
     return said
 

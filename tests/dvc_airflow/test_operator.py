@@ -81,7 +81,7 @@ def ended(made: Toy, dag: Any, ti: Task) -> tuple[dict[str, Any], str]:
         dag.get_task("end").execute({"ti": ti, "run_id": RUN})
     except AirflowFailException as error:
         said = str(error)
-    (place,) = (made.root / ".dvc" / "tmp" / "runs").glob("*/night.json")
+    (place,) = (made.root / ".dvc" / "tmp" / "runs").rglob("night.json")
     return json.loads(place.read_text()), said
 
 
@@ -132,6 +132,20 @@ def test_a_night_without_a_release_is_a_success_that_says_so(dag: Any) -> None:
     night, said = ended(made, of, published(made, released=None))
     assert said == ""
     assert (night["deployed"], night["why_not_deployed"]) == (None, "no release tonight")
+
+
+def test_two_dags_of_a_project_have_a_record_each(dag: Any) -> None:
+    """On one schedule their runs are called the same."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from dvc_airflow.night.render import DvcDag
+
+    made, mine = dag
+    ended(made, mine, published(made, released=None))
+    with pytest.raises(AirflowFailException):
+        DvcDag("other", made.root).get_task("end").execute({"ti": Task(), "run_id": RUN})
+    records = {one.parts[-3]: json.loads(one.read_text()) for one in (made.root / ".dvc/tmp/runs").rglob("night.json")}
+    assert {name: one["published"] for name, one in records.items()} == {"toy": "c" * 40, "other": None}
 
 
 def test_a_deploy_that_failed_is_no_success(dag: Any) -> None:

@@ -121,7 +121,7 @@ with DAG("reader", schedule=Asset("dvc://mine/total.txt")):
 def night(project: Path, within_s: float = 120) -> dict[str, Any]:
     """night.json of the only night of a project, once it is there."""
     deadline = time.monotonic() + within_s
-    while not (found := list((project / ".dvc" / "tmp" / "runs").glob("*/night.json"))):
+    while not (found := list((project / ".dvc" / "tmp" / "runs").rglob("night.json"))):
         assert time.monotonic() < deadline
         time.sleep(0.5)
     said: dict[str, Any] = json.loads(found[0].read_text())

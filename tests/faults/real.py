@@ -194,7 +194,7 @@ class Real:
     def night(self, run: str) -> dict[str, Any]:
         """night.json."""
         name = re.sub(r"[^A-Za-z0-9-]+", "-", run).strip("-")
-        place = self.toy.root / ".dvc" / "tmp" / "runs" / name / "night.json"
+        place = self.toy.root / ".dvc" / "tmp" / "runs" / "toy" / name / "night.json"
         said: dict[str, Any] = json.loads(place.read_text())
         return said
 

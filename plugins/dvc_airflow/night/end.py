@@ -65,7 +65,8 @@ class EndOperator(Task):
         told["why_not_deployed"] = None if told["deployed"] else why
         if told["refused"]:
             self.log.warning("the night is not on %s: %s", self.settings.branch, told["refused"])
-        write(f"{self.settings.record}/{run}/night.json", json.dumps(told, indent=2).encode())
+        record = self.settings.record or f"{self.settings.root}/.dvc/tmp/runs/{self.whose.rstrip('/.')}"
+        write(f"{record}/{run}/night.json", json.dumps(told, indent=2).encode())
         if failed:
             raise AirflowFailException(told["sentence"])
         if not done:

@@ -27,7 +27,7 @@ class Settings:
         refs: namespace for the lease and for what could not be published.
         env: variables for stages and commands; {clone} becomes the clone's path.
         publish: the project's command, run in a clone of the night's commit; None for none.
-        record: folder or URL for `<run>/night.json`.
+        record: folder or URL for `<run>/night.json`; "" for the checkout's own, in which each DAG has one.
         headline: key of night.json → 'stage.metric' that it shows.
         prices: of a slot of a pool for an hour, in any currency.
         select: selectors of the stages that run; none for all. `exclude`: of those that do not.
@@ -118,7 +118,7 @@ def night(
             not refused. One that fails is tried again, so it must bear to be repeated; the night is then no success.
         headline: key of night.json → 'stage.metric' that it shows.
         prices: pool → price of a slot for an hour; night.json then says what each stage cost.
-        record: folder or URL for `<run>/night.json`; default `.dvc/tmp/runs`.
+        record: folder or URL for `<run>/night.json`, which no other DAG has; default `.dvc/tmp/runs/<dag>`.
         limit_bytes: that a stage's outs with `cache: false` may have together.
         keep_nights: of the branch, whose objects stay in the cache when a night has ended (gc.py); None keeps all.
         keep_bytes: that what stays may take together, before older nights go; None for no limit.
@@ -144,7 +144,7 @@ def night(
         refs=where.refs,
         env=dict(env or {}),
         publish=publish,
-        record=str(record or root / ".dvc" / "tmp" / "runs"),
+        record=str(record or ""),
         headline=dict(headline or {}),
         prices=dict(prices or {}),
         select=list(select),
