@@ -17,7 +17,7 @@ from dvc_airflow.night import secrets
 from dvc_airflow.night.settings import Settings
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_attempt import _gone
-from tests.dvc_airflow.test_operator import RUN, Task, pinned
+from tests.dvc_airflow.test_operator import RUN, Task, pinned, published
 
 Make = Callable[..., Toy]
 SLOW = """\
@@ -86,3 +86,29 @@ def test_a_worker_without_a_checkout_tries_again(toy: Make, tmp_path: Path, monk
         slow.execute({"ti": ti, "run_id": RUN})
     assert not isinstance(said.value, AirflowFailException)
     assert json.loads(json.dumps(ti.said["slow", "result"]))["outcome"] == "storage"
+
+
+def away(made: Toy, folder: Path, **options: Any) -> tuple[Any, Task]:
+    """A DAG whose remote does not answer, and what its tasks see of a published night."""
+    from dvc_airflow import DvcDag
+
+    ours = {"remote": str(folder / "away"), "checkout": folder / "own", "after": {"deploy": "true"}}
+    ti = published(made, released=True)
+    ti.said["deploy", "return_value"] = {}
+    return DvcDag("toy", made.root, **ours, **options), ti
+
+
+@pytest.mark.parametrize("name", ["publish", "deploy", "end"])
+def test_so_does_one_that_publishes_and_leaves_nothing_in_the_way(name: str, toy: Make, tmp_path: Path) -> None:
+    dag, ti = away(toy(), tmp_path)
+    ti.own = name
+    with pytest.raises(AirflowException, match=r"git clone --quiet .*does not exist") as said:
+        dag.get_task(name).execute({"ti": ti, "run_id": RUN})
+    assert not isinstance(said.value, AirflowFailException)
+    assert (str(said.value), (tmp_path / "own").exists()) == (ti.said[name, "sentence"], False)
+
+
+def test_a_night_is_recorded_elsewhere_without_a_checkout(toy: Make, tmp_path: Path) -> None:
+    dag, ti = away(toy(), tmp_path, record=tmp_path / "records")
+    dag.get_task("end").execute({"ti": ti, "run_id": RUN})
+    assert json.loads(next((tmp_path / "records").rglob("night.json")).read_text())["published"] == "c" * 40

@@ -6,19 +6,20 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
 from dvc_airflow.git import GitError
-from dvc_airflow.night.operator import RESULTS, Task, released
+from dvc_airflow.night.operator import RESULTS, Task, refusal, released
 from dvc_airflow.night.settings import Settings, run_name
 from dvc_airflow.pipeline.naming import PIN, PUBLISH, task_id
 from dvc_airflow.pipeline.project import Project, ProjectError, Stage
 from dvc_airflow.stage.outcome import WELL, Night, Result, numbers
 from dvc_airflow.store import lease
+from dvc_airflow.store.repository import checked_out
 from dvc_airflow.store.written import write
 
 
@@ -34,7 +35,12 @@ class EndOperator(Task):
         from dvc_airflow.night import account
 
         ti, run = context["ti"], run_name(context["run_id"])
-        pinned = self.pinned(context) if ti.xcom_pull(task_ids=self.beside(PIN)) else None  # and whose lease it is
+        try:
+            place = self._place(run)
+        except GitError as error:
+            raise refusal(context, error, retried=True) from None
+        pin = ti.xcom_pull(task_ids=self.beside(PIN))
+        pinned = self.pinned(context, checkout=False) if pin else None  # and whose lease it is
         done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
         said = self._said(context, pinned[1]) if pinned else {}
         self._leave(context, run if pinned else None, None if done or not pinned else (*pinned, said))
@@ -65,12 +71,20 @@ class EndOperator(Task):
         told["why_not_deployed"] = None if told["deployed"] else why
         if told["refused"]:
             self.log.warning("the night is not on %s: %s", self.settings.branch, told["refused"])
-        record = self.settings.record or f"{self.settings.root}/.dvc/tmp/runs/{self.whose.rstrip('/.')}"
-        write(f"{record}/{run}/night.json", json.dumps(told, indent=2).encode())
+        write(place, json.dumps(told, indent=2).encode())
         if failed:
             raise AirflowFailException(told["sentence"])
         if not done:
             raise AirflowFailException(_not_published(told))
+
+    def _place(self, run: str) -> str:
+        """Of night.json. Raises GitError: one in the checkout needs that first, for none can be made around a file."""
+        shared, folder = self.settings, self.settings.record
+        if not folder:
+            if shared.checkout:
+                checked_out(Path(shared.checkout), shared.remote)
+            folder = f"{shared.root}/.dvc/tmp/runs/{self.whose.rstrip('/.')}"
+        return f"{folder}/{run}/night.json"
 
     def _leave(
         self, context: Any, pinned: str | None, unpublished: tuple[Night, Project, dict[str, Any]] | None = None
@@ -101,6 +115,7 @@ class EndOperator(Task):
         from dvc_airflow.night import publish
 
         record = self.settings.repository
+        night = replace(night, repository=str(record.path))
         results = self.results(context, night, known, [one.name for one in known.selected], said)
         try:
             record.have(night.run, night.commit, night.tags.values())

@@ -58,11 +58,11 @@ class Task(BaseOperator):
         """What Airflow's UI shows beside the task."""
         return links.of(self.settings.web) if self.linked else []
 
-    def pinned(self, context: Any) -> tuple[Night, Project]:
-        """What the pin fixed; where nights are published at a remote, each worker has a checkout of its own."""
+    def pinned(self, context: Any, checkout: bool = True) -> tuple[Night, Project]:
+        """What the pin fixed; where a remote has the nights, as seen from this worker's checkout. Raises GitError."""
         said = context["ti"].xcom_pull(task_ids=self.beside(PIN))
         night, self.named = Night.loads(said["night"]), said.get("holder", "")
-        if self.settings.remote:
+        if self.settings.remote and checkout:
             night = replace(night, repository=str(self.settings.repository.path))
         return night, project.loads(said["project"])
 
@@ -228,12 +228,12 @@ class PublishOperator(Task):
         """Publish. Fails when a stage has no result."""
         from dvc_airflow.night import changes, publish
 
-        night, known = self.pinned(context)
-        told, shared = self.told(context, [one.name for one in known.selected]), self.settings
-        results = self.results(context, night, known, list(known.stages), told)
-        context["ti"].xcom_push(key=RESULTS, value=told)  # so that the end need not ask each of them again
+        shared = self.settings
         try:
-            record = shared.repository
+            night, known = self.pinned(context)
+            told, record = self.told(context, [one.name for one in known.selected]), shared.repository
+            results = self.results(context, night, known, list(known.stages), told)
+            context["ti"].xcom_push(key=RESULTS, value=told)  # so that the end need not ask each of them again
             with suppress(GitError):  # what cannot be pushed either is kept here
                 record.fetch()
             record.have(night.run, night.commit, night.tags.values())
@@ -266,15 +266,14 @@ class CommandOperator(Task):
         """Run it. Raises its sentence, for Airflow to try again."""
         from dvc_airflow.night import publish
 
-        night, _ = self.pinned(context)
         done = context["ti"].xcom_pull(task_ids=self.beside(PUBLISH))
-        root, record = Path(self.settings.root), self.settings.repository
         try:
+            (night, _), record = self.pinned(context), self.settings.repository
             record.fetch()
             record.have(night.run, done["commit"])
         except GitError as error:
             raise refusal(context, error, retried=True) from None
-        now = replace(night, commit=done["commit"], tags=tags_of(record.path))
+        now, root = replace(night, commit=done["commit"], tags=tags_of(record.path)), Path(self.settings.root)
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         self._command = self.command(context, self.text)
         try:
