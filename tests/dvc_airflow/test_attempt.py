@@ -124,6 +124,18 @@ def test_the_lock_is_the_one_that_dvc_writes(toy: Make, tmp_path: Path) -> None:
     assert ours == (other / "dvc.lock").read_text()
 
 
+@pytest.mark.parametrize("above", [{}, {"numbers": Result("numbers", "failed")}])
+def test_a_stage_whose_input_was_not_made_is_refused(above: dict[str, Result], toy: Make) -> None:
+    """Somebody marked the task that makes it as a success, before it said anything or since."""
+    made = toy()
+    result = made.attempt("total", made.night("HEAD"), above).run()
+    assert (result.outcome, result.sentence) == (
+        "refused",
+        "it reads what numbers makes, which has no result tonight: its task was marked as a success by hand, say; "
+        "clear that, so that it runs",
+    )
+
+
 @pytest.mark.spawned
 def test_killing_a_stage_that_ignores_sigterm_leaves_no_process(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"

@@ -94,6 +94,8 @@ class Attempt:
                 self.record.have(self.night.run, self.night.commit, self.night.tags.values())
             if (kept := self.kept()) is not None:
                 return kept
+            if said := self._unmade():
+                return Result(self.stage.name, "refused", time.monotonic() - began, sentence=said)
             self.process.start()
             try:
                 clone = self._clone()
@@ -158,6 +160,15 @@ class Attempt:
             if same is not False:
                 return entry, same
         return newest, False
+
+    def _unmade(self) -> str:
+        """What is said where a stage that it rests on has no entry tonight; "" where all have."""
+        asked = () if self.stage.frozen and self.entry else self.project.upstream(self.stage.name)
+        lost = (name for name in asked if name not in self.above or self.above[name].entry is None)
+        if (one := next(lost, None)) is None:
+            return ""
+        why = "its task was marked as a success by hand, say; clear that, so that it runs"
+        return f"it reads what {one} makes, which has no result tonight: {why}"
 
     def _made(self) -> dict[str, str]:
         """Path → md5 of what it may read and Git does not hold: tracked data, and what others made tonight."""
