@@ -172,6 +172,26 @@ def test_a_deploy_that_went_well_is_recorded(dag: Any) -> None:
     assert (night["deployed"], night["why_not_deployed"], night["sentence"]) == ("prod", None, None)
 
 
+def test_no_command_says_what_was_measured(dag: Any) -> None:
+    made, of = dag
+    said: dict[str, Any] = {
+        "stages": {},
+        "run": "another",
+        "published": "nothing",
+        "sentence": "all is well",
+        "total": 5,
+    }
+    ti = published(made, released="v1", **said)
+    ti.said["deploy", "return_value"] = {**said, "deployed": "v1"}
+    night, _ = ended(made, of, ti)
+    assert (night["run"], night["published"], night["sentence"]) == (
+        "manual-2026-01-01T00-00-00-00-00-x",
+        "c" * 40,
+        None,
+    )
+    assert (next(iter(night["stages"])), night["total"], night["deployed"]) == ("numbers", None, "v1")
+
+
 def test_a_deploy_that_held_back_says_why(dag: Any) -> None:
     made, of = dag
     ti = published(made, released="a" * 64)
