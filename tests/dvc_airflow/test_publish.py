@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
@@ -68,6 +69,29 @@ def test_a_public_key_is_no_secret_and_is_pinned_with_the_night(toy: Make) -> No
         (made.root / name).write_text(public + more)
         with pytest.raises(snapshot.Refused, match=rf"{name} looks like a secret"):
             snapshot.take(made.root)
+
+
+GPG = """\
+#!/bin/sh
+cat > /dev/null
+case "$*" in
+*--verify*) echo 'gpg: Good signature from "toy"' >&2; printf '\\n[GNUPG:] GOODSIG 1 toy\\n' ;;
+*) printf -- '-----BEGIN PGP SIGNATURE-----\\n\\nx\\n-----END PGP SIGNATURE-----\\n'
+   printf '\\n[GNUPG:] SIG_CREATED \\n' >&2 ;;
+esac
+"""
+
+
+def test_a_signature_that_git_is_to_show_is_not_taken_for_who_made_a_commit(toy: Make, tmp_path: Path) -> None:
+    made, program = toy(), tmp_path / "gpg"
+    program.write_text(GPG)
+    program.chmod(0o755)
+    for key, value in [("gpg.program", str(program)), ("log.showSignature", "true")]:
+        made.git("config", key, value)
+    made.git("commit", "-q", "-S", "--allow-empty", "-m", "signed")
+    (made.root / "seed.txt").write_text("8")
+    asked = ["show", "-s", "--no-show-signature", "--format=%an %ae %aI"]
+    assert made.git(*asked, snapshot.take(made.root)) == made.git(*asked, "HEAD")
 
 
 def test_a_changed_tree_becomes_the_same_commit_each_time_and_is_not_touched(toy: Make) -> None:

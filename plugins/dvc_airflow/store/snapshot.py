@@ -113,7 +113,9 @@ def _place(folder: Path, number: int, content: bytes | Path) -> Path:
 
 def commit_tree(repository: Path, tree: str, parents: list[str], message: str, like: str) -> str:
     """A commit with the author and the dates of another, so that the same content is the same commit."""
-    name, mail, date = git(repository, "show", "-s", "--format=%an%n%ae%n%ad", "--date=raw", like).splitlines()
+    name, mail, date = git(
+        repository, "show", "-s", "--no-show-signature", "--format=%an%n%ae%n%ad", "--date=raw", like
+    ).splitlines()
     who = {
         f"GIT_{role}_{part}": value
         for role in ("AUTHOR", "COMMITTER")
