@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +47,12 @@ def test_a_night_that_has_ended_is_not_late(state: str, toy: Make) -> None:
 def test_a_command_that_fails_is_a_failed_callback(toy: Make) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         tell(toy(), f"{sys.executable} -c 'import sys; sys.exit(3)'")
+
+
+def test_what_the_command_leaves_running_keeps_nobody_waiting(toy: Make) -> None:
+    helper = int(tell(toy(), "sh -c 'sleep 10 & echo $! > told'"))
+    assert ") Z " not in Path(f"/proc/{helper}/stat").read_text()
+    os.kill(helper, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("given", [{"late_after": timedelta(hours=1)}, {"on_late": "true"}])

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import logging
 import shlex
-import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
+from subprocess import CalledProcessError
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback  # type: ignore[attr-defined]
 from airflow.sdk.configuration import conf
 
 from dvc_airflow.pipeline.project import ProjectError
+from dvc_airflow.stage.command import Command
 from dvc_airflow.stage.process import scrubbed
 
 ENDED = ("success", "failed")
@@ -50,7 +53,8 @@ def tell(command: str, root: str, env: dict[str, str], context: dict[str, Any]) 
     run = run_name(said["dag_run_id"])
     around = scrubbed() | {name: value.replace("{clone}", root) for name, value in env.items()}
     words = [word.replace("{run}", run) for word in shlex.split(command)]
-    asked: dict[str, Any] = {"cwd": root, "env": around | {"DVC_AIRFLOW_RUN": run}, "stdin": subprocess.DEVNULL}
-    ended = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False, **asked)
-    log.info("%s\n%s%s", shlex.join(words), ended.stdout, ended.stderr)
-    ended.check_returncode()
+    with TemporaryDirectory() as folder:
+        code, out, errors = Command(command).run(words, Path(folder), Path(root), around | {"DVC_AIRFLOW_RUN": run})
+    log.info("%s\n%s%s", shlex.join(words), out, errors)
+    if code:
+        raise CalledProcessError(code, words)
