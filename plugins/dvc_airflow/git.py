@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-CREDENTIALS = re.compile(r"(?<=://)[^@/\s]*@")  # in a remote's address
+CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # in a remote's address
 
 
 class GitError(Exception):

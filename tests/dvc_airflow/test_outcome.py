@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.git import GitError
+from dvc_airflow.git import GitError, without_login
 from dvc_airflow.night import end, secrets
 from dvc_airflow.pipeline import lock
 from dvc_airflow.stage import process
@@ -97,6 +97,25 @@ def test_a_secret_that_is_also_a_word_of_json_is_taken_from_texts_alone(
     secret: str, report: dict[str, Any], shown: dict[str, Any]
 ) -> None:
     assert secrets.hidden(Result("one", "failed", report=report), [secret]).report == shown
+
+
+KEY = "\n".join(["-----BEGIN KEY-----", *(f"line{number}ofthekey" for number in range(30)), "abc"])
+
+
+@pytest.mark.parametrize(
+    ("secret", "said", "shown"),
+    [
+        (
+            "postgres://me:p%40ssword@host/db",
+            "no login as me with p@ssword (p%40ssword)",
+            "no login as me with *** (***)",
+        ),
+        (KEY, "\n".join(KEY.splitlines()[-20:]), "***\n" * 19 + "abc"),
+        ("https://a:b@host/", "a bad letter", "a bad letter"),
+    ],
+)
+def test_a_part_of_a_secret_that_stands_by_itself_is_not_repeated(secret: str, said: str, shown: str) -> None:
+    assert secrets.hidden(Result("one", "failed", sentence=said), [secret]).sentence == shown
 
 
 @pytest.mark.spawned
@@ -230,3 +249,4 @@ def test_what_git_says_of_a_remote_shows_no_credentials(toy: Make) -> None:
         made.git("fetch", "https://me:S3CRET@127.0.0.1:9/x.git")
     assert "https://127.0.0.1:9/x.git" in str(said.value)
     assert "S3CRET" not in str(said.value)
+    assert without_login("of https://me:p@ss@host/x.git and a@b") == "of https://host/x.git and a@b"

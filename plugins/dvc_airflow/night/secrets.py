@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from airflow.sdk import Connection, Variable
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError, ErrorType
 from airflow.sdk.log import mask_secret
 
 from dvc_airflow.stage.outcome import Result, printable
+
+SHORTEST = 5  # letters of a part, as of what Airflow masks in its logs; a shorter one stands in other words too
 
 
 class Unknown(Exception):
@@ -49,10 +53,18 @@ def found(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def hidden(result: Result, secrets: Sequence[str]) -> Result:
-    """A result whose words show none of these."""
-    shown = {*secrets, *map(printable, secrets)}
-    known = sorted(filter(None, shown), key=len, reverse=True)  # one may be a part of another
+    """A result whose words show none of these, nor a part that says by itself what is secret."""
+    shown = {*secrets, *(part for one in secrets for part in _parts(one) if len(part) >= SHORTEST)}
+    known = sorted(filter(None, shown | set(map(printable, shown))), key=len, reverse=True)  # one is a part of another
     return replace(result, sentence=_without(result.sentence, known), report=_without(result.report, known))
+
+
+def _parts(secret: str) -> Iterator[str]:
+    """The password of a connection's URI, as it stands there and as it is; the lines of a key."""
+    with suppress(ValueError):
+        password = urlsplit(secret).password or ""
+        yield from (password, unquote(password))
+    yield from secret.splitlines()
 
 
 def _without(said: Any, secrets: Sequence[str]) -> Any:
