@@ -450,25 +450,34 @@ began, ended = map(Path, sys.argv[1:])
 if task := os.fork():
     os.waitpid(task, 0)
 else:
-    with attended(ended.touch, every_s=0.02):
-        began.touch()
+    parent = os.getppid()
+    began.touch()
+    sys.stdin.read(1)
+    with attended(ended.touch, parent, every_s=0.02):
+        began.with_name("attended").touch()
         sys.stdin.read(1)
 """
 
 
-@pytest.mark.parametrize("dies", [True, False])
-def test_a_task_whose_worker_dies_ends_its_stage(dies: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dies", ["before", "since", ""])
+def test_a_task_whose_worker_dies_ends_its_stage(dies: str, tmp_path: Path) -> None:
     began, ended = tmp_path / "began", tmp_path / "ended"
     env = os.environ | {"PYTHONPATH": str(Path(process.__file__).parents[2])}
     worker = subprocess.Popen([sys.executable, "-c", WORKER, str(began), str(ended)], stdin=subprocess.PIPE, env=env)
     assert worker.stdin is not None
     until(began.is_file)
+    if dies == "before":
+        worker.kill()
+        worker.wait()
+    worker.stdin.write(b"x")
+    worker.stdin.flush()
+    until((tmp_path / "attended").is_file)
     if dies:
         worker.kill()
         until(ended.is_file)
     worker.stdin.close()
     worker.wait()
-    assert ended.is_file() is dies
+    assert ended.is_file() is bool(dies)
 
 
 def until(holds: Callable[[], bool]) -> None:

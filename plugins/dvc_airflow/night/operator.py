@@ -8,6 +8,7 @@ Airflow reads a DAG file anew for each task. So what only some task needs is imp
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -140,13 +141,14 @@ class StageOperator(Task):
             return "unchanged"
         from dvc_airflow.night import secrets
 
+        parent = os.getppid()  # it lives, for it answers in `_begin`
         try:
             night, known, attempt, hidden = self._begin(context)
         except (GitError, secrets.Unknown) as error:  # no checkout yet, or a name that Airflow does not know
             outcome = "storage" if isinstance(error, GitError) else "refused"
             raise self._failed(context, Result(self.stage, outcome, sentence=str(error))) from None
         try:
-            with self.leased(context), attended(self.on_kill):
+            with self.leased(context), attended(self.on_kill, parent):
                 result = secrets.hidden(attempt.run(), hidden)
         except AirflowTaskTimeout:  # Airflow would count it with the attempts that never began (retries.py)
             result = attempt.overdue(self.execution_timeout or timedelta())

@@ -145,17 +145,19 @@ class Process(Leashed):
 
 
 @contextmanager
-def attended(end: Callable[[], None], every_s: float = ATTENDED_S) -> Iterator[None]:
+def attended(end: Callable[[], None], parent: int | None = None, every_s: float = ATTENDED_S) -> Iterator[None]:
     """Call `end` where the process that started this one dies while the block runs: nobody hears of the result then.
+
+    Who knows its number from before, when it was there, names that `parent`: it may have died since.
 
     Airflow's worker is that process. When it is killed its task runs on, and a stage for as long as it likes, beside
     the attempt that Airflow makes instead.
     """
-    parent, done = os.getppid(), threading.Event()
+    started, done = parent or os.getppid(), threading.Event()
 
     def look() -> None:
         while not done.wait(every_s):
-            if os.getppid() != parent:
+            if os.getppid() != started:
                 end()
                 return
 
