@@ -41,6 +41,9 @@ def main(words: list[str]) -> int:
     except (ProjectError, GitError, lease.Held, snapshot.Refused) as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
+        return 2
     if said.command == "graph":
         edges = [[above, one.name] for one in known.every for above in one.above]
         print(json.dumps({"stages": [one.name for one in known.every], "edges": edges}))

@@ -77,6 +77,10 @@ def test_what_goes_is_said_by_reason_and_removed_only_when_it_is_asked_for(
     assert {one.outcome for one in made.run("HEAD").values()} == {"unchanged"}
     assert main(["gc", str(made.root), "--nights", "2"]) == 0
     assert "goes" not in capsys.readouterr().out
+    stray.mkdir()
+    age(made, 3)
+    assert main(["gc", str(made.root), "--nights", "2"]) == 2
+    assert capsys.readouterr().err == f"{stray}: Is a directory\n"
     assert lease.read(of(made.root)) is None
 
 
