@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,12 @@ def _recorded(command: str, folder: Path) -> dict[str, Any]:
     subprocess.run([str(recorder.__file__), "-c", command], env=around, stderr=subprocess.DEVNULL, check=False)
     found: dict[str, Any] = json.loads((folder / "record").read_text())
     return found
+
+
+def test_who_imports_it_keeps_their_path() -> None:
+    before = list(sys.path)
+    importlib.reload(recorder)
+    assert sys.path == before
 
 
 def test_of_a_line_without_an_end_its_first_letters_are_kept(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ file, so its own folder (with modules that are called as others) is taken off th
 
 import sys
 
-sys.path.pop(0)
+if __name__ == "__main__":
+    sys.path.pop(0)
 
 import codecs
 import io
