@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.pipeline import check, lock, project, reading, requirements
+from dvc_airflow.pipeline import check, lock, meta, project, reading, requirements
 from dvc_airflow.stage import venvs
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import objects, workspace
@@ -140,6 +141,13 @@ def test_a_stage_with_requirements_of_its_own_has_an_environment_of_its_own(toy:
     again = made.run(made.commit({"dvc.yaml": (made.root / "dvc.yaml").read_text().replace("print(", "print(1, ")}))
     assert made_by(made, again["one"]).split() == ["1", "42", prefix]
     assert Path(prefix).stat().st_ino == before
+
+
+def test_the_table_of_the_docs_has_every_key() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "dvc-on-airflow.md").read_text()
+    rows = page.partition("| key | means |")[2].partition("\n\n")[0].splitlines()[2:]
+    keys = {one for row in rows for one in re.findall(r"`([a-z_]+)(?:: true)?`", row.split("|")[1])}
+    assert keys == {*meta.Meta.model_fields, *meta.Import.model_fields}
 
 
 @pytest.mark.parametrize(
