@@ -71,6 +71,8 @@ def made_by(made: Toy, result: Result) -> str:
         ("{nodes: true}", r"nodes is true: write what it should be"),
         ("{memory: true}", r"memory is true: write what it should be"),
         ("{execution_timeout: true}", r"execution_timeout is true: write what it should be"),
+        ("{queue: ''}", r"queue is '': string should have at least 1 character"),
+        ("{venv: ''}", r"venv is '': string should have at least 1 character"),
         ("0", r"it is 0, and no mapping of pool, slots, queue,"),
         ("cpu", r"it is 'cpu', and no mapping of pool, slots, queue,"),
     ],

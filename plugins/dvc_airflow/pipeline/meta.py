@@ -93,11 +93,11 @@ class Task(BaseModel):
 
     pool: str = Field("default_pool", min_length=1)
     slots: int = Field(1, ge=1)
-    queue: str | None = None
-    executor: str | None = None
+    queue: str | None = Field(None, min_length=1)
+    executor: str | None = Field(None, min_length=1)
     execution_timeout: timedelta | None = Field(None, gt=timedelta(0), le=timedelta(days=365))
     retries: int = Field(2, ge=0)
-    owner: str | None = None
+    owner: str | None = Field(None, min_length=1)
 
 
 class Meta(Task):
@@ -114,7 +114,7 @@ class Meta(Task):
     """
 
     env: Variables = {}
-    venv: str | None = None
+    venv: str | None = Field(None, min_length=1)
     memory: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, gt=0)
     approve: str | None = Field(None, min_length=1)
     nodes: Annotated[int | list[str] | None, BeforeValidator(_some)] = None
