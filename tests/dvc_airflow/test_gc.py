@@ -19,8 +19,7 @@ from dvc_airflow.pipeline.project import ProjectError
 from dvc_airflow.stage import plan
 from dvc_airflow.store import gc, history, lease, objects, uncached, workspace
 from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.lease import WHO
-from dvc_airflow.store.repository import Repository, of
+from dvc_airflow.store.repository import WHO, Repository, of
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

@@ -28,8 +28,7 @@ from dvc_airflow.stage.outcome import Night, Result, plain
 from dvc_airflow.stage.process import scrubbed
 from dvc_airflow.store import snapshot, uncached, workspace
 from dvc_airflow.store.ignored import Ignored
-from dvc_airflow.store.lease import WHO
-from dvc_airflow.store.repository import Repository
+from dvc_airflow.store.repository import WHO, Repository
 
 SOME = "of-some-stages"  # the ref of the newest night that not all stages ran in
 

@@ -23,10 +23,9 @@ from ruamel.yaml.error import YAMLError
 from dvc_airflow.git import GitError, git
 from dvc_airflow.pipeline.project import LOCK, ProjectError
 from dvc_airflow.store import objects, uncached, workspace
-from dvc_airflow.store.lease import RUNNING, WHO
-from dvc_airflow.store.repository import Repository
+from dvc_airflow.store.lease import RUNNING
+from dvc_airflow.store.repository import NAME, Repository
 
-AUTHOR = WHO["GIT_AUTHOR_NAME"]
 STASH = "refs/stash"
 PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/", "refs/exps/")  # what is called as a lease is there is none
 YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
@@ -178,12 +177,12 @@ def _others(record: Repository) -> Iterator[str]:
     asked = ["for-each-ref", *apart, "--format=%(objectname) %(authorname)", "refs/heads"]
     for line in git(record.path, *asked).splitlines():
         tip, _, author = line.partition(" ")
-        if author == AUTHOR:
+        if author == NAME:
             yield from _nights(record, tip)
 
 
 def _nights(record: Repository, tip: str) -> list[str]:
-    return git(record.path, "rev-list", "--first-parent", f"--author=^{AUTHOR} ", tip).splitlines()
+    return git(record.path, "rev-list", "--first-parent", f"--author=^{NAME} ", tip).splitlines()
 
 
 def _runs(cache: Path, left: Set[str], said: Sweep) -> None:

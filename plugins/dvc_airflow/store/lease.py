@@ -18,17 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvc_airflow.git import GitError, git
-from dvc_airflow.store.repository import Repository
+from dvc_airflow.store.repository import WHO, Repository
 
 STALE_S = 600.0
 RENEW_S = 60.0
 LAST_S = 30.0  # that a renewal under way is waited for
 RUNNING = "running"
-WHO = {
-    f"GIT_{role}_{part}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for part, value in [("NAME", "dvc-airflow"), ("EMAIL", "dvc-airflow@localhost")]
-}
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,11 @@ PUSH = ["push", "--quiet", "--no-verify"]  # a hook of this checkout is for what
 FETCH = ["fetch", "--quiet", "--no-write-fetch-head"]  # that file is one for all tasks of a checkout
 OURS = Path(".git") / "dvc-airflow"  # in a checkout that the engine made: nobody works in it
 NAME = "dvc-airflow"
+WHO = {  # makes the commits
+    f"GIT_{role}_{part}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for part, value in [("NAME", NAME), ("EMAIL", f"{NAME}@localhost")]
+}
 
 
 @dataclass(frozen=True)
