@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dvc_airflow.pipeline import reading
 from dvc_airflow.store import snapshot
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.snapshot import Refused
 
-FILE = "params.yaml"
+FILE = reading.PARAMS
 
 
 def override(repository: Path, commit: str, values: Mapping[str, Any], file: str = FILE) -> str:

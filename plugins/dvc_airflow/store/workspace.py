@@ -71,7 +71,7 @@ def _config(file: Path) -> ConfigObj:
 def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cache: Path, project: str = "") -> Path:
     """Clone `commit` into `job`/clone, with these tags (name → object) and the shared cache. Raises GitError.
 
-    The folder is this process's, and its children's, until `remove` or their end.
+    The folder is this process's until `remove`, or its end: a child's that outlives it by seconds may go.
 
     Returns:
         Where the project stands in the clone.
