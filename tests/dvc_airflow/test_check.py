@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow.__main__ import main
-from dvc_airflow.pipeline import kept
+from dvc_airflow.pipeline import kept, lock
 from dvc_airflow.stage import plan
-from dvc_airflow.store import snapshot
+from dvc_airflow.store import snapshot, uncached, workspace
 from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy
 
@@ -113,6 +113,27 @@ def test_an_out_elsewhere_that_dvc_would_not_keep_is_refused(
     assert main(["check", str(made.root)]) == 2
     said = f"dvc.yaml:4: stage one: {out} lies outside the project, and DVC 3 keeps no such out; give it `cache: false`"
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_frozen_stage_whose_file_only_the_checkout_has_is_refused(
+    toy: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DVC finds that file there; no clone has what neither Git nor DVC keeps."""
+    stages = "stages:\n  one: {cmd: echo 1 > o, outs: [{o: {cache: false}}]}\n"
+    made = toy(stages, **{".gitignore": "/o\n"})
+    made.run("HEAD")
+    lock_file = lock.files(made.known(), made.entries)["dvc.lock"]  # type: ignore[arg-type]
+    made.commit({"dvc.yaml": stages.replace("}]}", "}], frozen: true}"), "dvc.lock": lock_file, "o": "1\n"})
+    capsys.readouterr()
+    assert main(["check", str(made.root)]) == 0  # the night that made it kept it
+    shutil.rmtree(uncached.store(workspace.cache_of(made.root)))
+    assert main(["check", str(made.root)]) == 2
+    said = (
+        "one is frozen, and o, which DVC does not cache, is in no commit; `dvc unfreeze` it for a night, or commit that"
+    )
+    assert capsys.readouterr().err == f"{said}\n"
+    made.git("add", "-f", "o")
+    assert main(["check", str(made.root)]) == 0
 
 
 def test_a_frozen_stage_of_which_no_commit_knows_anything_is_refused(

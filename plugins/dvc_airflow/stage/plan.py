@@ -16,7 +16,7 @@ from typing import Any
 from dvc_airflow.pipeline import refusals
 from dvc_airflow.pipeline.lock import Entry, hashes
 from dvc_airflow.pipeline.project import Project, Stage, inside, outside, within
-from dvc_airflow.store import history, objects, uncached
+from dvc_airflow.store import history, objects, uncached, workspace
 from dvc_airflow.store.commit import BEYOND, Commit, parsed
 from dvc_airflow.store.repository import Repository
 from dvc_airflow.store.snapshot import Refused
@@ -29,7 +29,7 @@ def start(project: Project, commit: Commit, record: Repository) -> history.Known
     if lacks := lacking(project, commit):
         raise Refused(lacks)
     known = history.newest(record, commit, project)
-    if unknown := never(project, known.entries):
+    if unknown := never(project, known.entries) or _gone(project, known, commit):
         raise Refused(unknown)
     return known
 
@@ -117,6 +117,21 @@ def never(project: Project, entries: Mapping[str, Entry]) -> str | None:
             continue
         what, mend = ("frozen", "`dvc unfreeze` it") if stage.selected else ("not selected", "select it too")
         return f"{stage.name} is {what}, and no commit says what it made; run it once, or {mend}"
+    return None
+
+
+def _gone(project: Project, known: history.Known, commit: Commit) -> str | None:
+    """A sentence about the first frozen stage of which a file that DVC does not cache is nowhere; None for none."""
+    root = commit.repository / commit.folder
+    if workspace.remote_of(root):  # it may be there
+        return None
+    for stage in (one for one in project.selected if one.frozen and not one.imported):
+        committed = _with_folders(_here(path, commit.folder) for path in commit.modes)
+        lost = [path for path in stage.uncached if not outside(path) and path not in committed]
+        source = Commit(commit.repository, known.came[stage.name], commit.folder)
+        if lost and not uncached.had(stage, known.entries[stage.name], source.content, workspace.cache_of(root)):
+            what = f"{stage.name} is frozen, and {lost[0]}, which DVC does not cache, is in no commit"
+            return f"{what}; `dvc unfreeze` it for a night, or commit that"
     return None
 
 
