@@ -64,10 +64,10 @@ class EndOperator(Task):
                 told["account"] = asdict(found)
                 self.log.info("%s\n%s", found.line(), account.table(stages))
         told |= {key: _metric(told["stages"], place) for key, place in self.settings.headline.items()}
-        said = {"released": None, "deployed": None, **dict(done.get("said", {}))}
+        asked = {"released": None, "deployed": None, **dict(done.get("said", {}))}  # what the project's commands say
         for one in followed.values():
-            said |= one or {}
-        told |= {key: value for key, value in said.items() if key not in told}  # no command says what was measured
+            asked |= one or {}
+        told |= {key: value for key, value in asked.items() if key not in told}  # not of what was measured
         why = told.get("why_not_deployed") or _why_not(done, failed)  # a command's own reason, where it gave one
         told["why_not_deployed"] = None if told["deployed"] else why
         if told["refused"]:
