@@ -43,7 +43,7 @@ def _cache(root: Path) -> Path:
     from configobj import ConfigObj
 
     files = (root / ".dvc" / "config.local", root / ".dvc" / "config")
-    known = [ConfigObj(str(file), list_values=False).get("cache", {}) for file in files]
+    known = [ConfigObj(str(file), encoding="utf-8").get("cache", {}) for file in files]
     return (root / ".dvc" / next((one["dir"] for one in known if "dir" in one), "cache")).resolve() / "files" / "md5"
 
 
