@@ -27,7 +27,7 @@ def test_a_wrong_template_is_refused(toy: Make) -> None:
     [
         ("stages:\n  one: {cmd: a\n", r"dvc\.yaml:3: not YAML: .*; mend the syntax there"),
         ("stages:\n  one: {cmd: a}\n  two:\n    cmd: b\n    out: [x]\n", r"dvc\.yaml:5: stages\.two\.out: .*; mend it"),
-        ("stages: 5\n", r"dvc\.yaml:1: stages: .*; mend it there"),
+        ("stages: 5\n", r"dvc\.yaml:1: stages: .*; write a stage below it"),
         ("stages: {}\n", r"/toy: it has no stages; write one in dvc\.yaml \(`dvc stage add`\)"),
         ("[one]\n", r"dvc\.yaml:1: the file: .*; mend it there"),
     ],
