@@ -436,9 +436,15 @@ def _appears(path: Path, within_s: float = 30) -> None:
 def _gone(pids: list[int], within_s: float = 5) -> None:
     assert pids
     deadline = time.monotonic() + within_s
-    while any(Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text() for pid in pids):
+    while any(map(_lives, pids)):
         assert time.monotonic() < deadline, f"still there: {pids}"
         time.sleep(0.1)
+
+
+def _lives(pid: int) -> bool:
+    with suppress(OSError):  # it goes while it is looked at
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text()
+    return False
 
 
 WORKER = """\
