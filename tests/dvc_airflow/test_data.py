@@ -17,7 +17,7 @@ from dvc.repo import Repo
 from dvc.repo.open_repo import clean_repos
 
 from dvc_airflow.night import publish
-from dvc_airflow.pipeline import reading
+from dvc_airflow.pipeline import lock, reading
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.store import history, objects, uncached, workspace
 from dvc_airflow.store.commit import Commit
@@ -125,6 +125,46 @@ def test_data_that_dvc_2_hashed_is_brought(toy: Make) -> None:
     made.commit({"got.dvc": "outs:\n- md5: c4ca4238a0b923820dcc509a6f75849b\n  size: 1\n  path: got\n"})
     result = made.run("HEAD")["read"]
     assert result.outcome == "ran", result.sentence
+    assert not result.warnings
+
+
+def test_a_stage_of_which_one_out_names_a_remote_and_another_has_none(toy: Make) -> None:
+    made = toy(
+        "stages:\n  one: {cmd: echo 1 > a && echo 2 > b, outs: [{a: {remote: x}}, b]}\n"
+        "  two: {cmd: cat a b > c, deps: [a, b], outs: [c]}\n"
+    )
+    (made.root.parent / "remote").mkdir()
+    (made.root / ".dvc" / "config").write_text(f"['remote \"x\"']\n    url = {made.root.parent}/remote\n")
+    results = made.run(made.commit({}))
+    assert [one.outcome for one in results.values()] == ["ran", "ran"], [one.sentence for one in results.values()]
+    assert [one.read_text() for one in (made.root.parent / "remote").rglob("??/*") if one.is_file()] == ["1\n"]
+
+
+def test_a_list_that_is_damaged_is_not_taken_in(toy: Make) -> None:
+    stages = "stages:\n  one: {cmd: mkdir m && echo 1 > m/a, deps: [seed.txt], outs: [m]}\n"
+    made = toy(stages)
+    made.came = dict.fromkeys(made.run("HEAD"), made.git("rev-parse", "HEAD"))
+    (held,) = workspace.cache_of(made.root).glob("files/md5/*/*.dir")
+    held.chmod(0o644)
+    held.write_text("[]")
+    result = made.run(made.commit({"dvc.yaml": stages.replace("[m]", "[{m: {cache: false}}]")}))["one"]
+    assert result.well, result.sentence
+    assert list(_files(made, result)) == ["m/a"]
+
+
+def test_a_remote_that_does_not_answer_is_told_as_such(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy()
+    remote(made)
+    monkeypatch.setattr(uncached, "fetch", lambda *_: (_ for _ in ()).throw(RuntimeError("no credentials")))
+    with pytest.raises(OSError, match="DVC's remote does not answer: RuntimeError: no credentials"):
+        uncached.bring(made.root, {"x": "0" * 32}, workspace.cache_of(made.root))
+
+
+def _files(made: Toy, result: Result) -> dict[str, str]:
+    """The files of its outs that DVC does not cache."""
+    md5 = lock.hashes(made.known().stages[result.stage], result.entry or {}, "outs")
+    held = (uncached.files(path, one, workspace.cache_of(made.root)) for path, one in md5.items())
+    return {path: place.read_text() for some in held for path, place in some}
 
 
 def test_data_that_dvc_2_hashed_is_fetched(toy: Make) -> None:

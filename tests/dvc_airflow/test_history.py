@@ -13,7 +13,8 @@ from dvc.repo import Repo
 
 from dvc_airflow.night import publish
 from dvc_airflow.pipeline import lock, reading
-from dvc_airflow.stage.outcome import Result
+from dvc_airflow.stage.outcome import Result, standing
+from dvc_airflow.stage.settled import settled
 from dvc_airflow.store import history, lease, objects
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
@@ -59,8 +60,9 @@ def night(made: Toy) -> dict[str, Result]:
     project, found = reading.read(made.root), known(made)
     made.entries, made.came = found.entries, found.came
     pinned = replace(made.pinned("HEAD", record(made)), older=found.older)
-    results: dict[str, Result] = {}
-    for stage in project.order:
+    still = settled(pinned, project, made.root / ".dvc/tmp/clones")
+    results: dict[str, Result] = standing(pinned, still)  # as the pin tells
+    for stage in (one for one in project.order if one not in still):
         results[stage] = made.attempt(stage, pinned, results).run()
     if all(one.well for one in results.values()):
         publish.publish(pinned, project, results, record(made), None, {}, made.root / ".dvc/tmp/clones")
@@ -107,8 +109,58 @@ def test_what_a_person_made_and_committed_is_not_made_again(toy: Make) -> None:
     assert outcomes(night(made)) == {"load": "unchanged", "train": "ran", "judge": "ran"}
     made.commit({"seed.txt": "8"})
     shutil.rmtree(made.root / ".dvc/cache/runs", ignore_errors=True)
-    assert set(outcomes(night(made)).values()) == {"unchanged"}
+    assert outcomes(night(made)) == {"load": "unchanged", "train": "cached", "judge": "cached"}
     assert made.git("show", "nights:model") == "8"
+
+
+def test_who_reads_what_came_back_to_an_older_entry_reads_that(toy: Make) -> None:
+    made = toy(CHAIN, **{"good": "", "src": "1"})
+    night(made)
+    made.git("merge", "-q", "nights")
+    made.commit({"seed.txt": "8"})
+    night(made)
+    made.commit({"seed.txt": "7", "src": "2"})
+    results = night(made)
+    assert outcomes(results) == {"load": "unchanged", "train": "cached", "judge": "ran"}
+    read = lock.hashes(made.known().stages["judge"], results["judge"].entry or {}, "deps")["model"]
+    assert read == objects.md5(b"7")
+    assert made.git("show", "nights:model") == "7"
+
+
+def test_what_a_failed_night_made_is_not_newer_than_a_night_after_it(toy: Make) -> None:
+    made = toy(CHAIN, **{"good": "", "src": "1"})
+    night(made)
+    made.git("merge", "-q", "nights")
+    made.commit({"seed.txt": "8"})
+    made.git("rm", "-q", "good")
+    made.commit({})
+    assert outcomes(night(made))["judge"] == "failed"
+    made.commit({"seed.txt": "7", "good": ""})
+    night(made)
+    assert record(made).unpublished() == {}
+    assert known(made).entries["train"]["deps"][0]["md5"] == objects.md5(b"7")
+
+
+@pytest.mark.parametrize("lost", ["what both have", "what it said"])
+def test_of_a_history_that_was_written_anew_nights_are_the_newest(lost: str, toy: Make) -> None:
+    made = toy("stages:\n  grow: {cmd: cat seed.txt >> grown, deps: [seed.txt], outs: [{grown: {persist: true}}]}\n")
+    if lost == "what it said":
+        made.commit({"dvc.lock": "<<<<<<< ours\n"})
+        made.git("rm", "-q", "dvc.lock")
+        made.commit({})
+        made.git("branch", "other", "HEAD~1")
+    else:
+        by_hand(made)
+        made.commit({})
+    night(made)
+    if lost == "what it said":
+        made.git("checkout", "-q", "other")
+        made.git("rm", "-q", "dvc.lock")
+    else:
+        made.git("reset", "-q", "--hard", made.git("commit-tree", "HEAD^{tree}", "-m", "all in one"))
+    made.commit({"seed.txt": "8"})
+    grown = lock.hashes(made.known().stages["grow"], night(made)["grow"].entry or {}, "outs")["grown"]
+    assert objects.place(made.root / ".dvc/cache", grown).read_text() == "78"
 
 
 def test_a_stage_that_is_frozen_is_what_its_people_made_last(toy: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
@@ -83,6 +84,16 @@ def test_a_stage_that_writes_in_what_it_reads_is_told_and_nobody_else_has_it(toy
     assert told.startswith("wrote in what it reads") and told.endswith("\n- got\n- one\n- seed.txt\n- src/new")
     cache = workspace.cache_of(made.root)
     assert {path.read_text() for path in cache.glob("files/md5/??/*")} == {"1\n", "1\n2\n", "6"}
+
+
+@pytest.mark.parametrize("how", ["ln", "ln -s"])
+def test_what_an_out_is_a_link_to_is_left_as_it_is(how: str, toy: Make, tmp_path: Path) -> None:
+    (tmp_path / "tool").write_text("1")
+    (tmp_path / "tool").chmod(0o755)
+    made = toy(f"stages:\n  one: {{cmd: '{how} {tmp_path}/tool out', outs: [out]}}\n")
+    assert made.run("HEAD")["one"].outcome == "ran"
+    said = (tmp_path / "tool").stat()
+    assert (said.st_mode & 0o777, said.st_nlink) == (0o755, 1)
 
 
 @pytest.mark.parametrize(("kind", "said"), [("copy", "copy"), ("hardlink", "hard"), ("symlink", "soft"), ("", "copy")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from dvc.config import Config
 from dvc.config_schema import REMOTE_SCHEMAS
 
@@ -14,6 +15,16 @@ from dvc_airflow.store import params, repository, snapshot, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
+
+
+@pytest.mark.parametrize("text", ["[core\n", "core = 1\n", "[cache]\n    dir = %(no)s\n", "\udcff"])
+def test_a_configuration_that_cannot_be_read_is_told_with_its_file(text: str, toy: Make) -> None:
+    made = toy()
+    file = made.root / ".dvc" / "config.local"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(OSError, match="DVC cannot read its configuration") as error:
+        workspace.cache_of(made.root)
+    assert error.value.filename == str(file)
 
 
 def test_a_path_of_the_configuration_leads_from_a_clone_where_it_leads_from_the_project(toy: Make) -> None:

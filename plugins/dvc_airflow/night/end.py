@@ -96,30 +96,32 @@ class EndOperator(Task):
             pinned: the run, where it has pinned a commit; one that was refused may be called as another that has.
             unpublished: what the pin fixed and the stages said, of a night that is not published.
         """
-        owner = self.holder(context)
+        owner, left = self.holder(context), [unpublished] if unpublished else []
         try:
             record = self.settings.repository
             held = lease.read(record)
             if held and held.of(context["run_id"], owner):
                 with self.leased(context):
-                    if unpublished:
-                        self._remember(context, *unpublished)
+                    if left:
+                        self._remember(context, *left.pop())
                     self._sweep()
                 lease.release(record, context["run_id"], owner)
             if pinned:
                 record.unpin(pinned)
         except (GitError, OSError) as error:
             self.log.warning("the lease was not given back, and goes stale: %s", error)
+            if left:  # where a remote is away it is kept in this checkout at least
+                self._remember(context, *left.pop())
 
     def _remember(self, context: Any, night: Night, known: Project, said: dict[str, Any]) -> None:
-        """Keep what ended well for the next night to start from; the lease is still held."""
+        """Keep what ended well for the next night to start from."""
         from dvc_airflow.night import publish
 
-        record = self.settings.repository
-        night = replace(night, repository=str(record.path))
         results = self.results(context, night, known, [one.name for one in known.selected], said)
         try:
+            record = self.settings.repository
             record.have(night.run, night.commit, night.tags.values())
+            night = replace(night, repository=str(record.path))
             if commit := publish.remember(night, known, results, record):
                 self.log.info("what ended well is kept for the next night: commit %s", commit)
         except (GitError, OSError, publish.PublishError) as error:

@@ -245,6 +245,8 @@ class PublishOperator(Task):
                 done = publish.publish(night, known, results, record, self._command, env, shared.clones)
         except GitError as error:
             raise refusal(context, error, retried=bool(shared.remote)) from None
+        except OSError as error:  # of the disk, or of DVC's remote
+            raise refusal(context, error, retried=True) from None
         except publish.PublishError as error:
             raise refusal(context, error, retried=bool(self._command and self._command.killed)) from None
         self.pages = links.pages(shared.web, night.tip, done.commit)

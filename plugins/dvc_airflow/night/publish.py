@@ -65,10 +65,10 @@ def publish(
         raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
     repository, cache, tip = record.path, workspace.cache_of(night.root), record.tip
     tree = _tree(night, project, {name: one.entry for name, one in results.items() if one.entry is not None})
-    if tip and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
+    waiting = record.unpublished()
+    if tip and not waiting and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
         said = ask(command, night, tip, env, clones, cache) if command and project.whole else {}
         return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
-    waiting = record.unpublished()
     commit = partial(_commit, night, record, tree, waiting)
     if not project.whole:
         made = commit(f"Night {night.run} of {', '.join(one.name for one in project.selected)}")

@@ -60,10 +60,14 @@ def hidden(result: Result, secrets: Sequence[str]) -> Result:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """The password of a connection's URI, as it stands there and as it is; the lines of a key."""
+    """User, password and values of a connection's URI, as they stand there and as they are; the lines of a key."""
     with suppress(ValueError):
-        password = urlsplit(secret).password or ""
-        yield from (password, unquote(password))
+        said = urlsplit(secret)
+        for one in (said.username or "", said.password or ""):
+            yield from (one, unquote(one))
+        for pair in said.query.split("&"):
+            _, _, value = pair.partition("=")
+            yield from (value, unquote(value))
     yield from secret.splitlines()
 
 

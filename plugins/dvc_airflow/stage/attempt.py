@@ -146,7 +146,8 @@ class Attempt:
         if not (same and had):
             self.asks_dvc = same is not False
             return None
-        return Result(self.stage.name, "unchanged", entry=self.entry, files=self._told(self.entry))
+        outcome = "unchanged" if self.entry == self.night.entries[self.stage.name] else "cached"
+        return Result(self.stage.name, outcome, entry=self.entry, files=self._told(self.entry))
 
     def _nearest(self, newest: Entry) -> tuple[Entry, bool | None]:
         """The newest entry that is what running the stage would give, or may be; else the newest, and that it is not.
@@ -241,7 +242,7 @@ class Attempt:
         """
         made, read = self._made(), lock.hashes(self.stage, entry, "deps")
         written = self._undeclared(clone)
-        changed = [dep for dep, md5 in read.items() if made.get(dep, md5) != md5]
+        changed = [dep for dep, md5 in read.items() if made.get(dep) not in (None, "", md5)]  # "" is of data of DVC 2
         changed += [path for path in written if any(one in self.stage.deps for one in within(path))]
         return [path for path in written if path not in changed][:MOST_UNDECLARED], changed[:MOST_UNDECLARED]
 

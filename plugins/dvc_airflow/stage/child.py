@@ -16,7 +16,6 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -116,8 +115,10 @@ def _reproduce(
             kind = "storage"
             _take_in(made, store)
             uncached.keep(repo, keep, store, limit_bytes, push)
-            if made and (push or _named(out for one in made for out in one.outs)):
+            if made and push:
                 repo.push(targets=[stage])
+            elif named := [out.fs_path for one in made for out in one.outs if out.remote]:
+                repo.push(targets=named)
     except LockError as error:
         return {"error": "lock", "sentence": str(error)}
     except TooLarge as error:
@@ -136,21 +137,14 @@ def _bring(repo: Any, paths: list[Made], push: bool, store: Path, needed: dict[s
     """Check out what the stage reads, each byte hashed before. Raises Lacking, and what DVC raises."""
     outs, read = _outs(repo, paths), [path for *_, path in paths]
     found = objects.problems(store, needed, read=read)
-    if (push or _named(out for out, _ in outs)) and (
-        found or any(out.hash_name != "md5" and out.changed_cache(place) for out, place in outs)
-    ):
-        _fetch(repo, paths)
+    old = any(out.hash_name != "md5" and out.changed_cache(place) for out, place in outs)
+    if (found or old) and _fetch(repo, paths, push):
         found = objects.problems(store, needed, read=read)  # what a remote sends is hashed too
     if found:
         raise Lacking(found[0])
     for out, place in outs:
         if place == out.fs_path or out.is_dir_checksum:  # else DVC says of the dep that it is not there
             out.checkout(force=True, filter_info=place)
-
-
-def _named(outs: Iterable[Any]) -> bool:
-    """Whether one of these outs names a remote of its own: then it is there, whether the project has one or not."""
-    return any(out.remote for out in outs)
 
 
 def _outs(repo: Any, paths: list[Made]) -> list[tuple[Any, str]]:
@@ -180,37 +174,46 @@ def _stages(repo: Any, file: str) -> Any:
     return load_file(repo, repo.fs.abspath(file)).stages
 
 
-def _fetch(repo: Any, paths: list[Made]) -> None:
+def _fetch(repo: Any, paths: list[Made], push: bool) -> bool:
     """Fetch them: by stage where all that it makes is wanted, else by the whole path, which no stage is called.
 
     By stage too, and more than is wanted, where the path has a letter that DVC takes for more than a letter.
+
+    Args:
+        push: whether the project has a remote; else what names one itself is fetched.
+
+    Returns:
+        Whether there was anything to be fetched.
     """
     wanted: dict[str, list[tuple[Any, str]]] = {}
     for (file, key, _), found in zip(paths, _outs(repo, paths), strict=True):
-        wanted.setdefault(f"{file}:{key}" if key else file, []).append(found)
+        if push or found[0].remote:
+            wanted.setdefault(f"{file}:{key}" if key else file, []).append(found)
     stages, parts = [], []
     for stage, outs in wanted.items():
         places = [place for _, place in outs]
         every = {out.fs_path for out in outs[0][0].stage.outs if out.use_cache}
         misread = set("".join(places)) & set("\\:")
-        if misread or every <= set(places):
+        if push and (misread or every <= set(places)):
             stages.append(stage)
         else:
             parts += places
     for targets in (stages, parts):  # together DVC would look for a part in the file of the target before it alone
         if targets:
             repo.fetch(targets=targets)
+    return bool(wanted)
 
 
 def _link(repo: Any) -> None:
-    """Link what a stage makes with the cache from here on, which no command writes on in, and the clone goes.
+    """Link the clone with what DVC keeps from here on: nothing writes on in that, and the clone goes.
 
-    What it reads is brought as the project's `cache.type` says: as copies, if nothing else, since a stage may write in
-    its deps (a data base that it opens), root may in what is read-only, and of tracked data the cache may have the only
-    one.
+    What a stage reads is brought as the project's `cache.type` says: as copies, if nothing else, since a stage may
+    write in its deps (a data base that it opens), root may in what is read-only, and of tracked data the cache may have
+    the only one. What it makes DVC copies first, where it cannot clone it: with a hard link before, it would take in
+    what the out is itself a link to, and what somebody still writes in.
     """
     for kept in (repo.cache.local, repo.cache.legacy):
-        kept.cache_types = ["hardlink", "copy"]
+        kept.cache_types = ["reflink", "hardlink", "copy"]
 
 
 def _take_in(made: list[Any], store: Path) -> None:
@@ -240,11 +243,11 @@ def _bring_last(repo: Any, paths: list[Made], push: bool, store: Path, going_on:
     """Check out what the stage made last: it goes on in it, or DVC looks at it; what is lost is passed over."""
     from dvc.exceptions import DvcException
 
-    lost, outs = objects.problems(store, going_on), _outs(repo, paths)
-    if (push or _named(out for out, _ in outs)) and (lost or any(path not in going_on for *_, path in paths)):
+    lost = objects.problems(store, going_on)
+    if lost or any(path not in going_on for *_, path in paths):
         with suppress(DvcException):
-            _fetch(repo, paths)
-    for out, place in outs:
+            _fetch(repo, paths, push)
+    for out, place in _outs(repo, paths):
         with suppress(FileNotFoundError):
             out.checkout(force=True, filter_info=place, allow_missing=True)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -136,7 +137,7 @@ class Result:
         told = {
             "wrote what it does not declare, and no other stage sees; "
             "add what others read to its outs": self.undeclared,
-            "wrote in what it reads, which no other stage sees, and runs every night; "
+            "wrote in what it reads, and no other stage sees that; "
             "let it write a copy, and make that an out": self.changed_deps,
         }
         return [f"{what}:" + "".join(f"\n- {path}" for path in paths) for what, paths in told.items() if paths]
@@ -208,6 +209,8 @@ def plain(said: Any) -> Any:
     """Data of JSON whose texts, and names, are printable: PostgreSQL takes no NUL, and no half a pair of UTF-16."""
     if isinstance(said, str):
         return printable(said)
+    if isinstance(said, float) and not isfinite(said):  # as of 1e999
+        return str(said)
     if isinstance(said, Mapping):
         return {plain(key): plain(value) for key, value in said.items()}
     return [plain(one) for one in said] if isinstance(said, list) else said

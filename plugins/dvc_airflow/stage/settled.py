@@ -28,6 +28,7 @@ def settled(night: Night, project: Project, clones: Path) -> dict[str, Result]:
     for name in project.order:
         if not project.stages[name].selected or not known.keys() >= set(project.upstream(name)):
             continue
-        if kept := Attempt(night, project, name, above, clones, {}).kept():
+        kept = Attempt(night, project, name, above, clones, {}).kept()
+        if kept and kept.outcome == "unchanged":  # who comes back to an older entry says so, to those that read it too
             known[name] = found[name] = replace(kept, began=began)
     return found

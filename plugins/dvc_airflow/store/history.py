@@ -8,12 +8,15 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from dvc_airflow.git import GitError, git
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.project import Project, Stage
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
+
+MOST = 4  # entries of a stage that a night looks at
 
 
 class Known(NamedTuple):
@@ -39,7 +42,9 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
     for path, stages in held.items():
         entries = cache(partial(_entries, stages, commit.content(path)))  # most commits say the same
         pinned = entries(commit.content(path))
-        before = entries(shared.content(path)) if shared else {}
+        before = {} if not nights else pinned
+        with suppress(YAMLError, AttributeError, TypeError, ValueError):  # what is wrong there nobody reads any more
+            before = entries(shared.content(path)) if shared else before
         theirs = {name: entry for name, entry in pinned.items() if before.get(name) != entry}
         said = [(night, entries(Commit(record.path, night, commit.folder).content(path))) for night in nights]
         for one, known in [(commit.commit, theirs), *said, (commit.commit, pinned)]:
@@ -50,7 +55,7 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
     return Known(
         {name: entries[0][0] for name, entries in found.items()},
         {name: entries[0][1] for name, entries in found.items()},
-        {name: entries[1:] for name, entries in found.items() if entries[1:]},
+        {name: entries[1:MOST] for name, entries in found.items() if entries[1:]},
     )
 
 

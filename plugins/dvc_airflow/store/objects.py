@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 DAMAGED = "damaged"  # folder in a cache
+OLD_S = 43_200.0  # gc.py keeps what is younger than two days, whatever names it
 THREADS = 4  # hashing leaves Python's lock alone
 
 
@@ -83,11 +85,17 @@ def sound(held: Path) -> bool:
 
 
 def touch(cache: Path, md5s: Iterable[str]) -> None:
-    """Let objects be as young as what is made now, since a night needs them and no commit names them yet (gc.py)."""
+    """Let objects be young, since a night needs them and no commit names them yet (gc.py).
+
+    Those of the last hours stay as they are: with a hard link to one in a checkout, DVC would hash that anew.
+    """
+    old = time.time() - OLD_S
     for md5 in md5s:
         for one in [md5, *(listed(place(cache, md5)) if md5.endswith(".dir") else [])]:
+            held = f"{cache}/files/md5/{one[:2]}/{one[2:]}"  # by `place` it takes four times as long
             with suppress(OSError):  # another user's
-                os.utime(f"{cache}/files/md5/{one[:2]}/{one[2:]}")  # by `place` it takes four times as long
+                if os.path.getmtime(held) < old:  # noqa: PTH204
+                    os.utime(held)
 
 
 def listed(held: Path, out: str = "", read: Collection[str] | None = None) -> list[str]:

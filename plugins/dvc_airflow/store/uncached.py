@@ -64,14 +64,20 @@ def fetch(repo: Any, wanted: Mapping[str, str], cache: Path) -> None:
 
 
 def bring(root: Path, wanted: Mapping[str, str], cache: Path) -> None:
-    """Fetch outs from the remote of the project at `root`, where it has one; what is not to be had is passed over."""
+    """Fetch outs from the remote of the project at `root`, where it has one; what is not to be had is passed over.
+
+    Raises OSError where it does not answer.
+    """
     if workspace.remote_of(root) is None:
         return
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with suppress(DvcException, OSError), Repo(str(root)) as repo:
-        fetch(repo, wanted, cache)
+    try:
+        with suppress(DvcException, OSError), Repo(str(root)) as repo:
+            fetch(repo, wanted, cache)
+    except Exception as error:  # a remote's client raises what it likes, as botocore's NoCredentialsError
+        raise OSError(f"DVC's remote does not answer: {type(error).__name__}: {error}") from error
 
 
 def restore(wanted: Mapping[str, str], executable: Iterable[str], cache: Path) -> None:
@@ -131,14 +137,13 @@ def files(path: str, md5: str, cache: Path) -> Iterator[tuple[str, Path]]:
 
 def _kept_before(md5: str, cache: Path) -> bool:
     """Take in what DVC's cache has; False where it does not have all of it."""
-    if not objects.place(cache, md5).is_file():
+    if not objects.place(cache, md5).is_file() or objects.problems(cache, {"": md5}, members=False):
         return False
     from dvc_data.hashfile.hash_info import HashInfo
 
     with suppress(OSError):
         _move(_kept(cache), _kept(store(cache)), {HashInfo("md5", md5)})
-        return True
-    return False
+    return present(md5, cache)
 
 
 def _take(content: bytes, md5: str, cache: Path) -> None:

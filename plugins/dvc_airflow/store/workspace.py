@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from errno import EINVAL
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -62,10 +63,17 @@ def _configured(root: Path, section: str, key: str) -> tuple[Path, str] | None:
 
 
 def _config(file: Path) -> ConfigObj:
-    """A file of DVC's configuration, as DVC reads it; empty where there is none."""
-    from configobj import ConfigObj
+    """A file of DVC's configuration, as DVC reads it; empty where there is none. Raises OSError where DVC cannot."""
+    from configobj import ConfigObj, ConfigObjError, InterpolationError
 
-    return ConfigObj(str(file), encoding="utf-8")
+    try:
+        found = ConfigObj(str(file), encoding="utf-8")
+        sections = found.dict()
+        if wrong := next((name for name, said in sections.items() if not isinstance(said, dict)), None):
+            raise ValueError(f"{wrong} stands in no section")
+    except (ConfigObjError, InterpolationError, ValueError) as error:
+        raise OSError(EINVAL, f"DVC cannot read its configuration ({error}); mend it there", str(file)) from None
+    return found
 
 
 def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cache: Path, project: str = "") -> Path:
@@ -103,7 +111,7 @@ def _configure(root: Path, clone: Path, cache: Path, site: Path) -> None:
     own.filename = str(clone / ".dvc" / "config.local")
     for section in dict.fromkeys([*shared.sections, *own.sections]):
         said = {**shared.get(section, {}), **own.get(section, {})}
-        paths = {key: said[key] for key in PATHS if section.startswith("remote ") and key in said}
+        paths = {key: str(said[key]) for key in PATHS if section.startswith("remote ") and key in said}
         for key, path in paths.items():
             if "://" not in path and not Path(path).expanduser().is_absolute():
                 own[section] = {**own.get(section, {}), key: str((root / ".dvc" / path).resolve())}
