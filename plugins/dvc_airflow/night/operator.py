@@ -243,10 +243,8 @@ class PublishOperator(Task):
             self._command = self.command(context, shared.publish) if shared.publish else None
             with self.leased(context), attended(self.on_kill):
                 done = publish.publish(night, known, results, record, self._command, env, shared.clones)
-        except GitError as error:
-            raise refusal(context, error, retried=bool(shared.remote)) from None
-        except OSError as error:  # of the disk, or of DVC's remote
-            raise refusal(context, error, retried=True) from None
+        except (GitError, OSError) as error:  # a disk, or DVC's remote, may have room, or answer, another time
+            raise refusal(context, error, retried=bool(shared.remote) or isinstance(error, OSError)) from None
         except publish.PublishError as error:
             raise refusal(context, error, retried=bool(self._command and self._command.killed)) from None
         self.pages = links.pages(shared.web, night.tip, done.commit)
