@@ -63,7 +63,7 @@ def night(root: Path, stages: int, number: int, clock: Clock) -> dict[str, int]:
     pinned = replace(pinned, run=f"again-{number}", tip=record.tip)
     if clock("publish_nothing_new", published, pinned, known, made, cache).new:
         raise Broke("a night that changed nothing was published")
-    entries, came = clock("newest_entries", history.newest, record, pinned.pinned, known)
+    entries, came, _ = clock("newest_entries", history.newest, record, pinned.pinned, known)
     if entries != held:
         raise Broke(f"{len(entries)} entries are found of {stages} stages, or others than were published")
     clock("lacking", plan.lacking, known, pinned.pinned)
