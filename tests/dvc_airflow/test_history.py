@@ -81,6 +81,15 @@ def dep(made: Toy, entry: lock.Entry) -> str:
     return next(one for one in "789" if objects.md5(one.encode()) == md5)
 
 
+def after_a_merge(toy: Make) -> Toy:
+    """A project whose first night somebody merged, before seed.txt became 8."""
+    made = toy(CHAIN, **{"good": "", "src": "1"})
+    night(made)
+    made.git("merge", "-q", "nights")
+    made.commit({"seed.txt": "8"})
+    return made
+
+
 def test_what_a_person_made_is_newer_than_the_night_before_and_older_than_the_night_after(toy: Make) -> None:
     made = toy()
     night(made)
@@ -114,10 +123,7 @@ def test_what_a_person_made_and_committed_is_not_made_again(toy: Make) -> None:
 
 
 def test_who_reads_what_came_back_to_an_older_entry_reads_that(toy: Make) -> None:
-    made = toy(CHAIN, **{"good": "", "src": "1"})
-    night(made)
-    made.git("merge", "-q", "nights")
-    made.commit({"seed.txt": "8"})
+    made = after_a_merge(toy)
     night(made)
     made.commit({"seed.txt": "7", "src": "2"})
     results = night(made)
@@ -128,10 +134,7 @@ def test_who_reads_what_came_back_to_an_older_entry_reads_that(toy: Make) -> Non
 
 
 def test_what_a_failed_night_made_is_not_newer_than_a_night_after_it(toy: Make) -> None:
-    made = toy(CHAIN, **{"good": "", "src": "1"})
-    night(made)
-    made.git("merge", "-q", "nights")
-    made.commit({"seed.txt": "8"})
+    made = after_a_merge(toy)
     made.git("rm", "-q", "good")
     made.commit({})
     assert outcomes(night(made))["judge"] == "failed"

@@ -1,11 +1,11 @@
 """Write what a night made as one commit on its branch, or keep it until that is possible.
 
 The commit's tree is the pinned tree with the night's dvc.lock, `cache: false` files and .gitignore lines; its parents
-are the branch's tip and the pinned commit. Nothing is merged, and nothing is committed when nothing differs. The
-project's own `publish` command runs in a clone of that commit and prints, as its last line, JSON with a message and
-tags. Where nothing differs it runs at the tip, since the night that wrote it may have died before what follows a
-release; its message and tags are then not used. Branch and tags go to the repository of record in one atomic push with
-a lease; what it refuses stays under `<refs>/unpublished/<run>` until a night after it is pushed.
+are the branch's tip and the pinned commit. Nothing is merged, and nothing is committed when nothing differs and nothing
+waits. The project's own `publish` command runs in a clone of that commit and prints, as its last line, JSON with a
+message and tags. Where nothing differs it runs at the tip, since the night that wrote it may have died before what
+follows a release; its message and tags are then not used. Branch and tags go to the repository of record in one atomic
+push with a lease; what it refuses stays under `<refs>/unpublished/<run>` until a night after it is pushed.
 """
 
 from __future__ import annotations

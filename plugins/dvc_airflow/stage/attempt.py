@@ -140,9 +140,8 @@ class Attempt:
             same: bool | None = True
         else:
             self.entry, same = self._nearest(self.entry)
-        had = same is not False and job.had(
-            self.night, self.stage, self.entry, self.cache
-        )  # DVC is to look at that too
+        # asked for what only DVC can tell of, too: what Git has of it is taken in, and DVC looks at it
+        had = same is not False and job.had(self.night, self.stage, self.entry, self.cache)
         if not (same and had):
             self.asks_dvc = same is not False
             return None

@@ -115,10 +115,7 @@ def _reproduce(
             kind = "storage"
             _take_in(made, store)
             uncached.keep(repo, keep, store, limit_bytes, push)
-            if made and push:
-                repo.push(targets=[stage])
-            elif named := [out.fs_path for one in made for out in one.outs if out.remote]:
-                repo.push(targets=named)
+            _push(repo, made, stage, push)
     except LockError as error:
         return {"error": "lock", "sentence": str(error)}
     except TooLarge as error:
@@ -131,6 +128,14 @@ def _reproduce(
         traceback.print_exc()
         return {"error": kind, "sentence": f"{type(error).__name__}: {_sentence(error)}"}
     return {"reproduced": bool(made)}
+
+
+def _push(repo: Any, made: list[Any], stage: str, push: bool) -> None:
+    """Take what was made to the project's remote; where that has none, what names one itself."""
+    if made and push:
+        repo.push(targets=[stage])
+    elif named := [out.fs_path for one in made for out in one.outs if out.remote]:
+        repo.push(targets=named)
 
 
 def _bring(repo: Any, paths: list[Made], push: bool, store: Path, needed: dict[str, str]) -> None:

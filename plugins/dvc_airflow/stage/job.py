@@ -71,13 +71,13 @@ class Job:
         deps = [path for path in self._reads if any(inside(path, out) for out in made)]
         last = self._kept_last(out.path for out in self.stage.outs if asks_dvc or out.persist)
         below = {path for path in made if any(path.startswith(f"{dep}/") for dep in self.stage.deps)}
-        within = [path for path in self.project.makers if path in below]  # in the order in which DVC ignores them
+        ignored = [path for path in self.project.makers if path in below]  # in the order in which DVC ignores them
         return {
             "clone": str(clone),
             "stage": self.stage.target,
             "imported": self.stage.imported,
             "deps": self._with_makers(deps),
-            "below": self._with_makers(within),
+            "below": self._with_makers(ignored),
             "env": self._variables(clone),
             "push": push,
             "cache": str(self.cache),

@@ -30,7 +30,7 @@ class Known(NamedTuple):
 def newest(record: Repository, commit: Commit, project: Project) -> Known:
     """What is known of every stage.
 
-    They stand in nights, published or not, and in the pinned commit. There people write too: what differs from the
+    Entries stand in nights, published or not, and in the pinned commit. There people write too: what differs from the
     commit that they share with the newest night is newer than that. What a `.dvc` file says counts as an entry where
     it names the same source as the pinned one.
     """
@@ -42,7 +42,7 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
     for path, stages in held.items():
         entries = cache(partial(_entries, stages, commit.content(path)))  # most commits say the same
         pinned = entries(commit.content(path))
-        before = {} if not nights else pinned
+        before = pinned if nights else {}
         with suppress(YAMLError, AttributeError, TypeError, ValueError):  # what is wrong there nobody reads any more
             before = entries(shared.content(path)) if shared else before
         theirs = {name: entry for name, entry in pinned.items() if before.get(name) != entry}
