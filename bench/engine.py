@@ -8,6 +8,7 @@ practice     stages that wait a second, and one BashOperator a stage with `dvc r
 fan          a matrix of 100: time and memory
 stage        a stage that ran, of 2 and of 2,000, and `dvc repro -s` in a warm checkout
 files        outs of 10,000 files; --large: of 200,000
+deps         a dep of 2 GB, as a copy and as a hard link, and `dvc repro -s` in a checkout that has it
 publication  the first and the last task of a night of 2,000 stages
 
 Each measures peer and ours in one run, in turns, after it compared what should be equal; ratios are medians over
@@ -38,7 +39,7 @@ from bench.engine_parts import nights, parse, publication, server, stages, table
 from bench.night import machine  # noqa: E402
 
 AIRFLOW = ("nights", "practice", "fan")
-PARTS = ("parse", "publication", "stage", "files", *AIRFLOW)
+PARTS = ("parse", "publication", "stage", "files", "deps", *AIRFLOW)
 
 
 def measured(part: str, scratch: Path, small: bool, large: bool, airflow: server.Airflow | None) -> Any:
@@ -54,6 +55,9 @@ def measured(part: str, scratch: Path, small: bool, large: bool, airflow: server
             [stages.folder(scratch, *one) for one in ([(1000, 1)] if small else [(10_000, 5)])]
             + ([stages.folder(scratch, 200_000, 1)] if large else [])
         ),
+        "deps": lambda: [
+            stages.large_dep(scratch, 20 if small else 2000, kind, 1 if small else 3) for kind in ("copy", "hardlink")
+        ],
     }
     if airflow is not None:
         parts = {

@@ -8,6 +8,7 @@ entries are compared.
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -99,6 +100,37 @@ def folder(scratch: Path, files: int, rounds: int) -> dict[str, Any]:
         ratios = [a / b for a, b in zip(took[f"{key}ours"], took[f"{key}dvc_repro"], strict=True)]
         found[f"{key}times"] = round(median(ratios), 3)
     return {"files": files} | found
+
+
+def large_dep(scratch: Path, megabytes: int, kind: str, rounds: int) -> dict[str, Any]:
+    """Seconds of a stage that reads a file of that size, which `dvc add` tracks; `kind` is the project's `cache.type`.
+
+    A clone is brought what the checkout has already: a copy takes the disk's time, a link none.
+    """
+    stages = {"one": {"cmd": "cp seed.txt out", "deps": ["seed.txt", "held"], "outs": ["out"]}}
+    ours, plain = (projects.made(scratch / f"{name}-{kind}", stages) for name in ("large-ours", "large-plain"))
+    for root in (ours, plain):
+        with (root / "held").open("wb") as held:
+            for number in range(megabytes):
+                held.write(random.Random(number).randbytes(1_000_000))
+        for words in (["config", "cache.type", kind], ["add", "-q", "held"]):
+            subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, check=True)
+        git(root, "add", "-A")
+        git(root, "commit", "-qm", "Data")
+    took: dict[str, list[float]] = {"ours": [], "dvc_repro": []}
+    for number in range(rounds + 1):
+        for root in (ours, plain):
+            (root / "seed.txt").write_text(f"{number}\n")
+            git(root, "commit", "-qam", f"Seed {number}", "--allow-empty")
+        os.sync()
+        result, seconds = attempt(ours, "one", None, number)
+        again = repro(plain, "one")
+        refuse_others(result, "ran", plain)
+        if number:  # the first does not count
+            took["ours"].append(seconds)
+            took["dvc_repro"].append(again)
+    found = {f"{name}_s": round(median(said), 3) for name, said in took.items()}
+    return {"megabytes": megabytes, "cache_type": kind} | found
 
 
 def attempt(root: Path, stage: str, entry: lock.Entry | None, number: int, *above: Result) -> tuple[Result, float]:

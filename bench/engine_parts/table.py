@@ -88,6 +88,12 @@ def files(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield what, f"{ours:.2f} s", "dvc repro -s", f"{peer:.2f} s", f"{one[f'{key}times']:.2f}"
 
 
+def deps(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    ours, peer = one["ours_s"], one["dvc_repro_s"]
+    what = f"a dep of {one['megabytes'] / 1000:g} GB, cache.type {one['cache_type']}"
+    yield what, f"{ours:.2f} s", "dvc repro -s", f"{peer:.2f} s", f"{ours - peer:+.2f} s"
+
+
 def nights(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     what = f"a night of {one['stages']} stages, unchanged (goal 1.25)"
     yield what, f"{one['ours_median_s']:.2f} s", "empty tasks", f"{one['empty_median_s']:.2f} s", f"{one['times']:.2f}"
@@ -115,5 +121,5 @@ def fan(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 PARTS: Mapping[str, Callable[[Any], Iterator[tuple[str, ...]]]] = {
-    one.__name__: one for one in (parse, publication, stage, files, nights, practice, fan)
+    one.__name__: one for one in (parse, publication, stage, files, deps, nights, practice, fan)
 }
