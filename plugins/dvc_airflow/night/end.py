@@ -22,6 +22,11 @@ from dvc_airflow.store import lease
 from dvc_airflow.store.repository import checked_out
 from dvc_airflow.store.written import write
 
+NOTHING_DONE: Mapping[str, Any] = {"new": False, "refused": "", "changes": []}  # what `publish` says of a night
+NOT_GIVEN_BACK = "the lease was not given back, and goes stale: %s"
+
+Unpublished = tuple[Night, Project, dict[str, Any]]  # what the pin fixed, and what the stages said
+
 
 class EndOperator(Task):
     """Write night.json and give the lease back, however the night ended."""
@@ -32,8 +37,6 @@ class EndOperator(Task):
 
     def execute(self, context: Any) -> None:
         """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""
-        from dvc_airflow.night import account
-
         ti, run = context["ti"], run_name(context["run_id"])
         try:
             place = self._place(run)
@@ -47,23 +50,11 @@ class EndOperator(Task):
         followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
         failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
         told: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
-        told |= {
-            "new": done.get("new", False),
-            "refused": done.get("refused", ""),
-            "stages": {},
-            "changes": done.get("changes", []),
-        }
-        told["ended"] = round(time.time(), 3)
+        told |= {key: done.get(key, default) for key, default in NOTHING_DONE.items()}
+        told |= {"stages": {}, "ended": round(time.time(), 3)}
         if pinned:
-            night, known = pinned
-            if not known.whole:
-                told["selected"] = [one.name for one in known.selected]
-            stages = self._stages(context, known, said)
-            told |= {"commit": night.commit, "stages": stages}
-            if found := account.account(stages, {name: known.upstream(name) for name in known.stages}):
-                told["account"] = asdict(found)
-                self.log.info("%s\n%s", found.line(), account.table(stages))
-        told |= {key: _metric(told["stages"], place) for key, place in self.settings.headline.items()}
+            told |= self._of_stages(context, *pinned, said)
+        told |= {key: _metric(told["stages"], where) for key, where in self.settings.headline.items()}
         asked = {"released": None, "deployed": None, **dict(done.get("said", {}))}  # what the project's commands say
         for one in followed.values():
             asked |= one or {}
@@ -87,36 +78,39 @@ class EndOperator(Task):
             folder = f"{shared.root}/.dvc/tmp/runs/{self.whose.rstrip('/.')}"
         return f"{folder}/{run}/night.json"
 
-    def _leave(
-        self, context: Any, pinned: str | None, unpublished: tuple[Night, Project, dict[str, Any]] | None = None
-    ) -> None:
-        """Remove what is not kept and give the lease back; what fails of that is no failure of the night.
+    def _leave(self, context: Any, pinned: str | None, unpublished: Unpublished | None = None) -> None:
+        """Keep what ended well, remove what is not kept, give the lease back; where that fails the night does not.
 
         Args:
             pinned: the run, where it has pinned a commit; one that was refused may be called as another that has.
-            unpublished: what the pin fixed and the stages said, of a night that is not published.
+            unpublished: a night that is not.
         """
-        owner, left = self.holder(context), [unpublished] if unpublished else []
+        owner = self.holder(context)
         try:
             record = self.settings.repository
             held = lease.read(record)
+        except (GitError, OSError) as error:
+            self.log.warning(NOT_GIVEN_BACK, error)
+            self._remember(context, unpublished)  # where a remote is away it is kept in this checkout at least
+            return
+        try:
             if held and held.of(context["run_id"], owner):
                 with self.leased(context):
-                    if left:
-                        self._remember(context, *left.pop())
+                    self._remember(context, unpublished)
                     self._sweep()
                 lease.release(record, context["run_id"], owner)
             if pinned:
                 record.unpin(pinned)
         except (GitError, OSError) as error:
-            self.log.warning("the lease was not given back, and goes stale: %s", error)
-            if left:  # where a remote is away it is kept in this checkout at least
-                self._remember(context, *left.pop())
+            self.log.warning(NOT_GIVEN_BACK, error)
 
-    def _remember(self, context: Any, night: Night, known: Project, said: dict[str, Any]) -> None:
+    def _remember(self, context: Any, unpublished: Unpublished | None) -> None:
         """Keep what ended well for the next night to start from."""
         from dvc_airflow.night import publish
 
+        if unpublished is None:
+            return
+        night, known, said = unpublished
         results = self.results(context, night, known, [one.name for one in known.selected], said)
         try:
             record = self.settings.repository
@@ -148,6 +142,18 @@ class EndOperator(Task):
         tasks = [*map(self.beside, [PIN, PUBLISH, failed] if failed else [PIN, PUBLISH]), *self.asked]
         said = next(filter(None, (ti.xcom_pull(task_ids=one, key="sentence") for one in tasks)), None)
         return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
+
+    def _of_stages(self, context: Any, night: Night, known: Project, said: Mapping[str, Any]) -> dict[str, Any]:
+        """What night.json says of the stages, and of what all of them took."""
+        from dvc_airflow.night import account
+
+        stages = self._stages(context, known, said)
+        told: dict[str, Any] = {} if known.whole else {"selected": [one.name for one in known.selected]}
+        told |= {"commit": night.commit, "stages": stages}
+        if found := account.account(stages, {name: known.upstream(name) for name in known.stages}):
+            told["account"] = asdict(found)
+            self.log.info("%s\n%s", found.line(), account.table(stages))
+        return told
 
     def _said(self, context: Any, known: Project) -> dict[str, Any]:
         """What each stage said tonight, those that did."""
