@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,21 @@ def test_configuration_is_read_and_written_as_by_dvc(toy: Make) -> None:
         assert config["cache"]["dir"] == str(odd / "my cache")
         assert config["remote"]["r"]["url"] == str(odd.parent / "store")
     workspace.remove(odd / "job")
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"), [("DVC_GLOBAL_CONFIG_DIR", ""), ("XDG_CONFIG_HOME", "dvc"), ("HOME", ".config/dvc")]
+)
+def test_a_persons_own_configuration_is_found_where_dvc_finds_it(
+    variable: str, folder: str, toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DVC_GLOBAL_CONFIG_DIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "own"))
+    (tmp_path / "own" / folder).mkdir(parents=True)
+    (tmp_path / "own" / folder / "config").write_text(f"[cache]\n    dir = {tmp_path}/shared\n")
+    root = toy().root
+    assert workspace.cache_of(root) == tmp_path / "shared" == Path(Config(str(root / ".dvc"))["cache"]["dir"])
 
 
 def test_a_shallow_checkout_runs_what_no_branch_holds(toy: Make) -> None:

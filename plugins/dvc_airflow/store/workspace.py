@@ -54,9 +54,11 @@ def remote_of(root: Path) -> str | None:
 
 def _configured(root: Path, section: str, key: str) -> tuple[Path, str] | None:
     """A value of DVC's configuration, of this checkout, the project, the user or the machine, and its file's folder."""
-    user = Path(os.environ.get("DVC_GLOBAL_CONFIG_DIR") or Path.home() / ".config" / "dvc")
-    system = Path(os.environ.get("DVC_SYSTEM_CONFIG_DIR") or "/etc/xdg/dvc")
-    for file in (root / ".dvc" / "config.local", root / ".dvc" / "config", user / "config", system / "config"):
+    import platformdirs
+
+    user = os.environ.get("DVC_GLOBAL_CONFIG_DIR") or platformdirs.user_config_dir("dvc", "iterative")
+    system = os.environ.get("DVC_SYSTEM_CONFIG_DIR") or platformdirs.site_config_dir("dvc", "iterative")
+    for file in (root / ".dvc" / "config.local", *(Path(one, "config") for one in (root / ".dvc", user, system))):
         if said := _config(file).get(section, {}).get(key):
             return file.parent, str(said)
     return None
