@@ -13,9 +13,10 @@ from dvc.repo import Repo
 
 from dvc_airflow.night import publish
 from dvc_airflow.pipeline import lock, reading
+from dvc_airflow.stage import plan
 from dvc_airflow.stage.outcome import Result, standing
 from dvc_airflow.stage.settled import settled
-from dvc_airflow.store import history, lease, objects
+from dvc_airflow.store import history, lease, objects, params
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
@@ -57,12 +58,14 @@ def by_hand(made: Toy, *targets: str) -> None:
 
 def night(made: Toy) -> dict[str, Result]:
     """A night of what is committed, published or kept as its tasks do it."""
-    project, found = reading.read(made.root), known(made)
+    project = made.known()
+    found = plan.start(project, Commit(made.root, made.git("rev-parse", "HEAD")), record(made))
     made.entries, made.came = found.entries, found.came
     pinned = replace(made.pinned("HEAD", record(made)), older=found.older)
     still = settled(pinned, project, made.root / ".dvc/tmp/clones")
-    results: dict[str, Result] = standing(pinned, still)  # as the pin tells
-    for stage in (one for one in project.order if one not in still):
+    others = [one.name for one in project.stages.values() if not one.selected]
+    results: dict[str, Result] = standing(pinned, [*still, *others])  # as the pin tells
+    for stage in (one for one in project.order if one not in results):
         results[stage] = made.attempt(stage, pinned, results).run()
     if all(one.well for one in results.values()):
         publish.publish(pinned, project, results, record(made), None, {}, made.root / ".dvc/tmp/clones")
@@ -215,3 +218,36 @@ def test_the_end_of_a_night_that_failed_keeps_what_it_finished(
     assert said.startswith("the night was not published: judge: failed")
     assert set(known(made).entries) == {"load", "train"}
     assert lease.read(record(made)) is None
+
+
+@pytest.mark.parametrize("way", ["frozen", "not selected"])
+def test_what_does_not_run_is_of_this_branch_and_not_of_the_newest_nights(way: str, toy: Make) -> None:
+    text = FROZEN.replace("cp made seen", "cat made seed.txt > seen")
+    made = toy(text)
+    night(made)
+    made.git("merge", "-q", "nights")
+    before = made.git("rev-parse", "HEAD")
+    made.commit({"seed.txt": "8"})
+    night(made)
+    made.git("merge", "-q", "nights")
+    made.git("checkout", "-q", "-b", "hotfix", before)
+    made.commit({"dvc.yaml": text.replace("make: {", "make: {frozen: true, " if way == "frozen" else "make: {")})
+    made.select = ["read"] if way == "not selected" else []
+    made.commit({"dvc.yaml": (made.root / "dvc.yaml").read_text().replace("> seen", "- > seen")})
+    assert night(made)["read"].files == {"seen": "77"}
+
+
+def test_a_trial_that_failed_is_not_read_by_a_night_without_its_params(toy: Make) -> None:
+    made = toy(
+        "stages:\n  make: {cmd: cp params.yaml made, params: [total.by], outs: [made]}\n"
+        "  read: {cmd: grep by made > seen, deps: [made], outs: [{seen: {cache: false}}]}\n"
+        "  judge: {cmd: '! grep 2 seen', deps: [seen]}\n"
+    )
+    night(made)
+    kept = made.git("rev-parse", "HEAD")
+    made.git("checkout", "-q", params.override(made.root, kept, {"total.by": 2}))
+    night(made)
+    made.git("checkout", "-q", kept)
+    made.select = ["read"]
+    night(made)
+    assert made.git("show", f"{REFS}/unpublished/{publish.SOME}:seen") == "total: {by: 1}"

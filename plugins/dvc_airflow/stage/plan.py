@@ -28,10 +28,33 @@ def start(project: Project, commit: Commit, record: Repository) -> history.Known
     """What a night starts from. Raises Refused where it cannot."""
     if lacks := lacking(project, commit):
         raise Refused(lacks)
-    known = history.newest(record, commit, project)
+    known = _of_this_commit(project, commit, history.newest(record, commit, project))
     if unknown := never(project, known.entries) or _gone(project, known, commit):
         raise Refused(unknown)
     return known
+
+
+def _of_this_commit(project: Project, commit: Commit, known: history.Known) -> history.Known:
+    """With, of each stage that does not run tonight, the newest entry of what this commit has it read, where one is.
+
+    The newest of all may be another branch's, or of a trial with other params.
+    """
+    entries, came, older = dict(known.entries), dict(known.came), dict(known.older)
+    cache, held = workspace.cache_of(commit.repository / commit.folder), dict[str, str]()
+    for stage in (project.stages[name] for name in project.order if project.stages[name].frozen):
+        if (name := stage.name) in older and not stage.imported:
+            made = {**project.tracked(name), **held}
+            candidates = [(entries[name], came[name]), *older[name]]
+            rank = [_rank(_reads(stage, entry, made, commit, cache)) for entry, _ in candidates]
+            entries[name], came[name] = candidates.pop(rank.index(max(rank)))
+            older[name] = candidates
+        held |= hashes(stage, entries.get(name) or {}, "outs")
+    return history.Known(entries, came, older)
+
+
+def _rank(told: list[bool | None]) -> int:
+    """2 where all is the same, 1 where only DVC can tell, 0 where something is not."""
+    return 0 if False in told else 1 if None in told else 2
 
 
 def lacking(project: Project, commit: Commit) -> str | None:
@@ -158,12 +181,19 @@ def unchanged(
         remote: whether what the cache lacks may be in one.
     """
     callback = not (stage.deps or stage.params or stage.outs)  # DVC runs that each time, as what is always changed
-    if entry is None or stage.always_changed or callback or entry.get("cmd") != stage.cmd:
+    if entry is None or stage.always_changed or callback:
         return False
-    told = [*_deps(stage, entry, made, commit), *_params(stage, entry, made, commit, cache)]
+    told = _reads(stage, entry, made, commit, cache)
     if False not in told:  # else nobody asks for the outs, and they may be many files
         told += _outs(stage, entry, cache, remote)
-    return False if False in told else None if None in told else True
+    return (False, None, True)[_rank(told)]
+
+
+def _reads(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit, cache: Path) -> list[bool | None]:
+    """Whether an entry is of the same command, deps and params; None where only DVC can tell."""
+    if entry.get("cmd") != stage.cmd:
+        return [False]
+    return [*_deps(stage, entry, made, commit), *_params(stage, entry, made, commit, cache)]
 
 
 def _deps(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit) -> Iterator[bool | None]:
