@@ -136,6 +136,19 @@ def test_who_reads_what_came_back_to_an_older_entry_reads_that(toy: Make) -> Non
     assert made.git("show", "nights:model") == "7"
 
 
+def test_an_older_entry_that_only_dvc_can_tell_of_is_said_to_be_one(toy: Make) -> None:
+    made = toy("stages:\n  train: {cmd: cp seed.txt model, deps: [seed.txt, src], outs: [model]}\n")
+    (made.root / "src").mkdir()
+    made.commit({"src/a": "1"})
+    night(made)
+    made.git("merge", "-q", "nights")
+    made.commit({"seed.txt": "8"})
+    night(made)
+    made.commit({"seed.txt": "7"})
+    shutil.rmtree(made.root / ".dvc/cache/runs")
+    assert outcomes(night(made)) == {"train": "cached"}
+
+
 def test_what_a_failed_night_made_is_not_newer_than_a_night_after_it(toy: Make) -> None:
     made = after_a_merge(toy)
     made.git("rm", "-q", "good")
@@ -145,6 +158,17 @@ def test_what_a_failed_night_made_is_not_newer_than_a_night_after_it(toy: Make) 
     night(made)
     assert record(made).unpublished() == {}
     assert known(made).entries["train"]["deps"][0]["md5"] == objects.md5(b"7")
+
+
+def test_a_night_of_some_stages_leaves_out_a_file_of_another_that_nobody_has(toy: Make) -> None:
+    made = toy(FROZEN.replace("cp made seen", "cat made made > seen"), **{".gitignore": "seen\n"})
+    by_hand(made)
+    made.commit({})
+    (made.root / "seen").unlink()
+    made.select = ["make"]
+    made.commit({"seed.txt": "8"})
+    assert outcomes(night(made))["make"] == "ran"
+    assert "md5" in made.git("show", f"{REFS}/unpublished/{publish.SOME}:dvc.lock")
 
 
 @pytest.mark.parametrize("lost", ["what both have", "what it said"])

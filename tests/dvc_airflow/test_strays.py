@@ -30,6 +30,14 @@ def test_who_reads_an_out_without_saying_so_is_told_whose_it_is(toy: Make) -> No
     assert "one.txt is made by one, and is not among these deps: add it" in result.sentence
 
 
+def test_who_names_tracked_data_that_it_reads_is_told_nothing(toy: Make) -> None:
+    made = toy("stages:\n  one: {cmd: 'echo table.csv is empty >&2; exit 3', deps: [table.csv], outs: [one.txt]}\n")
+    (made.root / "table.csv").write_text("5")
+    with Repo(str(made.root)) as repo:
+        repo.add(str(made.root / "table.csv"))
+    assert "is made by" not in made.run(made.commit({}))["one"].sentence
+
+
 def test_what_a_stage_does_not_declare_is_told_and_who_misses_it_is_told_who_wrote_it(toy: Make) -> None:
     made = toy(CARELESS, **{".gitignore": "ignored.txt\n"})
     results = made.run(made.git("rev-parse", "HEAD"))

@@ -64,7 +64,7 @@ def publish(
     if missing:
         raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
     repository, cache, tip = record.path, workspace.cache_of(night.root), record.tip
-    tree = _tree(night, project, {name: one.entry for name, one in results.items() if one.entry is not None})
+    tree = _tree(night, project, {one.name: entry for one in project.selected if (entry := results[one.name].entry)})
     waiting = record.unpublished()
     if tip and not waiting and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
         said = ask(command, night, tip, env, clones, cache) if command and project.whole else {}

@@ -229,7 +229,8 @@ class Attempt:
         if self.stage.imported:
             outcome = "unchanged" if entry == self.entry else "ran"
         else:
-            outcome = "ran" if record else "cached" if result["reproduced"] else "unchanged"
+            same = not result["reproduced"] and entry == self.night.entries.get(name)
+            outcome = "ran" if record else "unchanged" if same else "cached"
         workspace.remove(self.job)
         told = self._told(entry)
         return Result(name, outcome, seconds, memory, entry, told, "", report, undeclared, changed, energy, cpu)
@@ -263,7 +264,7 @@ class Attempt:
 
     def _written_by(self, sentence: str) -> str:
         """Which stage wrote a file that this one names in its last words and may not have; "" for none."""
-        read = set(self.project.upstream(self.stage.name)) | {self.stage.name}
+        read = {*self.stage.above, self.stage.name}
         for made, name in self.project.makers.items():
             if name not in read and _names(sentence, made):
                 return f"\n{made} is made by {name}, and is not among these deps: add it"
