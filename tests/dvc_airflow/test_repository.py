@@ -17,7 +17,7 @@ from dvc_airflow.night.publish import Published
 from dvc_airflow.pipeline import reading
 from dvc_airflow.stage.command import Command
 from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import history, lease, repository, snapshot, written
+from dvc_airflow.store import history, lease, params, repository, snapshot, written
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
 from nightshift import storage
@@ -25,6 +25,7 @@ from tests.dvc_airflow.conftest import Toy, at_once
 
 Make = Callable[..., Toy]
 REFS = "refs/dvc-airflow"
+BY = {"total.by": 2}
 SAYS = """echo '{"message": "a night", "tags": [{"name": "toy@v1", "message": "first"}]}'"""
 
 
@@ -181,6 +182,36 @@ def test_another_checkout_fetches_what_a_night_is_of(made: Toy) -> None:
     theirs.unpin("run")
     theirs.unpin("run")
     assert git(made.root.parent / "bare", "for-each-ref", f"{REFS}/pinned") == ""
+
+
+def test_what_ran_is_fetched_for_a_task_that_is_cleared_after_the_nights_end(made: Toy) -> None:
+    made.git("push", "-q", "origin", "main")
+    record, other = at(made), made.root.parent / "other"
+    git(made.root, "clone", "-q", f"file://{made.root.parent}/bare", str(other))
+    committed, trial = made.commit({"seed.txt": "8"}), params.override(made.root, made.git("rev-parse", "HEAD"), BY)
+    made.git("push", "-q", "origin", "main")
+    for commit in (committed, trial):
+        record.pin("one", commit)
+        record.unpin("one")
+        replace(record, path=other).have("one", commit)
+        assert git(other, "cat-file", "-t", commit) == "commit"
+
+
+def test_a_branch_that_is_removed_at_the_remote_is_begun_anew(made: Toy) -> None:
+    assert night(made, "8", "one").new
+    git(made.root.parent / "bare", "update-ref", "-d", "refs/heads/nights")
+    done = night(made, "9", "two")
+    assert (done.new, done.refused) == (True, "")
+    assert git(made.root.parent / "bare", "rev-list", "--count", "--author=^dvc-airflow ", "nights") == "1"
+
+
+def test_a_night_that_waits_is_of_its_own_branch_alone(toy: Make) -> None:
+    root = toy().root
+    one, two, own = repository.of(root, "one"), repository.of(root, "two"), repository.of(root)
+    assert (own.refs, repository.of(root, own.branch).refs) == (REFS, REFS)
+    one.keep("night", git(root, "rev-parse", "HEAD"))
+    assert two.unpublished() == own.unpublished() == {}
+    assert len(one.unpublished()) == 1
 
 
 def test_two_checkouts_have_one_lease(made: Toy) -> None:

@@ -24,7 +24,7 @@ class Settings:
     Args:
         root: the project in the checkout of record.
         branch: that nights are published on.
-        refs: namespace for the lease and for what could not be published.
+        refs: namespace for the lease, what could not be published and what failed nights finished.
         env: variables for stages and commands; {clone} becomes the clone's path.
         publish: the project's command, run in a clone of the night's commit; None for none.
         record: folder or URL for `<run>/night.json`; "" for the checkout's own, in which each DAG has one.
@@ -103,7 +103,8 @@ def night(
         select: which stages run, by selectors (selection.py); the others count as frozen, and nothing is released.
         exclude: which of these do not.
         branch: that nights are published on; "dvc-airflow", with the project's folder where that is not the top.
-        refs: namespace for the lease and for what could not be published; "refs/dvc-airflow", as the branch.
+        refs: namespace for the lease, what could not be published and what failed nights finished; "refs/dvc-airflow",
+            with the folder as the branch, and with the branch where that has a name of its own.
         remote: a Git remote of the checkout that nights are published at instead, and other workers' checkouts with it.
         checkout: where each worker has a checkout of its own, which the engine makes of `remote` and keeps at what is
             pinned. For workers that share no disk, and where `project` is in a Git bundle of Airflow's: the night then

@@ -36,7 +36,7 @@ class Repository:
     Args:
         path: the checkout's repository, which clones are made of.
         branch: of nights; nobody else writes it.
-        refs: namespace for the lease, for what could not be published, and for what runs.
+        refs: namespace for the lease, for what could not be published or failed nights finished, and for what runs.
         remote: a remote's name or URL; "" where `path` itself is the repository of record.
         own: whether `path` is the engine's own checkout, which follows what is pinned, and nobody works in.
     """
@@ -84,6 +84,8 @@ class Repository:
                 wanted.append(f"^{ref}")  # it was kept while the remote was away, and goes on from that
         if branch in there:
             wanted.append(f"+{branch}:{self.nights_ref}")
+        elif self.tip:  # somebody removed it there: the next night begins it anew
+            git(self.path, "update-ref", "-d", self.nights_ref)
         git(self.path, *FETCH, "--tags", "--force", self.remote, *wanted)
         if tip := self.tip:  # what another checkout has published since waits here no more
             asked = ["for-each-ref", "--merged", tip, "--format=delete %(refname) %(objectname)"]
@@ -114,7 +116,10 @@ class Repository:
         if self._lacks([commit, *tags]):
             with self._alone():
                 if self._lacks([commit]):  # still, now that no other task fetches it
-                    git(self.path, *FETCH, self.remote, f"{self.refs}/pinned/{run}")
+                    try:
+                        git(self.path, *FETCH, self.remote, f"{self.refs}/pinned/{run}")
+                    except GitError:  # the night has ended, and somebody cleared its task
+                        git(self.path, *FETCH, self.remote, commit)
                 if self._lacks(tags):
                     self._fetch()
         if self.own:
@@ -211,10 +216,14 @@ class Repository:
 
 
 def of(project: Path, branch: str | None = None, refs: str | None = None, remote: str = "") -> Repository:
-    """The repository of record of a project; by default two projects of one repository have a branch and refs each."""
+    """The repository of record of a project.
+
+    By default two projects of one repository have a branch and refs each, and a branch of another name its own refs.
+    """
     path, folder = top(project)
     name = "-".join([NAME, *re.findall(r"[A-Za-z0-9_]+", folder)])
-    return Repository(path, branch or name, refs or f"refs/{name}", remote)
+    own = name if branch in (None, name) else f"{name}-{branch}"
+    return Repository(path, branch or name, refs or f"refs/{own}", remote)
 
 
 def checked_out(place: Path, url: str) -> None:
