@@ -193,6 +193,16 @@ def test_of_a_history_that_was_written_anew_nights_are_the_newest(lost: str, toy
     assert objects.place(made.root / ".dvc/cache", grown).read_text() == "78"
 
 
+def test_a_lock_file_that_somebody_broke_on_the_branch_of_nights_is_mended_by_the_next(toy: Make) -> None:
+    made = toy(FROZEN)
+    night(made)
+    made.git("checkout", "-q", "nights")
+    made.commit({"dvc.lock": "<<<<<<< ours\n"})
+    made.git("checkout", "-q", "main")
+    assert outcomes(night(made))["make"] == "cached"
+    assert made.git("show", "nights:dvc.lock").startswith("schema")
+
+
 def test_a_stage_that_is_frozen_is_what_its_people_made_last(toy: Make) -> None:
     made = toy(FROZEN)
     night(made)

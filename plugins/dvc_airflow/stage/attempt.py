@@ -188,7 +188,7 @@ class Attempt:
         return {path: text for path, text in found.items() if "\0" not in text}  # which PostgreSQL does not take
 
     def _clone(self) -> Path:
-        """A clone with the entries of what the stage reads and its own newest one, and no others."""
+        """A clone with the entries of what the stage reads and the one that it starts from, and no others."""
         night = self.night
         repository = Path(night.repository)
         clone = workspace.make(repository, night.commit, self.job, night.tags, self.cache, night.folder)

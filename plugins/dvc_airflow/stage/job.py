@@ -41,7 +41,7 @@ class Job:
     """One stage to reproduce.
 
     Args:
-        entry: its newest one.
+        entry: that it starts from: its newest one, or an older one that is nearer to what it reads tonight.
         above: results of the stages that it rests on.
         folder: of the job; the clone is in it.
         cache: the folder of DVC's cache.

@@ -39,7 +39,8 @@ class Night:
         repository: the Git repository of record; clones are made from it.
         commit: what runs.
         tags: name → object, the registry as it was.
-        entries: newest known entry of every stage.
+        entries: of every stage that which it starts from: its newest one, or of one that does not run tonight the
+            newest that is of this commit.
         came: stage → the commit whose metrics belong to its entry.
         older: stage → other entries of it, the newest first, each with its commit.
         run: name of the run.
@@ -103,8 +104,8 @@ def _at(repository: str, commit: str, folder: str) -> Commit:
 class Result:
     """What a stage's task returns; small enough to travel by value.
 
-    `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled; `cached` where DVC's run
-    cache had what its command makes of this input, and it was not started. `files` are those of the
+    `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled; `cached` where an
+    older entry, or DVC's run cache, had what its command makes of this input, and it was not started. `files` are those of the
     `cache: false` outs that are short texts, by path. `undeclared` is what it wrote and dvc.yaml does not name,
     `changed_deps` those of its deps, or files in them, that it wrote on in.
     `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is what the processors' packages
@@ -159,7 +160,7 @@ class Result:
 
 
 def standing(night: Night, stages: Iterable[str]) -> dict[str, Result]:
-    """Results of stages that do not run tonight: their newest entries, of those that have one."""
+    """Results of stages that do not run tonight: the entries that the night starts from, of those that have one."""
     return {name: Result(name, "unchanged", entry=night.entries[name]) for name in stages if name in night.entries}
 
 

@@ -1,8 +1,9 @@
-"""What earlier nights made of every stage, and which commit says so."""
+"""What the newest night, those that wait beside it and people made of every stage, and which commit says so."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from dvc_airflow.pipeline.project import Project, Stage
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
 
+log = logging.getLogger(__name__)
 MOST = 4  # entries of a stage that a night looks at
 
 
@@ -42,11 +44,11 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
     for path, stages in held.items():
         entries = cache(partial(_entries, stages, commit.content(path)))  # most commits say the same
         pinned = entries(commit.content(path))
-        before = pinned if nights else {}
-        with suppress(YAMLError, AttributeError, TypeError, ValueError):  # what is wrong there nobody reads any more
-            before = entries(shared.content(path)) if shared else before
+        before = _earlier(entries, shared, path) if shared else None
+        if before is None:
+            before = pinned if nights else {}
         theirs = {name: entry for name, entry in pinned.items() if before.get(name) != entry}
-        said = [(night, entries(Commit(record.path, night, commit.folder).content(path))) for night in nights]
+        said = [(night, _earlier(entries, Commit(record.path, night, commit.folder), path) or {}) for night in nights]
         for one, known in [(commit.commit, theirs), *said, (commit.commit, pinned)]:
             for name, entry in known.items():
                 others = found.setdefault(name, [])
@@ -69,6 +71,17 @@ def _entries(stages: Sequence[Stage], pinned: bytes | None, content: bytes | Non
     else:
         known = lock.parse(text)
     return {stage.name: known[stage.key] for stage in stages if stage.key in known}
+
+
+def _earlier(
+    entries: Callable[[bytes | None], dict[str, lock.Entry]], commit: Commit, path: str
+) -> dict[str, lock.Entry] | None:
+    """Entries of another commit than the pinned one; None where they cannot be read, which nobody can mend there."""
+    try:
+        return entries(commit.content(path))
+    except (YAMLError, AttributeError, TypeError, ValueError) as error:
+        log.warning("%s of commit %s cannot be read: %s", path, commit.commit, " ".join(str(error).split())[:200])
+        return None
 
 
 def _shared(record: Repository, night: str, commit: Commit) -> Commit | None:
