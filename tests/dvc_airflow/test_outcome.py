@@ -118,6 +118,38 @@ def test_a_part_of_a_secret_that_stands_by_itself_is_not_repeated(secret: str, s
     assert secrets.hidden(Result("one", "failed", sentence=said), [secret]).sentence == shown
 
 
+PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqh\nkiG9w0BAQEFAASC\n"
+
+
+@pytest.mark.parametrize(
+    ("connection", "said"),
+    [
+        ({"extra": {"token": "hunter2hunter2", "verify": False}}, "hunter2hunter2"),
+        ({"extra": {"more": [{"token": "hunter2hunter2"}]}}, "hunter2hunter2"),
+        ({"extra": {"keyfile_dict": {"private_key": PEM}}}, "MIIEvQIBADANBgkqh"),
+        ({"extra": {"keyfile_dict": json.dumps({"private_key": PEM})}}, "kiG9w0BAQEFAASC"),
+        ({"extra": {"keyfile_dict": json.dumps({"private_key": PEM}), "num_retries": 5}}, "kiG9w0BAQEFAASC"),
+        ({"extra": {"token": "my secret phrase"}}, "my secret phrase"),
+        ({"host": "https://host", "login": "me", "password": "p@ssword"}, "p@ssword"),
+    ],
+)
+def test_a_secret_of_a_connection_is_not_repeated_however_deep_it_stands(connection: dict[str, Any], said: str) -> None:
+    """Airflow writes extras that are not all texts as one JSON, `?__extra__=`, and a space as `+`."""
+    from airflow.sdk import Connection
+
+    extra = json.dumps(connection.pop("extra", {}))
+    uri = Connection(conn_id="c", conn_type="http", extra=extra, **connection).get_uri()
+    result = Result("one", "failed", sentence=f"401 for {said}, true", report={"said": [said]})
+    hidden = secrets.hidden(result, [uri])
+    assert (hidden.sentence, hidden.report) == ("401 for ***, true", {"said": ["***"]})
+
+
+def test_a_part_of_a_variable_that_is_json_is_not_repeated() -> None:
+    said = Result("one", "failed", sentence="me: hunter2hunter2 is wrong, since 12345")
+    variable = json.dumps({"user": "me", "keys": ["hunter2hunter2"], "since": 12345})
+    assert secrets.hidden(said, [variable]).sentence == "me: *** is wrong, since 12345"
+
+
 @pytest.mark.spawned
 def test_a_stage_cannot_ask_airflows_supervisor(toy: Make) -> None:
     """In a task standard input is the socket on which connections and variables are asked for."""

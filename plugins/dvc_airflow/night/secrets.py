@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 from airflow.sdk import Connection, Variable
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError, ErrorType
@@ -54,21 +55,45 @@ def found(variables: Mapping[str, str]) -> dict[str, str]:
 
 def hidden(result: Result, secrets: Sequence[str]) -> Result:
     """A result whose words show none of these, nor a part that says by itself what is secret."""
-    shown = {*secrets, *(part for one in secrets for part in _parts(one) if len(part) >= SHORTEST)}
+    shown = {*secrets, *(part for one in secrets for part in _parts(one))}
     known = sorted(filter(None, shown | set(map(printable, shown))), key=len, reverse=True)  # one is a part of another
     return replace(result, sentence=_without(result.sentence, known), report=_without(result.report, known))
 
 
-def _parts(secret: str) -> Iterator[str]:
-    """User, password and values of a connection's URI, as they stand there and as they are; the lines of a key."""
+def _parts(secret: str) -> set[str]:
+    """A secret, and what stands in it, and in that: each as it stands there and as it is, where it is long enough."""
+    found, left = set[str](), [secret]
+    while left:
+        one = left.pop()
+        if len(one) >= SHORTEST and one not in found:
+            found.add(one)
+            left += _inner(one)
+    return found
+
+
+def _inner(text: str) -> Iterator[str]:
+    """The lines of a key, the texts of JSON, and user, password and values of a connection's URI."""
+    yield from text.splitlines()
     with suppress(ValueError):
-        said = urlsplit(secret)
+        yield from _texts(json.loads(text))
+    with suppress(ValueError):
+        said = urlsplit(text)
         for one in (said.username or "", said.password or ""):
             yield from (one, unquote(one))
         for pair in said.query.split("&"):
             _, _, value = pair.partition("=")
-            yield from (value, unquote(value))
-    yield from secret.splitlines()
+            yield from (value, unquote(value), unquote_plus(value))
+        if said.netloc.endswith(":"):  # of a host that is said with its scheme, as in http://https://me:password@host
+            yield text.partition("://")[2]
+
+
+def _texts(said: Any) -> Iterator[str]:
+    """The texts in data of JSON."""
+    if isinstance(said, str):
+        yield said
+    elif isinstance(said, Mapping | list):
+        for one in said.values() if isinstance(said, Mapping) else said:
+            yield from _texts(one)
 
 
 def _without(said: Any, secrets: Sequence[str]) -> Any:
