@@ -170,10 +170,32 @@ def test_in_a_dag_of_somebody_else_other_keys_are_theirs(made: Toy) -> None:
         "total: {by: 1}\n",
         "total: {by: 1}  # a comment\nprompt: |\n  You are kind.\n",
         f"total: {{by: 1}}\nprompt: >-\n  You are\n    {'very ' * 40}kind\n  today.\n",
+        "total: {by: 1}  # a comment\nrate: .nan\n",
     ],
-    ids=["short", "ends in a text", "long lines"],
+    ids=["short", "ends in a text", "long lines", "no number"],
 )
 def test_an_override_leaves_the_file_as_it_is_written(text: str, made: Toy) -> None:
     (made.root / "params.yaml").write_text(text)
     commit = params.override(made.root, made.commit({}), {"total.by": 3})
     assert Commit(made.root, commit).content("params.yaml") == text.replace("1", "3").encode()
+
+
+@pytest.mark.parametrize("text", ["other: *t\n", "other: {<<: *t}\n"])
+def test_an_override_changes_no_other_key_that_has_the_same_by_an_alias(text: str, made: Toy) -> None:
+    (made.root / "params.yaml").write_text(f"total: &t {{by: 1, on: 2020-01-01, names: [a]}}\n{text}")
+    commit = made.commit({})
+    before = params.values(made.root, commit)
+    assert before["other.by"] == before["total.by"] == 1
+    after = params.values(made.root, params.override(made.root, commit, {"total.by": 3}))
+    assert after == before | {"total.by": 3}
+    after = params.values(made.root, params.override(made.root, commit, {"total.by": 5, "other.by": 2}))
+    assert after == before | {"total.by": 5, "other.by": 2}
+
+
+@pytest.mark.parametrize("word", ["yes", "12:30:00"])
+def test_an_override_leaves_the_other_values_of_a_file_of_yaml_1_1(word: str, made: Toy) -> None:
+    """As DVC reads them: what such a header says is not asked by every reader."""
+    (made.root / "params.yaml").write_text(f"%YAML 1.1\n---\ntotal: {{by: 1}}\nother: {word}\n")
+    commit = made.commit({})
+    after = params.values(made.root, params.override(made.root, commit, {"total.by": 3}))
+    assert after == params.values(made.root, commit) | {"total.by": 3}
