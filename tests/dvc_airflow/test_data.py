@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.open_repo import clean_repos
 
@@ -152,11 +153,14 @@ def test_a_list_that_is_damaged_is_not_taken_in(toy: Make) -> None:
     assert list(_files(made, result)) == ["m/a"]
 
 
-def test_a_remote_that_does_not_answer_is_told_as_such(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("why"), ConnectionError("why"), DvcException("why")])
+def test_a_remote_that_does_not_answer_is_told_as_such(
+    error: Exception, toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = toy()
     remote(made)
-    monkeypatch.setattr(uncached, "fetch", lambda *_: (_ for _ in ()).throw(RuntimeError("no credentials")))
-    with pytest.raises(OSError, match="DVC's remote does not answer: RuntimeError: no credentials"):
+    monkeypatch.setattr(uncached, "fetch", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(OSError, match=f"DVC's remote does not answer: {type(error).__name__}: why"):
         uncached.bring(made.root, {"x": "0" * 32}, workspace.cache_of(made.root))
 
 
@@ -348,3 +352,20 @@ def test_of_a_bad_remote_nothing_reaches_the_cache_nor_a_stage(
         monkeypatch.setattr(Bad, "mode", "")
         assert made.attempt("total", night, results, number=2).run().outcome == "ran"
         server.shutdown()
+
+
+@pytest.mark.parametrize("md5", ["0" * 32, f"{'0' * 32}.dir"])
+def test_a_remote_that_is_away_is_not_one_that_lacks_an_object(md5: str, toy: Make) -> None:
+    made = toy()
+    folder = remote(made)
+    uncached.bring(made.root, {"x": md5}, workspace.cache_of(made.root))  # it lacks that, and says so
+    config = made.root / ".dvc" / "config"
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Bad, directory=str(folder))) as server:
+        config.write_text(config.read_text().replace(f"{folder}", f"http://127.0.0.1:{server.server_port}"))
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        uncached.bring(made.root, {"x": md5}, workspace.cache_of(made.root))
+        server.shutdown()
+        serving.join()
+    with pytest.raises(OSError, match="DVC's remote does not answer: ClientConnectorError: Cannot connect"):
+        uncached.bring(made.root, {"x": md5}, workspace.cache_of(made.root))

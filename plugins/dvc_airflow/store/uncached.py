@@ -64,18 +64,19 @@ def fetch(repo: Any, wanted: Mapping[str, str], cache: Path) -> None:
 
 
 def bring(root: Path, wanted: Mapping[str, str], cache: Path) -> None:
-    """Fetch outs from the remote of the project at `root`, where it has one; what is not to be had is passed over.
+    """Fetch outs from the remote of the project at `root`, where it has one; what that lacks is passed over.
 
     Raises OSError where it does not answer.
     """
     if workspace.remote_of(root) is None:
         return
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
-        with suppress(DvcException, OSError), Repo(str(root)) as repo:
+        with Repo(str(root)) as repo:
             fetch(repo, wanted, cache)
+            if lacking := [one for one in wanted.values() if not present(one, cache)]:
+                _ask(_remote(repo), lacking[0])
     except Exception as error:  # a remote's client raises what it likes, as botocore's NoCredentialsError
         raise OSError(f"DVC's remote does not answer: {type(error).__name__}: {error}") from error
 
@@ -174,6 +175,12 @@ def _remote(repo: Any) -> Any:
 
     remote, made = repo.cloud.get_remote(), cast(Any, get_odb)
     return made(remote.fs, remote.fs.join(remote.path, FOLDER, "files", "md5"), hash_name="md5", **remote.config)
+
+
+def _ask(remote: Any, md5: str) -> None:
+    """Read an object that the remote's store seems to lack, since one of HTTP that is away seems to lack all."""
+    with suppress(FileNotFoundError):
+        remote.fs.cat_file(remote.oid_to_path(md5))
 
 
 def _move(source: Any, target: Any, wanted: set[Any]) -> None:
