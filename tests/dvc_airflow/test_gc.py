@@ -14,7 +14,7 @@ import pytest
 from dvc_airflow.__main__ import main
 from dvc_airflow.git import git
 from dvc_airflow.night import publish
-from dvc_airflow.pipeline import reading
+from dvc_airflow.pipeline import lock, reading
 from dvc_airflow.pipeline.project import ProjectError
 from dvc_airflow.stage import plan
 from dvc_airflow.store import gc, history, lease, objects, uncached, workspace
@@ -133,6 +133,24 @@ def test_what_a_night_restores_is_young(toy: Make) -> None:
     made.entries = {}
     assert {one.outcome for one in made.run(commit).values()} == {"cached"}
     assert gc.look(made.root, of(made.root), nights=0).gone == {}
+
+
+def test_what_a_night_restores_while_it_is_decided_what_goes_stays(toy: Make) -> None:
+    """The lease is one DAG's: a night of another may begin meanwhile."""
+    made = toy(STAGE)
+    commit, cache = made.git("rev-parse", "HEAD"), workspace.cache_of(made.root)
+    made.run(commit)
+    stray = put(cache, b"nobody's", time.time())
+    age(made, 3)
+    made.entries = {}
+    sweep = gc.look(made.root, of(made.root), nights=0)
+    results = made.run(commit)
+    assert {one.outcome for one in results.values()} == {"cached"}
+    sweep.remove()
+    assert not objects.place(cache, stray).exists()
+    for name, store in [("make", cache), ("note", uncached.store(cache))]:
+        outs = lock.hashes(made.known().stages[name], results[name].entry or {}, "outs")
+        assert objects.problems(store, outs) == []
 
 
 def test_what_people_and_unpublished_nights_name_stays(toy: Make) -> None:

@@ -47,21 +47,26 @@ OLD, NOBODY, RUNS, DAMAGED = (
 
 @dataclass
 class Sweep:
-    """What would stay and what would go: reason → bytes, and the files that go."""
+    """What would stay and what would go: reason → bytes, and the files that go, with when each was written."""
 
     kept: dict[str, int] = field(default_factory=dict)
     gone: dict[str, int] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
+    files: dict[Path, float] = field(default_factory=dict)
 
-    def goes(self, reason: str, path: Path, size: int) -> None:
+    def goes(self, reason: str, path: Path, size: int, written: float) -> None:
         """Count a file that goes."""
         self.gone[reason] = self.gone.get(reason, 0) + size
-        self.files.append(path)
+        self.files[path] = written
 
     def remove(self) -> None:
-        """Do it. A folder's list goes before what it lists, so that what is cut off is not half there."""
+        """Do it, but for what another DAG's night took as its own since it was looked at (`objects.touch`).
+
+        A folder's list goes before what it lists, so that what is cut off is not half there.
+        """
         for path in sorted(self.files, key=lambda one: not one.name.endswith(".dir")):
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime == self.files[path]:
+                    path.unlink()
 
     def text(self) -> str:
         """A line for each reason."""
@@ -121,10 +126,10 @@ def look(root: Path, record: Repository, nights: int, most_bytes: int | None = N
         if one.md5 in kept:
             said.kept[kept[one.md5]] = said.kept.get(kept[one.md5], 0) + one.size
         else:
-            said.goes(OLD if one.md5 in old else NOBODY, one.path, one.size)
+            said.goes(OLD if one.md5 in old else NOBODY, one.path, one.size, one.written)
     for path in [*cache.glob(f"{objects.DAMAGED}/*"), *uncached.store(cache).glob(f"{objects.DAMAGED}/*")]:
-        if path.stat().st_ctime < young:
-            said.goes(DAMAGED, path, path.stat().st_size)
+        if (found := path.stat()).st_ctime < young:
+            said.goes(DAMAGED, path, found.st_size, found.st_mtime)
     _runs(cache, kept.keys() & sizes.keys(), said)
     return said
 
@@ -191,7 +196,8 @@ def _runs(cache: Path, left: Set[str], said: Sweep) -> None:
         with suppress(OSError, YAMLError, AttributeError, TypeError):
             outs = YAML(typ="safe").load(path.read_bytes()).get("outs") or []
             if any(one.get("md5") and one["md5"] not in left for one in outs):
-                said.goes(RUNS, path, path.stat().st_size)
+                found = path.stat()
+                said.goes(RUNS, path, found.st_size, found.st_mtime)
 
 
 class _Named:
