@@ -110,6 +110,8 @@ def test_it_does_not_run_beside_a_night_though_that_waits_for_a_person(
     made = toy(STAGE)
     made.git("branch", "are/running")
     made.git("update-ref", "refs/exps/ab/running", "HEAD")  # an experiment's
+    for kind in ("unpublished", "pinned"):  # of a run that is called so
+        made.git("update-ref", f"{refs}/{kind}/running", "HEAD")
     gc.refuse_beside(of(made.root))
     record = Repository(made.root, "nights", refs)
     lease.take(record, "tonight", "here", time.time() - idle_s)

@@ -28,6 +28,7 @@ from dvc_airflow.store.repository import NAME, Repository
 
 STASH = "refs/stash"
 PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/", "refs/exps/")  # what is called as a lease is there is none
+NIGHTLY = (f"/unpublished/{RUNNING}", f"/pinned/{RUNNING}")  # nor is a night whose run is called so
 YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
 TREE, HISTORY, TONIGHT, WAITING, NIGHTS, YOUNG = (
     "the work tree",
@@ -83,7 +84,8 @@ def refuse_beside(record: Repository, ours: str = "") -> None:
     for place in filter(None, (".", record.remote)):
         for line in git(record.path, "ls-remote", place, f"refs/*/{RUNNING}").splitlines():
             ref = line.partition("\t")[2]
-            if not ref.startswith(PEOPLES) and (place, ref) != (record.remote or ".", ours):
+            lease = not ref.startswith(PEOPLES) and not ref.endswith(NIGHTLY)
+            if lease and (place, ref) != (record.remote or ".", ours):
                 what = f"{ref} says that a night is under way, or waits for a person or a slot"
                 raise ProjectError(f"{what}; wait until it ends, or remove that ref where there is none")
 
