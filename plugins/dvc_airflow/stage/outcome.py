@@ -105,8 +105,8 @@ class Result:
     """What a stage's task returns; small enough to travel by value.
 
     `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled; `cached` where an
-    older entry, or DVC's run cache, had what its command makes of this input, and it was not started. `files` are those of the
-    `cache: false` outs that are short texts, by path. `undeclared` is what it wrote and dvc.yaml does not name,
+    older entry, or DVC's run cache, had what its command makes of this input, and it was not started. `files` are those
+    of the `cache: false` outs that are short texts, by path. `undeclared` is what it wrote and dvc.yaml does not name,
     `changed_deps` those of its deps, or files in them, that it wrote on in.
     `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is what the processors' packages
     took while its commands ran, all that ran beside them included; None where the machine does not tell.
