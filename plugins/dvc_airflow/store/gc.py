@@ -29,6 +29,7 @@ from dvc_airflow.store.repository import NAME, Repository
 STASH = "refs/stash"
 PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/", "refs/exps/")  # what is called as a lease is there is none
 NIGHTLY = (f"/unpublished/{RUNNING}", f"/pinned/{RUNNING}")  # nor is a night whose run is called so
+RUN_CACHE = "runs"  # a folder of DVC's cache
 YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
 TREE, HISTORY, TONIGHT, WAITING, NIGHTS, YOUNG = (
     "the work tree",
@@ -68,6 +69,9 @@ class Sweep:
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime == self.files[path]:
                     path.unlink()
+            if path.parents[2].name == RUN_CACHE:
+                with suppress(OSError):  # another entry is in it
+                    path.parent.rmdir()  # in one that is empty DVC finds no entry, and fails
 
     def text(self) -> str:
         """A line for each reason."""
@@ -194,7 +198,7 @@ def _nights(record: Repository, tip: str) -> list[str]:
 
 def _runs(cache: Path, left: Set[str], said: Sweep) -> None:
     """Entries of DVC's run cache whose outs are not all left: they restore nothing."""
-    for path in (cache / "runs").glob("??/*/*"):
+    for path in (cache / RUN_CACHE).glob("??/*/*"):
         with suppress(OSError, YAMLError, AttributeError, TypeError):
             outs = YAML(typ="safe").load(path.read_bytes()).get("outs") or []
             if any(one.get("md5") and one["md5"] not in left for one in outs):
