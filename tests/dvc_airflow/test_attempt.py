@@ -42,7 +42,7 @@ stages:
         ("kill -9 $$", "lost", "SIGKILL"),
         ("kill -TERM $$", "lost", "SIGTERM"),
         ("kill -HUP $$", "lost", "SIGHUP"),
-        ("kill -BUS $$", "lost", "SIGBUS"),
+        ("echo last words >&2; kill -BUS $$", "lost", "SIGBUS (out of memory, or a worker that died)\nlast words"),
         ("kill -SEGV $$", "failed", "its command ended with 139"),
         ("kill -ABRT $$", "failed", "its command ended with 134"),
         ("kill -9 $PPID; sleep 1000", "lost", "the process that records its command was ended by SIGKILL"),

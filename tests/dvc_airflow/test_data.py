@@ -249,6 +249,7 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
         commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
         made.entries, made.came, _ = history.newest(record(made), Commit(made.root, commit), known)
         results = made.run(commit)
+        assert {path for one in results.values() for path in one.undeclared} == set()
         clones = made.root / ".dvc/tmp/clones"
         publish.publish(made.pinned(commit, record(made)), known, results, record(made), None, {}, clones)
         return {name: one.outcome for name, one in results.items()}

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import ParamValidationError
 from structlog.testing import capture_logs
 
 from dvc_airflow.night import publish
 from dvc_airflow.night.form import form
 from dvc_airflow.pipeline import kept, project, reading
 from dvc_airflow.pipeline.naming import task_id
+from dvc_airflow.stage.attempt import Attempt
 from dvc_airflow.stage.outcome import Result, numbers
 from dvc_airflow.store import lease
 from dvc_airflow.store.repository import Repository
@@ -387,10 +389,31 @@ def test_a_metric_that_is_no_number_is_told_as_a_text() -> None:
 
 def test_values_that_json_does_not_have_are_no_field(toy: Make, tmp_path: Path) -> None:
     made = toy()
-    made.commit({"params.yaml": "start: 2024-01-01\nby: 1\n"})
+    made.commit({"params.yaml": "start: 2024-01-01\nmost: .inf\nnone: [1, .nan]\nby: 1\n"})
     assert set(form(made.root)) == {"by"}
     made.commit({"params.yaml": "# nothing yet\n"})
     assert form(made.root) == {}
+
+
+def test_a_list_of_values_and_mappings_is_a_field_that_takes_both(toy: Make, tmp_path: Path) -> None:
+    made = toy()
+    made.commit({"params.yaml": "layers: [64, {dropout: 0.5}, [relu]]\nfolds: [{a: 1}]\n"})
+    said = form(made.root)
+    assert said["layers"].resolve() == [64, {"dropout": 0.5}, ["relu"]]
+    assert said["layers"].resolve([{"dropout": 0.1}, "x"]) == [{"dropout": 0.1}, "x"]
+    with pytest.raises(ParamValidationError):
+        said["folds"].resolve([3])
+
+
+def test_clones_stand_where_dvc_finds_them_whatever_link_leads_there(toy: Make) -> None:
+    from dvc_airflow.night.render import DvcDag
+
+    made = toy()
+    link = made.root.parent / "link"
+    link.symlink_to(made.root)
+    clones = DvcDag("mine", link).get_task("pin").settings.clones
+    told = Attempt(made.night("HEAD"), made.known(), "numbers", lambda _: {}, clones, {}).run()
+    assert told.outcome == "ran", told.sentence
 
 
 def test_a_dag_file_imports_what_defines_its_tasks_and_no_more(toy: Make, tmp_path: Path) -> None:

@@ -205,6 +205,31 @@ def test_a_branch_that_is_removed_at_the_remote_is_begun_anew(made: Toy) -> None
     assert git(made.root.parent / "bare", "rev-list", "--count", "--author=^dvc-airflow ", "nights") == "1"
 
 
+@pytest.mark.parametrize("two", [("a-b", "a/b"), ("a.b", "a-b"), ("モデル", "データ"), ("モデル", "")], ids=str)
+def test_two_projects_of_a_repository_have_a_branch_and_refs_each(two: tuple[str, str], toy: Make) -> None:
+    root = toy().root
+    for folder in two:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    one, other = (repository.of(root / folder) for folder in two)
+    assert one.branch != other.branch
+    assert one.refs != other.refs
+    for each in (one, other):
+        git(root, "check-ref-format", f"refs/heads/{each.branch}")
+
+
+def test_what_a_night_is_of_outlives_a_clearing_up_of_git_until_the_night_ends(toy: Make) -> None:
+    made = toy()
+    record = repository.of(made.root)
+    trial = params.override(made.root, made.git("rev-parse", "HEAD"), BY)
+    record.pin("before", made.git("rev-parse", "HEAD"))
+    record.pin("one", trial)
+    made.git("gc", "--quiet", "--prune=now")
+    assert made.git("cat-file", "-t", trial) == "commit"
+    record.unpin("one")
+    record.unpin("one")
+    assert made.git("for-each-ref", record.refs) == ""
+
+
 def test_a_night_that_waits_is_of_its_own_branch_alone(toy: Make) -> None:
     root = toy().root
     one, two, own = repository.of(root, "one"), repository.of(root, "two"), repository.of(root)

@@ -37,6 +37,12 @@ def ran(made: Toy) -> Toy:
     return made
 
 
+def test_a_dep_that_git_checks_out_in_other_bytes_than_it_keeps_is_the_same(toy: Make) -> None:
+    made = toy(ALWAYS.replace("seed.txt", "seed.csv"), **{".gitattributes": "*.csv text eol=crlf\n", "seed.csv": "7\n"})
+    assert told(ran(made), "HEAD") == {"alone"}
+    assert told(made, made.commit({"seed.csv": "8\n"})) == set()
+
+
 def test_of_a_night_in_which_nothing_changed_all_is_settled(toy: Make) -> None:
     made = toy()
     assert told(made, "HEAD") == set()

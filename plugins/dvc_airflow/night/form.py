@@ -7,6 +7,7 @@ in that no field has; so the pin checks it again, against the params file of the
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def _read(path: Path) -> dict[str, Any]:
     profiles, chosen = params.profiles(document), document.get("profile")
     if profiles:
         del document["profiles"], document["profile"]
-    values = {key: value for key, value in params.leaves(document).items() if type(value) in _JSON}  # no dates
+    values = {key: value for key, value in params.leaves(document).items() if _is_json(value)}
     return {"profiles": list(profiles), "chosen": chosen, "values": values}
 
 
@@ -66,7 +67,7 @@ def refuse(overrides: Mapping[str, Any], values: Mapping[str, Any], file: str) -
     """
     for key, value in overrides.items():
         now = values.get(key)
-        if now is None or type(now) not in _JSON:
+        if now is None or not _is_json(now):
             continue
         try:
             Param(now, **_schema(now)).resolve(value)
@@ -75,7 +76,18 @@ def refuse(overrides: Mapping[str, Any], values: Mapping[str, Any], file: str) -
             raise Refused(f"{key} is {value!r}, and {file} has {now!r} there: write a JSON {kind}") from None
 
 
+def _is_json(value: Any) -> bool:
+    """Whether a value can be a field: a date cannot, nor infinity, nor what holds one."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _schema(value: Any) -> dict[str, Any]:
-    """JSON schema of a field; a list of mappings says so, else the form shows it as '[object Object]'."""
+    """JSON schema of a field; a list with mappings says so, else the form shows them as '[object Object]'."""
     nested = isinstance(value, list) and any(isinstance(one, dict) for one in value)
-    return {"type": _JSON[type(value)]} | ({"items": {"type": "object"}} if nested else {})
+    alike = nested and all(isinstance(one, dict) for one in value)
+    items = {"type": "object" if alike else ["object", "array", "string", "number", "boolean", "null"]}
+    return {"type": _JSON[type(value)]} | ({"items": items} if nested else {})

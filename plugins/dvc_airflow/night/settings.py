@@ -71,7 +71,7 @@ class Settings:
     @property
     def clones(self) -> Path:
         """Folder for the private clones of tasks on this host."""
-        return Path(self.root) / ".dvc" / "tmp" / "clones"
+        return (Path(self.root) / ".dvc" / "tmp" / "clones").resolve()  # DVC takes what is behind a link for elsewhere
 
 
 def night(

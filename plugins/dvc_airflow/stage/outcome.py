@@ -189,7 +189,7 @@ def failure(
         return "failed", f"its command took {took:.2f} GB of memory, and meta.airflow.memory lets it have {had:.2f}"
     if code < 0 or record.get("signal") in OUTSIDE:
         number = -code if code < 0 else record["signal"]
-        return "lost", f"it was ended by {_signal(number)} (out of memory, or a worker that died)"
+        return "lost", f"it was ended by {_signal(number)} (out of memory, or a worker that died)\n{tail}".rstrip()
     if record and record["code"] != 0:
         ended = f" ({_signal(record['signal'])})" if record.get("signal") else ""
         return "failed", f"its command ended with {record['code']}{ended}\n{tail}".rstrip()

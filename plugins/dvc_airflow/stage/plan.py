@@ -201,7 +201,8 @@ def _deps(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit) -
     yield set(known) == set(stage.deps)
     for dep in (one for one in stage.deps if one in known):
         found = made.get(dep) or objects.md5(commit.content(dep))
-        yield None if found is None else known[dep] == found  # a folder, a part of an out, or somewhere else
+        same = None if found is None else known[dep] == found  # a folder, a part of an out, or somewhere else
+        yield known[dep] == commit.checked_out(dep) if same is False and dep not in made else same
 
 
 def _outs(stage: Stage, entry: Entry, cache: Path, remote: bool) -> Iterator[bool | None]:

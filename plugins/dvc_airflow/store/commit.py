@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import subprocess
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,6 +59,13 @@ def _reader(repository: Path) -> subprocess.Popen[bytes]:
     return _reading[key]
 
 
+@lru_cache(4096)  # many stages may read one file
+def _filtered(repository: Path, name: str) -> str | None:
+    asked = ["git", "-C", str(repository), "cat-file", "--filters", name]
+    ended = subprocess.run(asked, capture_output=True, check=False)
+    return hashlib.md5(ended.stdout, usedforsecurity=False).hexdigest() if ended.returncode == 0 else None
+
+
 class Commit:
     """One commit, and a project in it.
 
@@ -79,6 +87,11 @@ class Commit:
         """The bytes of a file at this commit; None where there is no such file, or it is a folder."""
         at = posixpath.normpath(posixpath.join(self.folder, path))
         return None if at.partition("/")[0] == ".." or "\n" in at else _blob(self.repository, f"{self.commit}:{at}")
+
+    def checked_out(self, path: str) -> str | None:
+        """The md5 of a file as a clone has it, which Git's attributes and filters may make another than its blob's."""
+        at = posixpath.normpath(posixpath.join(self.folder, path))
+        return None if at.partition("/")[0] == ".." else _filtered(self.repository, f"{self.commit}:{at}")
 
     def params(self, file: str) -> Any:
         """A params file as data: YAML 1.2 or JSON. None for a format that only DVC reads, and

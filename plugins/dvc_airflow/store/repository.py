@@ -8,6 +8,7 @@ read, or not at all.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -100,12 +101,17 @@ class Repository:
             yield
 
     def pin(self, run: str, commit: str) -> None:
-        """Let every worker fetch the commit that a run is of. Raises GitError."""
+        """Keep the commit that a run is of, and let every worker fetch it. Raises GitError."""
+        pinned = f"{self.refs}/pinned"  # what is there of other runs somebody ended elsewhere: the lease is this run's
+        for ref in git(self.path, "for-each-ref", "--format=%(refname)", pinned).splitlines():
+            git(self.path, "update-ref", "-d", ref)
+        git(self.path, "update-ref", f"{pinned}/{run}", commit)  # else `git gc` may take it
         if self.remote:
-            git(self.path, *PUSH, "--force", self.remote, f"{commit}:{self.refs}/pinned/{run}")
+            git(self.path, *PUSH, "--force", self.remote, f"{commit}:{pinned}/{run}")
 
     def unpin(self, run: str) -> None:
         """Take that back; what is not there any more is no error."""
+        git(self.path, "update-ref", "-d", f"{self.refs}/pinned/{run}")
         if self.remote and git(self.path, "ls-remote", self.remote, f"{self.refs}/pinned/{run}"):
             git(self.path, *PUSH, self.remote, f":{self.refs}/pinned/{run}")
 
@@ -221,9 +227,17 @@ def of(project: Path, branch: str | None = None, refs: str | None = None, remote
     By default two projects of one repository have a branch and refs each, and a branch of another name its own refs.
     """
     path, folder = top(project)
-    name = "-".join([NAME, *re.findall(r"[A-Za-z0-9_]+", folder)])
+    name = "-".join(filter(None, [NAME, _named(folder)]))
     own = name if branch in (None, name) else f"{name}-{branch}"
     return Repository(path, branch or name, refs or f"refs/{own}", remote)
+
+
+def _named(folder: str) -> str:
+    """A folder's name in a ref, which no other folder has."""
+    if re.fullmatch(r"(\w+([-/]\w+)*)?", folder, re.ASCII):
+        return folder.replace("/", "--")
+    parts = re.findall(r"\w+", folder, re.ASCII)
+    return "-".join([*parts, hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()[:6]])
 
 
 def checked_out(place: Path, url: str) -> None:
