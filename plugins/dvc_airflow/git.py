@@ -10,6 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+OF_A_PUSH = (  # what Git says beside the reason
+    "error: failed to push some refs",
+    "error: atomic push failed for ref",
+    "fatal: the remote end hung up unexpectedly",
+)
 CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # in a remote's address
 
 
@@ -42,8 +47,8 @@ def _why(stderr: str) -> str:
     """What Git, or a remote's hook, gave as the reason, on one line; what stands around it is advice."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     marked = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "! ["))]
-    found = [line for line in marked if not line.startswith("error: failed to push some refs")] or marked or lines[-1:]
-    return "; ".join(found[:2])
+    telling = [line for line in marked if not line.startswith(OF_A_PUSH) and "(atomic push failed)" not in line]
+    return "; ".join(" ".join(line.split()) for line in (telling or marked or lines[-1:])[:2])
 
 
 @cache  # a repository does not move under a process

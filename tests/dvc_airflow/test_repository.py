@@ -230,6 +230,12 @@ def test_what_a_night_is_of_outlives_a_clearing_up_of_git_until_the_night_ends(t
     assert made.git("for-each-ref", record.refs) == ""
 
 
+def test_of_a_tag_that_is_there_already_its_name_is_said(made: Toy) -> None:
+    made.commit({"says.sh": SAYS})
+    assert night(made, "8", "one", command=Command("sh says.sh")).refused == ""
+    assert "toy@v1 (already exists)" in night(made, "9", "two", command=Command("sh says.sh")).refused
+
+
 def test_a_night_that_waits_is_of_its_own_branch_alone(toy: Make) -> None:
     root = toy().root
     one, two, own = repository.of(root, "one"), repository.of(root, "two"), repository.of(root)
