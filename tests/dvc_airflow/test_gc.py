@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,26 @@ def test_what_people_and_unpublished_nights_name_stays(toy: Make) -> None:
     assert {name: whole(commit) for name, commit in [
         ("tagged", tagged), ("branched", branched), ("waiting", waiting), ("held", held), ("last", last), ("gone", gone)
     ]} == {"tagged": True, "branched": True, "waiting": True, "held": True, "last": True, "gone": False}  # fmt: skip
+
+
+def test_what_a_linked_work_tree_names_stays(toy: Make, tmp_path: Path) -> None:
+    made = toy(STAGE)
+    cache, trees = workspace.cache_of(made.root), [tmp_path / one for one in ("theirs", "removed")]
+    for number, tree in enumerate(trees):
+        made.git("worktree", "add", "-q", "--detach", str(tree))
+        for name in (f"{number} committed", f"{number} added"):
+            (tree / f"{name}.dvc").write_text(f"outs: [{{md5: {put(cache, name.encode(), 0)}, path: '{name}'}}]\n")
+            if name.endswith("committed"):
+                git(tree, "add", "-A")
+                git(tree, "commit", "-q", "-m", name)
+                (tree / f"{name}.dvc").unlink()
+    shutil.rmtree(trees[1])
+    made.git("worktree", "add", "-q", "--detach", str(tmp_path / "begun"))
+    git(tmp_path / "begun", "checkout", "-q", "--orphan", "begun")  # no commit yet
+    assert {path.read_text() for path in gc.look(made.root, of(made.root), nights=0).files} == {
+        "1 committed",
+        "1 added",
+    }
 
 
 def test_nights_of_another_dag_are_its_own(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:

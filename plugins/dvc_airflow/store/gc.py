@@ -1,9 +1,9 @@
 """What may go: objects of the cache that no commit worth keeping names, counted by reason before anything is removed.
 
-Kept is what the work tree, any branch, tag, experiment and stash names, what nights that are not published yet name,
-what is younger than two days (somebody may be making it), and the newest nights: so many, and while there is room. All
-of it under the lease, and beside no other, so that no night is under way. Objects of DVC before version 3 are not
-touched.
+Kept is what the work tree, others that `git worktree` made beside it, any branch, tag, experiment and stash names, what
+nights that are not published yet name, what is younger than two days (somebody may be making it), and the newest
+nights: so many, and while there is room. All of it under the lease, and beside no other, so that no night is under way.
+Objects of DVC before version 3 are not touched.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dvc_airflow.git import GitError, git
+from dvc_airflow.git import GitError, git, top
 from dvc_airflow.pipeline.project import LOCK, ProjectError
 from dvc_airflow.store import objects, uncached, workspace
 from dvc_airflow.store.lease import RUNNING
-from dvc_airflow.store.repository import NAME, Repository
+from dvc_airflow.store.repository import NAME, NONE, Repository
 
 STASH = "refs/stash"
 PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/", "refs/exps/")  # what is called as a lease is there is none
@@ -165,6 +165,11 @@ def _protected(root: Path, record: Repository, named: _Named) -> Iterator[tuple[
     for commit in record.unpublished().values():
         yield WAITING, named.by(commit)
     yield TREE, named.in_tree(root)
+    for tree, head in _trees(record):
+        if (there := tree / top(root)[1]) != root.resolve():
+            yield TREE, named.in_tree(there)
+        if head != NONE:  # no commit yet
+            yield TREE, named.by(head)
     ours = {f"{record.refs}/tip", f"{record.refs}/running"} | {record.nights_ref}
     for line in git(record.path, "for-each-ref", "--format=%(refname) %(objectname)").splitlines():
         ref, made = line.split()
@@ -175,6 +180,14 @@ def _protected(root: Path, record: Repository, named: _Named) -> Iterator[tuple[
             yield HISTORY, named.by(commit)
     for commit in _others(record):
         yield HISTORY, named.by(commit)
+
+
+def _trees(record: Repository) -> Iterator[tuple[Path, str]]:
+    """Each work tree of the repository that is still there, and its HEAD: of one that is detached no ref tells."""
+    for one in git(record.path, "worktree", "list", "--porcelain").split("\n\n"):
+        said = dict(line.partition(" ")[::2] for line in one.split("\n"))
+        if "HEAD" in said and "prunable" not in said:  # else it is bare, or somebody removed its folder
+            yield Path(said["worktree"]), said["HEAD"]
 
 
 def _history(record: Repository) -> list[str]:
