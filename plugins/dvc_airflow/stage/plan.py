@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dvc_airflow.git import GitError, git
 from dvc_airflow.pipeline import refusals
 from dvc_airflow.pipeline.lock import Entry, hashes
 from dvc_airflow.pipeline.project import Project, Stage, inside, outside, within
@@ -22,6 +23,7 @@ from dvc_airflow.store.repository import Repository
 from dvc_airflow.store.snapshot import Refused
 
 _NOTHING = object()
+GITLINK = "160000"  # Git's mode of another repository's commit
 
 
 def start(project: Project, commit: Commit, record: Repository) -> history.Known:
@@ -63,9 +65,12 @@ def lacking(project: Project, commit: Commit) -> str | None:
     A dep is there where Git or DVC has it, or a stage makes it; a folder where Git has it, or the stage reads from it.
     """
     modes = {_here(path, commit.folder): mode for path, mode in commit.modes.items()}
-    committed, held = _with_folders(modes), _with_folders([*modes, *project.makers])
-    beyond = {path for path, mode in modes.items() if mode in BEYOND}
+    bare = _bare(commit)
+    committed, held = _with_folders(modes), _with_folders([*(modes.keys() - bare), *project.makers])
+    beyond = {path for path, mode in modes.items() if mode in BEYOND and path not in bare}
     for stage in (one for one in project.stages.values() if not one.frozen and not one.imported):
+        if apart := _apart(stage, commit, bare, project.makers):
+            return apart
         for dep in (one for one in stage.deps if not outside(one) and one not in held):
             if _lies_in(dep, project.makers) or _lies_in(dep, beyond):
                 continue
@@ -85,6 +90,28 @@ def lacking(project: Project, commit: Commit) -> str | None:
         if not any(inside(one, wdir) or inside(wdir, one) for one in [*beyond, *stage.deps]):
             what = f"works in {wdir}, a folder that Git does not have; put a file into it, and commit that"
             return f"{_at(stage, commit, 'wdir')} {what}"
+    return None
+
+
+def _bare(commit: Commit) -> set[str]:
+    """Repositories in this one that Git has as a commit's name alone: no clone has what lies there."""
+    found = {path for path, mode in commit.modes.items() if mode == GITLINK}
+    if found:
+        with suppress(GitError):  # there is no such file, or it names none
+            blob = f"{commit.commit}:.gitmodules"
+            named = git(commit.repository, "config", "--blob", blob, "--null", "--get-regexp", r"^submodule\..*\.path$")
+            found -= {one.partition("\n")[2] for one in named.split("\0")}
+    return {_here(path, commit.folder) for path in found}
+
+
+def _apart(stage: Stage, commit: Commit, bare: set[str], makers: Container[str]) -> str | None:
+    """A sentence about what a stage reads, or works in, of one of these repositories; None for none."""
+    for key, paths in {"deps": stage.deps, "params": stage.params, "wdir": [stage.wdir]}.items():
+        for path in (one for one in paths if not _lies_in(one, makers)):
+            for one in bare.intersection(within(path)):
+                what = f"{one} is a repository of its own, which no .gitmodules names"
+                do = f"`git submodule add --force URL {one}` with its address, and commit that"
+                return f"{_at(stage, commit, key)} needs {path}: {what}; {do}"
     return None
 
 
