@@ -94,8 +94,10 @@ def test_a_signature_that_git_is_to_show_is_not_taken_for_who_made_a_commit(toy:
     assert made.git(*asked, snapshot.take(made.root)) == made.git(*asked, "HEAD")
 
 
-def test_a_changed_tree_becomes_the_same_commit_each_time_and_is_not_touched(toy: Make) -> None:
+@pytest.mark.parametrize("date", ["@0 +0000", "2024-02-29T12:00:00+0100"])
+def test_a_changed_tree_becomes_the_same_commit_each_time_and_is_not_touched(date: str, toy: Make) -> None:
     made = toy()
+    made.git("commit", "-q", "--amend", "--no-edit", f"--date={date}")
     head = made.git("rev-parse", "HEAD")
     assert snapshot.take(made.root) == head
     (made.root / "seed.txt").write_text("8")

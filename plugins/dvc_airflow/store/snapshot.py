@@ -113,9 +113,9 @@ def _place(folder: Path, number: int, content: bytes | Path) -> Path:
 
 def commit_tree(repository: Path, tree: str, parents: list[str], message: str, like: str) -> str:
     """A commit with the author and the dates of another, so that the same content is the same commit."""
-    name, mail, date = git(
-        repository, "show", "-s", "--no-show-signature", "--format=%an%n%ae%n%ad", "--date=raw", like
-    ).splitlines()
+    # with @ a date of before 1973 is one too; else Git does not take so small a number for seconds
+    raw = ["--format=%an%n%ae%n@%ad", "--date=raw"]
+    name, mail, date = git(repository, "show", "-s", "--no-show-signature", *raw, like).splitlines()
     who = {
         f"GIT_{role}_{part}": value
         for role in ("AUTHOR", "COMMITTER")
