@@ -3,13 +3,14 @@
 The lease is a commit at `<refs>/running` whose message names the run (by Airflow's id) and its host, and when it was
 renewed. Whoever moves the ref from the value that it read holds it; the loser is told who does. Stages of one run renew
 it side by side: who loses to another of them has it renewed. A lease that was not renewed for ten minutes may be taken
-over, and so may one whose run Airflow says has ended.
+over, and so may one that a clock which was wrong has renewed in days to come, and one whose run Airflow says has ended.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvc_airflow.git import GitError, git
+from dvc_airflow.git import GitError, git, without_login
 from dvc_airflow.store.repository import WHO, Repository
 
 STALE_S = 600.0
+AHEAD_S = 86_400.0  # clocks of machines that live differ by less, though one is set in another time zone
 RENEW_S = 60.0
 LAST_S = 30.0  # that a renewal under way is waited for
 RUNNING = "running"
@@ -29,12 +31,16 @@ log = logging.getLogger(__name__)
 
 
 class Held(Exception):
-    """Another run holds the lease; `run` is its name."""
+    """Another run holds the lease; `run` is its name, "" where it was another that took it at the same time."""
 
-    def __init__(self, run: str, host: str) -> None:
+    def __init__(self, record: Repository, run: str = "", host: str = "") -> None:
         self.run = run
         who = f"the night {run} on {host}" if run else "another night"
-        super().__init__(f"{who} is under way; follow it, or wait until it ends")
+        remote, ref = without_login(record.remote), f"{record.refs}/{RUNNING}"
+        free = ["push", remote, f":{ref}"] if remote else ["update-ref", "-d", ref]
+        command = shlex.join(["git", "-C", str(record.path), *free])
+        what = f"follow it, or wait until it ends; where nothing of it runs any more, `{command}`"
+        super().__init__(f"{who} is under way; {what}")
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,11 @@ def take(
     """
     held = read(record)
     if held and not held.of(run, owner):
-        fresh, ours = now - held.renewed < STALE_S, held.owner == owner
+        fresh, ours = -AHEAD_S < now - held.renewed < STALE_S, held.owner == owner
         if (fresh or (ours and running(held.run))) and not (ours and ended(held.run)):
-            raise Held(held.run, held.host)
+            raise Held(record, held.run, held.host)
     if (taken := _moved(record, held, run, host, now, owner)) is None:
-        raise Held("", "")
+        raise Held(record)
     return taken
 
 
@@ -93,7 +99,7 @@ def renew_once(record: Repository, run: str, host: str, now: float, owner: str, 
     if held is None:
         return
     if not held.of(run, owner):
-        raise Held(held.run, held.host)
+        raise Held(record, held.run, held.host)
     if now - held.renewed >= older_s:
         _moved(record, held, run, host, now, owner)
 
@@ -114,7 +120,7 @@ def _moved(record: Repository, held: Lease | None, run: str, host: str, now: flo
             what = f"it is the lease of a night, so the remote has to take refs below {record.refs}"
             raise GitError(f"{error}; {what}, or others that the DAG names as `refs`") from None
         if other and not other.of(run, owner):
-            raise Held(other.run, other.host) from None
+            raise Held(record, other.run, other.host) from None
         return other
     return Lease(run, host, now, commit, owner)
 
