@@ -20,7 +20,7 @@ from dvc_airflow.git import git
 from dvc_airflow.night.publish import Published, publish
 from dvc_airflow.pipeline import kept, lock, project, reading
 from dvc_airflow.pipeline.project import Project, Stage
-from dvc_airflow.stage import plan
+from dvc_airflow.stage import start
 from dvc_airflow.stage.outcome import Night, Result
 from dvc_airflow.store import history, objects, repository, uncached, workspace
 
@@ -66,7 +66,7 @@ def night(root: Path, stages: int, number: int, clock: Clock) -> dict[str, int]:
     entries, came, _ = clock("newest_entries", history.newest, record, pinned.pinned, known)
     if entries != held:
         raise Broke(f"{len(entries)} entries are found of {stages} stages, or others than were published")
-    clock("lacking", plan.lacking, known, pinned.pinned)
+    clock("lacking", start.lacking, known, pinned.pinned)
     sent = clock("dump", dumped, replace(pinned, entries=entries, came=came), known)
     clock("task_loads", loaded, sent)
     return {name: len(text) for name, text in sent.items()}

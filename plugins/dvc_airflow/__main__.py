@@ -20,7 +20,7 @@ from pathlib import Path
 from dvc_airflow.git import GitError, top
 from dvc_airflow.pipeline import check, kept, reading
 from dvc_airflow.pipeline.project import Project, ProjectError
-from dvc_airflow.stage import plan
+from dvc_airflow.stage import start
 from dvc_airflow.store import gc, lease, snapshot, workspace
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import of
@@ -54,7 +54,7 @@ def _refuse_tree(said: argparse.Namespace, known: Project) -> None:
     """Raises Refused for what a pin of the work tree would refuse; what a remote has to say is the pin's alone."""
     repository, folder = top(said.project)
     tree = Commit(repository, snapshot.of_tree(said.project, known), folder)
-    plan.start(known, tree, of(said.project, said.branch, said.refs))
+    start.known(known, tree, of(said.project, said.branch, said.refs))
 
 
 def _gc(said: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from dvc_airflow.__main__ import main
 from dvc_airflow.pipeline import kept, lock
-from dvc_airflow.stage import plan
+from dvc_airflow.stage import start
 from dvc_airflow.store import snapshot, uncached, workspace
 from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy
@@ -65,7 +65,7 @@ def test_a_folder_to_work_in_that_nobody_has_is_named_too(wdir: str, dep: str, t
     for folder in ("kept", "made", "empty"):
         (made.root / folder).mkdir()
     (made.root / "kept" / ".gitkeep").touch()
-    lacks = plan.lacking(made.known(), Commit(made.root, made.commit({})))
+    lacks = start.lacking(made.known(), Commit(made.root, made.commit({})))
     said = "stage two works in empty, a folder that Git does not have; put a file into it, and commit that"
     assert lacks == (None if there else f"dvc.yaml:3: {said}")
 
@@ -89,7 +89,7 @@ def test_params_that_nobody_has_are_named_too(params: str, said: str | None, toy
     made = toy(f"stages:\n{one}  two: {{cmd: wc seed.txt > x, params: {params}, outs: [x]}}\n")
     files = {"params.yaml": "fit: {steps: 1}\nlist: [1, 2]\n", "other.json": '{"a": 1}', "values.toml": "b = 1\n"}
     (made.root / "own.yaml").write_text("a: 1\n")
-    lacks = plan.lacking(made.known(), Commit(made.root, made.commit({**files, ".gitignore": "own.yaml\n"})))
+    lacks = start.lacking(made.known(), Commit(made.root, made.commit({**files, ".gitignore": "own.yaml\n"})))
     assert lacks == (said and f"dvc.yaml:3: stage two {said}")
 
 

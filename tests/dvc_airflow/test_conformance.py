@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 from dvc_airflow.git import git, top
 from dvc_airflow.night.publish import cached
 from dvc_airflow.pipeline import lock
-from dvc_airflow.stage import plan
+from dvc_airflow.stage import start
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.stage.settled import settled
 from dvc_airflow.store import uncached, workspace
@@ -116,7 +116,7 @@ def _nights(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:
     copy = tmp_path / "by-dvc"
     shutil.copytree(top(made.root)[0], copy, symlinks=True)
     other = copy / said.get("folder", "")
-    assert plan.lacking(made.known(), made.night("HEAD").pinned) is None
+    assert start.lacking(made.known(), made.night("HEAD").pinned) is None
     first = made.run("HEAD")
     assert {one.outcome for one in first.values()} == {"ran"}, [one.sentence for one in first.values()]
     assert set(by_dvc(other)) == set(first)

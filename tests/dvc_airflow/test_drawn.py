@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 
 from dvc_airflow.pipeline import lock
 from dvc_airflow.pipeline.project import ProjectError
-from dvc_airflow.stage import plan, process
+from dvc_airflow.stage import process, start
 from dvc_airflow.stage.outcome import Result
 from dvc_airflow.stage.settled import settled
 from dvc_airflow.store import workspace
@@ -154,7 +154,7 @@ def _night(night: int, made: Toy, copy: Path, alone: bool) -> str | None:
         return _refused(made, error, alone)
     commit = made.commit({})
     pinned, known = made.night(commit), made.known()
-    assert plan.lacking(known, pinned.pinned) is None
+    assert start.lacking(known, pinned.pinned) is None
     still = settled(pinned, known, made.root.parent / "clones")
     results = _run(made, commit, alone)
     assert all(one.well for one in results.values()), [one.sentence for one in results.values()]

@@ -13,7 +13,7 @@ from dvc.repo import Repo
 
 from dvc_airflow.night import publish
 from dvc_airflow.pipeline import lock, reading
-from dvc_airflow.stage import plan
+from dvc_airflow.stage import start
 from dvc_airflow.stage.outcome import Result, standing
 from dvc_airflow.stage.settled import settled
 from dvc_airflow.store import history, lease, objects, params
@@ -59,7 +59,7 @@ def by_hand(made: Toy, *targets: str) -> None:
 def night(made: Toy) -> dict[str, Result]:
     """A night of what is committed, published or kept as its tasks do it."""
     project = made.known()
-    found = plan.start(project, Commit(made.root, made.git("rev-parse", "HEAD")), record(made))
+    found = start.known(project, Commit(made.root, made.git("rev-parse", "HEAD")), record(made))
     made.entries, made.came = found.entries, found.came
     pinned = replace(made.pinned("HEAD", record(made)), older=found.older)
     still = settled(pinned, project, made.root / ".dvc/tmp/clones")

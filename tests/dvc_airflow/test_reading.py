@@ -14,7 +14,7 @@ import pytest
 from dvc.repo import Repo
 
 from dvc_airflow.pipeline import check, kept, lock, project, reading
-from dvc_airflow.stage import plan
+from dvc_airflow.stage import start
 from dvc_airflow.store import objects
 from dvc_airflow.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy, repository
@@ -305,7 +305,7 @@ def test_a_dep_that_nobody_has_is_named_before_anything_runs(dep: str, said: str
         (made.root / module).mkdir()
         made.git("update-index", "--add", "--cacheinfo", f"160000,{made.git('rev-parse', 'HEAD')},{module}")
     commit = made.commit({".gitmodules": '[submodule "x"]\n\tpath = named\n\turl = ../x\n'})
-    lacks = plan.lacking(reading.read(made.root), Commit(made.root, commit))
+    lacks = start.lacking(reading.read(made.root), Commit(made.root, commit))
     assert (lacks is None) if said is None else (said in str(lacks))
 
 

@@ -10,7 +10,7 @@ import pytest
 from dvc_airflow.night import operator, publish
 from dvc_airflow.pipeline import check, project, reading, selection
 from dvc_airflow.pipeline.naming import PIN
-from dvc_airflow.stage import plan
+from dvc_airflow.stage import start
 from dvc_airflow.store import history
 from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
@@ -117,8 +117,8 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
 def test_what_is_read_and_never_ran_is_refused_by_name(toy: Make) -> None:
     made = toy()
     known = reading.read(made.root)
-    assert plan.never(selection.narrowed(known, ["numbers"], []), {}) is None
-    said = plan.never(selection.narrowed(known, ["total"], []), {})
+    assert start.never(selection.narrowed(known, ["numbers"], []), {}) is None
+    said = start.never(selection.narrowed(known, ["total"], []), {})
     assert said == "numbers is not selected, and no commit says what it made; run it once, or select it too"
 
 

@@ -46,7 +46,7 @@ class PinOperator(Task):
 
     def execute(self, context: Any) -> dict[str, str]:
         """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
-        from dvc_airflow.stage import job, plan
+        from dvc_airflow.stage import job, start
         from dvc_airflow.stage.settled import settled
 
         run, root = run_name(context["run_id"]), Path(self.settings.root)
@@ -66,7 +66,7 @@ class PinOperator(Task):
             workspace.remove(place)
             known = selection.narrowed(known, self.settings.select, self.settings.exclude)
             pinned = Commit(repository, commit, folder)
-            entries, came, older = plan.start(known, pinned, record)
+            entries, came, older = start.known(known, pinned, record)
             self._same_graph(context, known)
             record.pin(run, commit)
             night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip, older=older)

@@ -1,6 +1,7 @@
 """One stage, run once, without Airflow: decided, cloned, reproduced in a process of its own, reported.
 
 outcome   what a night fixed, what a stage returns, and what its end means
+start     what a night starts from, and what it lacks
 plan      what need not run, from lock entries alone
 attempt   one attempt at one stage, from the decision to the report
 job       what the child is told
