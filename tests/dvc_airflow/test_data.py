@@ -296,6 +296,9 @@ class Bad(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
+        if self.mode == "403":
+            self.send_error(403)
+            return
         if not self.mode or not path.is_file():
             super().do_GET()
             return
@@ -356,7 +359,12 @@ def test_of_a_bad_remote_nothing_reaches_the_cache_nor_a_stage(
 
 
 @pytest.mark.parametrize("md5", ["0" * 32, f"{'0' * 32}.dir"])
-def test_a_remote_that_is_away_is_not_one_that_lacks_an_object(md5: str, toy: Make) -> None:
+@pytest.mark.parametrize("mode", ["", "403"])
+def test_a_remote_that_is_away_is_not_one_that_lacks_an_object(
+    mode: str, md5: str, toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 says that it forbids what it lacks, to who may not list what it has."""
+    monkeypatch.setattr(Bad, "mode", mode)
     made = toy()
     folder = remote(made)
     uncached.bring(made.root, {"x": md5}, workspace.cache_of(made.root))  # it lacks that, and says so

@@ -59,9 +59,9 @@ def by_hand(made: Toy, *targets: str) -> None:
 def night(made: Toy) -> dict[str, Result]:
     """A night of what is committed, published or kept as its tasks do it."""
     project = made.known()
-    found = start.known(project, Commit(made.root, made.git("rev-parse", "HEAD")), record(made))
+    found, nearest = start.known(project, Commit(made.root, made.git("rev-parse", "HEAD")), record(made))
     made.entries, made.came = found.entries, found.came
-    pinned = replace(made.pinned("HEAD", record(made)), older=found.older)
+    pinned = replace(made.pinned("HEAD", record(made)), older=found.older, nearest=nearest)
     still = settled(pinned, project, made.root / ".dvc/tmp/clones")
     others = [one.name for one in project.stages.values() if not one.selected]
     results: dict[str, Result] = standing(pinned, [*still, *others])  # as the pin tells
@@ -285,3 +285,35 @@ def test_a_trial_that_failed_is_not_read_by_a_night_without_its_params(toy: Make
     made.select = ["read"]
     night(made)
     assert made.git("show", f"{REFS}/unpublished/{publish.SOME}:seen") == "total: {by: 1}"
+
+
+def test_a_frozen_stage_below_one_that_runs_is_the_newest(toy: Make) -> None:
+    """What is committed of a `cache: false` out is what an earlier night made."""
+    text = (
+        "stages:\n  make: {cmd: cp seed.txt made, deps: [seed.txt], outs: [{made: {cache: false}}]}\n"
+        "  mid: {cmd: cp made between, deps: [made], outs: [{between: {cache: false}}]}\n"
+        "  last: {cmd: cat made between > seen, deps: [made, between], outs: [{seen: {cache: false}}]}\n"
+    )
+    made = toy(text)
+    night(made)
+    made.git("merge", "-q", "nights")
+    made.commit({"seed.txt": "8"})
+    night(made)
+    made.commit({"dvc.yaml": text.replace("mid: {", "mid: {frozen: true, ").replace("> seen", "- > seen")})
+    assert night(made)["last"].files == {"seen": "88"}
+
+
+def test_a_night_of_some_stages_keeps_what_others_kept(toy: Make) -> None:
+    made = toy(FROZEN)
+    night(made)
+    made.git("merge", "-q", "nights")
+    before = made.git("rev-parse", "HEAD")
+    made.select = ["make"]
+    made.commit({"seed.txt": "8"})
+    newest = night(made)["make"].entry
+    made.git("checkout", "-q", before)
+    made.select = ["read"]
+    made.commit({"dvc.yaml": FROZEN.replace("cp made seen", "cat made > seen")})
+    read = lock.hashes(made.known().stages["read"], night(made)["read"].entry or {}, "deps")["made"]
+    assert read == objects.md5(b"7")
+    assert known(made).entries["make"] == newest

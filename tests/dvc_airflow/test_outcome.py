@@ -144,6 +144,13 @@ def test_a_secret_of_a_connection_is_not_repeated_however_deep_it_stands(connect
     assert (hidden.sentence, hidden.report) == ("401 for ***, true", {"said": ["***"]})
 
 
+def test_words_that_stand_in_a_secret_too_are_said() -> None:
+    variable = json.dumps({"mode": "train", "password": 8412736455, "more": {"bucket": "models"}}, indent=5)
+    said = Result("one", "failed", sentence="train.py: models/a:     84\n     }, 8412736455", report={"train_loss": 1})
+    hidden = secrets.hidden(said, [variable])
+    assert (hidden.sentence, hidden.report) == ("train.py: models/a:     84\n     }, ***", {"train_loss": 1})
+
+
 def test_a_part_of_a_variable_that_is_json_is_not_repeated() -> None:
     said = Result("one", "failed", sentence="me: hunter2hunter2 is wrong, since 12345")
     variable = json.dumps({"user": "me", "keys": ["hunter2hunter2"], "since": 12345})

@@ -194,10 +194,9 @@ def test_one_night_at_a_time(toy: Make) -> None:
     assert not lease.release(record(made), "two")
     assert lease.take(record(made), "two", "there", now=1000.0 + lease.STALE_S).run == "two"
     assert lease.take(record(made), "three", "there", now=1601.0, ended=lambda run: run == "two").run == "three"
-    with pytest.raises(lease.Held):  # its clock goes wrong by an hour or two
-        lease.take(record(made), "four", "there", now=1602.0 - lease.AHEAD_S)
-    assert lease.take(record(made), "four", "there", now=1601.0 - lease.AHEAD_S).run == "four"
-    assert lease.release(record(made), "four")
+    with pytest.raises(lease.Held):  # its clock may be the one that goes wrong
+        lease.take(record(made), "four", "there", now=1601.0 - 10 * 86_400.0)
+    assert lease.release(record(made), "three")
     assert lease.read(record(made)) is None
 
 

@@ -292,6 +292,7 @@ def test_pipelines_in_folders_and_tracked_data_run_to_the_lock_files_that_dvc_wr
         ("named/run.py", None),
         ("bare/run.py", "bare/run.py: bare is a repository of its own, which no .gitmodules names; `git submodule add"),
         ("bare", "stage two needs bare: bare is a repository of its own"),
+        ("vendor", "stage two needs vendor: vendor/own is a repository of its own"),
     ],
 )
 def test_a_dep_that_nobody_has_is_named_before_anything_runs(dep: str, said: str | None, toy: Make) -> None:
@@ -301,8 +302,8 @@ def test_a_dep_that_nobody_has_is_named_before_anything_runs(dep: str, said: str
     made = toy(stages, **{".gitignore": ignored, ".dvcignore": "theirs*\n", "loose.csv": "1", **hidden})
     (made.root / "folder" / "deep").mkdir(parents=True)
     (made.root / "folder" / "deep" / "x").write_text("x")
-    for module in ("named", "bare"):
-        (made.root / module).mkdir()
+    for module in ("named", "bare", "vendor/own"):
+        (made.root / module).mkdir(parents=True)
         made.git("update-index", "--add", "--cacheinfo", f"160000,{made.git('rev-parse', 'HEAD')},{module}")
     commit = made.commit({".gitmodules": '[submodule "x"]\n\tpath = named\n\turl = ../x\n'})
     lacks = start.lacking(reading.read(made.root), Commit(made.root, commit))

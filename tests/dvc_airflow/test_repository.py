@@ -242,6 +242,8 @@ def test_a_night_that_waits_is_of_its_own_branch_alone(toy: Make) -> None:
     assert (own.refs, repository.of(root, own.branch).refs) == (REFS, REFS)
     one.keep("night", git(root, "rev-parse", "HEAD"))
     assert two.unpublished() == own.unpublished() == {}
+    (root / "one").mkdir()
+    assert repository.of(root / "one").unpublished() == {}
     assert len(one.unpublished()) == 1
 
 

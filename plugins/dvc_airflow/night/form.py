@@ -82,7 +82,7 @@ def _is_json(value: Any) -> bool:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         return False
-    return True
+    return type(value) in _JSON  # an ordered mapping is another
 
 
 def _schema(value: Any) -> dict[str, Any]:

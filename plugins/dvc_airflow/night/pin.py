@@ -66,10 +66,10 @@ class PinOperator(Task):
             workspace.remove(place)
             known = selection.narrowed(known, self.settings.select, self.settings.exclude)
             pinned = Commit(repository, commit, folder)
-            entries, came, older = start.known(known, pinned, record)
+            (entries, came, older), nearest = start.known(known, pinned, record)
             self._same_graph(context, known)
             record.pin(run, commit)
-            night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip, older=older)
+            night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip, (), older, nearest)
             still = settled(night, known, self.settings.clones)
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, retried=bool(self.settings.remote)) from None

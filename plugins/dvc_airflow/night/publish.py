@@ -101,7 +101,8 @@ def remember(night: Night, project: Project, results: Mapping[str, Result], reco
     made = {
         name: one.entry
         for name, one in results.items()
-        if one.well and one.entry not in (None, night.entries.get(name)) and not project.stages[name].airflow.approve
+        if one.well and one.entry not in (None, night.entries.get(name), night.nearest.get(name))
+        if not project.stages[name].airflow.approve
     }
     if not made:
         return None

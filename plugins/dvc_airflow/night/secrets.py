@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,8 @@ from airflow.sdk.log import mask_secret
 
 from dvc_airflow.stage.outcome import Result, printable
 
+SECRETIVE = re.compile(r"key|token|secret|pass|pwd|auth|cred", re.IGNORECASE)  # in names of what is secret
+LONGEST_WORD = 20  # letters; what is longer, and stands by itself in data, is no word of others
 SHORTEST = 5  # letters of a part, as of what Airflow masks in its logs; a shorter one stands in other words too
 
 
@@ -72,10 +75,12 @@ def _parts(secret: str) -> set[str]:
 
 
 def _inner(text: str) -> Iterator[str]:
-    """The lines of a key, the texts of JSON, and user, password and values of a connection's URI."""
-    yield from text.splitlines()
+    """What JSON has that is secret, or the lines of a key, and user, password and values of a connection's URI."""
     with suppress(ValueError):
-        yield from _texts(json.loads(text))
+        if isinstance(said := json.loads(text), dict | list):
+            yield from _of_json(said)
+            return
+    yield from filter(str.strip, text.splitlines())
     with suppress(ValueError):
         said = urlsplit(text)
         for one in (said.username or "", said.password or ""):
@@ -87,13 +92,18 @@ def _inner(text: str) -> Iterator[str]:
             yield text.partition("://")[2]
 
 
-def _texts(said: Any) -> Iterator[str]:
-    """The texts in data of JSON."""
-    if isinstance(said, str):
+def _of_json(said: Any, secret: bool = False) -> Iterator[str]:
+    """What data of JSON has under a name that secrets have, and texts that are too long for a word."""
+    if isinstance(said, Mapping):
+        for name, value in said.items():
+            yield from _of_json(value, secret or bool(SECRETIVE.search(name)))
+    elif isinstance(said, list):
+        for value in said:
+            yield from _of_json(value, secret)
+    elif isinstance(said, str) and (secret or len(said) > LONGEST_WORD):
         yield said
-    elif isinstance(said, Mapping | list):
-        for one in said.values() if isinstance(said, Mapping) else said:
-            yield from _texts(one)
+    elif secret and type(said) in (int, float):
+        yield str(said)
 
 
 def _without(said: Any, secrets: Sequence[str]) -> Any:

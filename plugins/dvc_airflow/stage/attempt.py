@@ -138,6 +138,7 @@ class Attempt:
             return None
         if self.stage.frozen:  # what it makes is looked at where it is read
             same: bool | None = True
+            self.entry = self.night.nearest.get(self.stage.name, self.entry)
         else:
             self.entry, same = self._nearest(self.entry)
         # asked for what only DVC can tell of, too: what Git has of it is taken in, and DVC looks at it

@@ -39,10 +39,10 @@ class Night:
         repository: the Git repository of record; clones are made from it.
         commit: what runs.
         tags: name → object, the registry as it was.
-        entries: of every stage that which it starts from: its newest one, or of one that does not run tonight the
-            newest that is of this commit.
+        entries: newest known entry of every stage.
         came: stage → the commit whose metrics belong to its entry.
         older: stage → other entries of it, the newest first, each with its commit.
+        nearest: of stages that do not run tonight the entry that others read, where it is one of the older ones.
         run: name of the run.
         folder: of the project in the repository; "" at its top.
         tip: of the branch of nights, when it was pinned; None where there was none.
@@ -59,6 +59,7 @@ class Night:
     tip: str | None = None
     settled: Sequence[str] = ()
     older: Mapping[str, Sequence[tuple[Entry, str]]] = field(default_factory=dict)
+    nearest: Mapping[str, Entry] = field(default_factory=dict)
 
     def dumps(self) -> str:
         """It as a text, for the tasks of the night."""
@@ -160,8 +161,9 @@ class Result:
 
 
 def standing(night: Night, stages: Iterable[str]) -> dict[str, Result]:
-    """Results of stages that do not run tonight: the entries that the night starts from, of those that have one."""
-    return {name: Result(name, "unchanged", entry=night.entries[name]) for name in stages if name in night.entries}
+    """Results of stages that do not run tonight: the entries that others read, of those that have one."""
+    read = {**night.entries, **night.nearest}
+    return {name: Result(name, "unchanged", entry=read[name]) for name in stages if name in read}
 
 
 def numbers(files: Mapping[str, str]) -> dict[str, Any]:

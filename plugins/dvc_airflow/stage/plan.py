@@ -18,6 +18,7 @@ from dvc_airflow.store import objects, uncached
 from dvc_airflow.store.commit import Commit, parsed
 
 NOTHING = object()
+UNTOLD = ""  # the md5 of what only DVC, or the rest of the night, can tell of
 
 
 def rank(told: list[bool | None]) -> int:
@@ -32,7 +33,7 @@ def unchanged(
 
     Args:
         entry: of this stage, or None.
-        made: path → md5 of what it may read and Git does not hold: tonight's outs of other stages, tracked data.
+        made: path → md5, or UNTOLD, of what it may read and Git does not hold: tonight's outs of others, tracked data.
         commit: where deps and params that Git holds are read.
         cache: the folder of DVC's cache.
         remote: whether what the cache lacks may be in one.
@@ -57,9 +58,11 @@ def _deps(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit) -
     known = hashes(stage, entry, "deps")
     yield set(known) == set(stage.deps)
     for dep in (one for one in stage.deps if one in known):
-        found = made.get(dep) or objects.md5(commit.content(dep))
+        found = (made[dep] or None) if dep in made else objects.md5(commit.content(dep))
         same = None if found is None else known[dep] == found  # a folder, a part of an out, or somewhere else
-        yield known[dep] == commit.checked_out(dep) if same is False and dep not in made else same
+        if same is False and dep not in made and known[dep] == commit.checked_out(dep):
+            same = None  # what a clone has is another matter: attributes are asked of the checkout
+        yield same
 
 
 def _outs(stage: Stage, entry: Entry, cache: Path, remote: bool) -> Iterator[bool | None]:

@@ -20,32 +20,36 @@ from dvc_airflow.store.snapshot import Refused
 GITLINK = "160000"  # Git's mode of another repository's commit
 
 
-def known(project: Project, commit: Commit, record: Repository) -> history.Known:
-    """What a night starts from. Raises Refused where it cannot."""
+def known(project: Project, commit: Commit, record: Repository) -> tuple[history.Known, dict[str, Entry]]:
+    """What a night starts from, and `Night.nearest`. Raises Refused where it cannot start."""
     if lacks := lacking(project, commit):
         raise Refused(lacks)
-    found = _of_this_commit(project, commit, history.newest(record, commit, project))
-    if unknown := never(project, found.entries) or _gone(project, found, commit):
+    found = history.newest(record, commit, project)
+    nearest = _nearest(project, commit, found)
+    if unknown := never(project, found.entries) or _gone(project, found.entries | nearest, found, commit):
         raise Refused(unknown)
-    return found
+    return found, nearest
 
 
-def _of_this_commit(project: Project, commit: Commit, known: history.Known) -> history.Known:
-    """With, of each stage that does not run tonight, the newest entry of what this commit has it read, where one is.
+def _nearest(project: Project, commit: Commit, known: history.Known) -> dict[str, Entry]:
+    """Of each stage that does not run tonight the newest entry of what this commit has it read; none for its newest.
 
-    The newest of all may be another branch's, or of a trial with other params.
+    That may be another branch's, or of a trial with other params.
     """
-    entries, came, older = dict(known.entries), dict(known.came), dict(known.older)
-    cache, held = workspace.cache_of(commit.repository / commit.folder), dict[str, str]()
-    for stage in (project.stages[name] for name in project.order if project.stages[name].frozen):
-        if (name := stage.name) in older and not stage.imported:
-            made = {**project.tracked(name), **held}
-            candidates = [(entries[name], came[name]), *older[name]]
-            rank = [plan.rank(plan.reads(stage, entry, made, commit, cache)) for entry, _ in candidates]
-            entries[name], came[name] = candidates.pop(rank.index(max(rank)))
-            older[name] = candidates
-        held |= hashes(stage, entries.get(name) or {}, "outs")
-    return history.Known(entries, came, older)
+    cache, held, found = workspace.cache_of(commit.repository / commit.folder), dict[str, str](), dict[str, Entry]()
+    for stage in (project.stages[name] for name in project.order):
+        if not stage.frozen:
+            held |= dict.fromkeys((out.path for out in stage.outs), plan.UNTOLD)
+            continue
+        if (name := stage.name) in known.older and not stage.imported:
+            entries = [known.entries[name], *(entry for entry, _ in known.older[name])]
+            made = {dep: plan.UNTOLD for dep in [*stage.deps, *stage.params] if _lies_in(dep, held)}
+            made |= {**project.tracked(name), **held}
+            rank = [plan.rank(plan.reads(stage, entry, made, commit, cache)) for entry in entries]
+            if best := rank.index(max(rank)):
+                found[name] = entries[best]
+        held |= hashes(stage, found.get(name) or known.entries.get(name) or {}, "outs")
+    return found
 
 
 def lacking(project: Project, commit: Commit) -> str | None:
@@ -97,7 +101,7 @@ def _apart(stage: Stage, commit: Commit, bare: set[str], makers: Container[str])
     """A sentence about what a stage reads, or works in, of one of these repositories; None for none."""
     for key, paths in {"deps": stage.deps, "params": stage.params, "wdir": [stage.wdir]}.items():
         for path in (one for one in paths if not _lies_in(one, makers)):
-            for one in bare.intersection(within(path)):
+            for one in (one for one in bare if one in within(path) or (key == "deps" and inside(one, path))):
                 what = f"{one} is a repository of its own, which no .gitmodules names"
                 do = f"`git submodule add --force URL {one}` with its address, and commit that"
                 return f"{_at(stage, commit, key)} needs {path}: {what}; {do}"
@@ -159,16 +163,22 @@ def never(project: Project, entries: Mapping[str, Entry]) -> str | None:
     return None
 
 
-def _gone(project: Project, known: history.Known, commit: Commit) -> str | None:
-    """A sentence about the first frozen stage of which a file that DVC does not cache is nowhere; None for none."""
+def _gone(project: Project, read: Mapping[str, Entry], known: history.Known, commit: Commit) -> str | None:
+    """A sentence about the first frozen stage of which a file that DVC does not cache is nowhere; None for none.
+
+    Args:
+        read: stage → the entry that others read.
+    """
     root = commit.repository / commit.folder
     if workspace.remote_of(root):  # it may be there
         return None
     for stage in (one for one in project.selected if one.frozen and not one.imported):
         committed = _with_folders(_here(path, commit.folder) for path in commit.modes)
         lost = [path for path in stage.uncached if not outside(path) and path not in committed]
-        source = Commit(commit.repository, known.came[stage.name], commit.folder)
-        if lost and not uncached.had(stage, known.entries[stage.name], source.content, workspace.cache_of(root)):
+        entry, came = read[stage.name], known.came[stage.name]
+        came = next((made for one, made in known.older.get(stage.name, []) if one == entry), came)
+        source = Commit(commit.repository, came, commit.folder)
+        if lost and not uncached.had(stage, entry, source.content, workspace.cache_of(root)):
             what = f"{stage.name} is frozen, and {lost[0]}, which DVC does not cache, is in no commit"
             return f"{what}; `dvc unfreeze` it for a night, or commit that"
     return None

@@ -89,7 +89,7 @@ class Commit:
         return None if at.partition("/")[0] == ".." or "\n" in at else _blob(self.repository, f"{self.commit}:{at}")
 
     def checked_out(self, path: str) -> str | None:
-        """The md5 of a file as a clone has it, which Git's attributes and filters may make another than its blob's."""
+        """The md5 of a file as this checkout has it: by Git's attributes and filters it may not be the blob's."""
         at = posixpath.normpath(posixpath.join(self.folder, path))
         return None if at.partition("/")[0] == ".." else _filtered(self.repository, f"{self.commit}:{at}")
 

@@ -18,7 +18,7 @@ from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
 
 log = logging.getLogger(__name__)
-MOST = 4  # entries of a stage that a night looks at
+MOST = 4  # entries of a stage that a night looks at; beside them the last, which is the commit's own, if it has one
 
 
 class Known(NamedTuple):
@@ -57,7 +57,7 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
     return Known(
         {name: entries[0][0] for name, entries in found.items()},
         {name: entries[0][1] for name, entries in found.items()},
-        {name: entries[1:MOST] for name, entries in found.items() if entries[1:]},
+        {name: [*entries[1:MOST], *entries[MOST:][-1:]] for name, entries in found.items() if entries[1:]},
     )
 
 

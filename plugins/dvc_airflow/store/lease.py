@@ -3,7 +3,7 @@
 The lease is a commit at `<refs>/running` whose message names the run (by Airflow's id) and its host, and when it was
 renewed. Whoever moves the ref from the value that it read holds it; the loser is told who does. Stages of one run renew
 it side by side: who loses to another of them has it renewed. A lease that was not renewed for ten minutes may be taken
-over, and so may one that a clock which was wrong has renewed in days to come, and one whose run Airflow says has ended.
+over, and so may one whose run Airflow says has ended.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dvc_airflow.git import GitError, git, without_login
 from dvc_airflow.store.repository import WHO, Repository
 
 STALE_S = 600.0
-AHEAD_S = 86_400.0  # clocks of machines that live differ by less, though one is set in another time zone
 RENEW_S = 60.0
 LAST_S = 30.0  # that a renewal under way is waited for
 RUNNING = "running"
@@ -85,7 +84,7 @@ def take(
     """
     held = read(record)
     if held and not held.of(run, owner):
-        fresh, ours = -AHEAD_S < now - held.renewed < STALE_S, held.owner == owner
+        fresh, ours = now - held.renewed < STALE_S, held.owner == owner
         if (fresh or (ours and running(held.run))) and not (ours and ended(held.run)):
             raise Held(record, held.run, held.host)
     if (taken := _moved(record, held, run, host, now, owner)) is None:

@@ -20,70 +20,35 @@ FILE = reading.PARAMS
 
 
 def override(repository: Path, commit: str, values: Mapping[str, Any], file: str = FILE) -> str:
-    """A commit like `commit` with these values at dotted keys of a params file. Raises Refused.
-
-    The file stays as it is written but for them. Where they cannot be changed alone, as where a key is an alias of
-    another, it is plain data without comments.
-    """
+    """A commit like `commit` with these values at dotted keys of a params file; comments stay. Raises Refused."""
     if not values:
         return commit
-    content = Commit(repository, commit).content(file) or b""
-    meant, changed = _own(_read(content, file)), False
-    for key, value in values.items():
-        place, last = _place(meant, key)
-        if place is None or last not in place:
-            raise Refused(f"{file} has no key {key}; name one that it has")
-        changed = changed or place[last] != value
-        place[last] = value
-    if not changed:
-        return commit
-    text = _written(content, values)
-    if repr(_read(text, file)) != repr(meant):  # NaN does not equal itself
-        text = _dumped(meant)
-    tree = snapshot.with_files(repository, commit, {file: text})
-    return snapshot.commit_tree(repository, tree, [commit], "Overridden params", like=commit)
-
-
-def _own(said: Any) -> Any:
-    """Data of YAML in which nothing is shared, as what an alias and its anchor name is."""
-    if isinstance(said, dict):
-        return type(said)((key, _own(value)) for key, value in said.items())  # an !!omap is another
-    return [_own(one) for one in said] if isinstance(said, list) else said
-
-
-def _place(document: Any, key: str) -> tuple[dict[str, Any] | None, str]:
-    """The mapping that a dotted key ends in, None where there is none, and its key there."""
-    *spine, last = key.split(".")
-    for step in spine:
-        document = document.get(step) if isinstance(document, dict) else None
-    return (document if isinstance(document, dict) else None), last
-
-
-def _written(content: bytes, values: Mapping[str, Any]) -> bytes:
-    """A params file with these values at dotted keys, else as it is written, comments included."""
-    yaml = _yaml()
-    document = yaml.load(content)
-    for key, value in values.items():
-        place, last = _place(document, key)
-        if place is not None:
-            place[last] = value
-    return _dumped(document, yaml)
-
-
-def _dumped(document: Any, yaml: Any = None) -> bytes:
-    out = io.BytesIO()
-    (yaml or _yaml()).dump(document, out)
-    return out.getvalue()
-
-
-def _yaml() -> Any:
-    """What reads and writes YAML as it is written."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = sys.maxsize  # to fold what is folded already may change its value
-    return yaml
+    document = yaml.load(Commit(repository, commit).content(file) or b"")
+    changed = False
+    for key, value in values.items():
+        *spine, last = key.split(".")
+        place = document
+        for step in spine:
+            place = place.get(step) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last not in place:
+            raise Refused(f"{file} has no key {key}; name one that it has")
+        changed = changed or place[last] != value
+        place[last] = value
+    if not changed:
+        return commit
+    out = io.StringIO()
+    yaml.dump(document, out)
+    written = leaves(_read(out.getvalue().encode(), file))
+    if other := next((key for key, value in values.items() if key in written and written[key] != value), None):
+        what = f"{other} is what its alias is, or its anchor, which has another value tonight"
+        raise Refused(f"{what}; write it out in {file}, and commit that")
+    tree = snapshot.with_files(repository, commit, {file: out.getvalue().encode()})
+    return snapshot.commit_tree(repository, tree, [commit], "Overridden params", like=commit)
 
 
 def overlay(repository: Path, commit: str, name: str, file: str = FILE) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def of(project: Path, branch: str | None = None, refs: str | None = None, remote
     """
     path, folder = top(project)
     name = "-".join(filter(None, [NAME, _named(folder)]))
-    own = name if branch in (None, name) else f"{name}-{branch}"
+    own = name if branch in (None, name) else f"{name}@{branch}"  # no folder's name has that
     return Repository(path, branch or name, refs or f"refs/{own}", remote)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dvc_airflow.pipeline.project import Stage
 
 FOLDER = "dvc-airflow"
+REFUSALS = range(400, 500)  # of HTTP: asking again is of no use
 LIMIT = 1 << 30  # bytes of one stage, where nobody says otherwise
 
 
@@ -178,9 +179,17 @@ def _remote(repo: Any) -> Any:
 
 
 def _ask(remote: Any, md5: str) -> None:
-    """Read an object that the remote's store seems to lack, since one of HTTP that is away seems to lack all."""
-    with suppress(FileNotFoundError):
+    """Read an object that the remote's store seems to lack, since one of HTTP that is away seems to lack all.
+
+    Raises what its client raises, but for its word that it has none, or none for who asks: S3 says so of both.
+    """
+    try:
         remote.fs.cat_file(remote.oid_to_path(md5))
+    except (FileNotFoundError, PermissionError):
+        return
+    except Exception as error:
+        if getattr(error, "status", None) not in REFUSALS:
+            raise
 
 
 def _move(source: Any, target: Any, wanted: set[Any]) -> None:
