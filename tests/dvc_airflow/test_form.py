@@ -182,9 +182,9 @@ def test_an_override_leaves_the_file_as_it_is_written(text: str, made: Toy) -> N
 
 @pytest.mark.parametrize("text", ["other: *t\n", "other: {<<: *t}\n"])
 def test_an_override_is_that_of_the_aliases_too_as_by_dvc(text: str, made: Toy) -> None:
-    (made.root / "params.yaml").write_text(f"total: &t {{by: 1, names: [a]}}  # for all\n{text}")
+    (made.root / "params.yaml").write_text(f"total: &t {{by: 1, names: [a]}}  # for all\n{text}rate: 1\n")
     commit = made.commit({})
-    found = params.override(made.root, commit, {"total.by": 3})
+    found = params.override(made.root, commit, {"total.by": 3, "rate": float("nan")})
     after = params.values(made.root, found)
     assert (after["total.by"], after["other.by"]) == (3, 3)
     assert "# for all" in made.git("show", f"{found}:params.yaml")

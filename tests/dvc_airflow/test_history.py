@@ -299,8 +299,12 @@ def test_a_frozen_stage_below_one_that_runs_is_the_newest(toy: Make) -> None:
     made.git("merge", "-q", "nights")
     made.commit({"seed.txt": "8"})
     night(made)
-    made.commit({"dvc.yaml": text.replace("mid: {", "mid: {frozen: true, ").replace("> seen", "- > seen")})
+    frozen = text.replace("mid: {", "mid: {frozen: true, ").replace("> seen", "- > seen")
+    made.commit({"dvc.yaml": frozen})
     assert night(made)["last"].files == {"seen": "88"}
+    made.commit({"dvc.yaml": frozen, "seed.txt": "7"})  # what is made of that, and of what is made of it, is known
+    night(made)
+    assert made.git("show", "nights:seen") == "77"
 
 
 def test_a_night_of_some_stages_keeps_what_others_kept(toy: Make) -> None:
@@ -317,3 +321,17 @@ def test_a_night_of_some_stages_keeps_what_others_kept(toy: Make) -> None:
     read = lock.hashes(made.known().stages["read"], night(made)["read"].entry or {}, "deps")["made"]
     assert read == objects.md5(b"7")
     assert known(made).entries["make"] == newest
+
+
+def test_the_commits_own_entry_is_known_however_many_nights_wait(toy: Make) -> None:
+    made, entries, commits = toy(FROZEN), list[lock.Entry | None](), list[str]()
+    for seed in "123456":
+        made.commit({"seed.txt": seed})
+        entries.append(night(made)["make"].entry)
+        commits.append(made.git("rev-parse", "nights"))
+    for number, commit in enumerate(commits):
+        record(made).keep(f"night-{number}", commit)
+    made.git("checkout", "-q", commits[0])
+    found = [entry for entry, _ in known(made).every("make")]
+    assert len(found) == history.MOST + 1
+    assert found[-1] == entries[0]

@@ -144,6 +144,14 @@ def test_a_secret_of_a_connection_is_not_repeated_however_deep_it_stands(connect
     assert (hidden.sentence, hidden.report) == ("401 for ***, true", {"said": ["***"]})
 
 
+@pytest.mark.parametrize(
+    "variable", ['"hunter22!"', '["hunter22!"]', '{"x": {"pw": "hunter22!"}}', '{"x": "a://b:hunter22!@c"}']
+)
+def test_what_is_secret_in_json_is_not_repeated(variable: str) -> None:
+    said = Result("one", "failed", sentence="hunter22! is wrong")
+    assert secrets.hidden(said, [variable]).sentence == "*** is wrong"
+
+
 def test_words_that_stand_in_a_secret_too_are_said() -> None:
     variable = json.dumps({"mode": "train", "password": 8412736455, "more": {"bucket": "models"}}, indent=5)
     said = Result("one", "failed", sentence="train.py: models/a:     84\n     }, 8412736455", report={"train_loss": 1})

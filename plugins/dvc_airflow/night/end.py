@@ -98,9 +98,11 @@ class EndOperator(Task):
                 with self.leased(context):
                     self._remember(context, unpublished)
                     self._sweep()
-            if pinned:  # before another night begins, which may be called the same
-                record.unpin(pinned)
-            lease.release(record, context["run_id"], owner)
+            try:
+                if pinned:  # before another night begins, which may be called the same
+                    record.unpin(pinned)
+            finally:
+                lease.release(record, context["run_id"], owner)
         except (GitError, OSError) as error:
             self.log.warning(NOT_GIVEN_BACK, error)
 

@@ -16,7 +16,7 @@ from airflow.sdk.log import mask_secret
 
 from dvc_airflow.stage.outcome import Result, printable
 
-SECRETIVE = re.compile(r"key|token|secret|pass|pwd|auth|cred", re.IGNORECASE)  # in names of what is secret
+SECRETIVE = re.compile(r"key|token|secret|pass|pwd?|pin|auth|cred|sign", re.IGNORECASE)  # in names of what is secret
 LONGEST_WORD = 20  # letters; what is longer, and stands by itself in data, is no word of others
 SHORTEST = 5  # letters of a part, as of what Airflow masks in its logs; a shorter one stands in other words too
 
@@ -77,8 +77,9 @@ def _parts(secret: str) -> set[str]:
 def _inner(text: str) -> Iterator[str]:
     """What JSON has that is secret, or the lines of a key, and user, password and values of a connection's URI."""
     with suppress(ValueError):
-        if isinstance(said := json.loads(text), dict | list):
-            yield from _of_json(said)
+        said = json.loads(text)
+        if isinstance(said, dict | list | str):
+            yield from _of_json(said, not isinstance(said, dict))
             return
     yield from filter(str.strip, text.splitlines())
     with suppress(ValueError):
@@ -93,14 +94,14 @@ def _inner(text: str) -> Iterator[str]:
 
 
 def _of_json(said: Any, secret: bool = False) -> Iterator[str]:
-    """What data of JSON has under a name that secrets have, and texts that are too long for a word."""
+    """What data of JSON has under a name that secrets have, addresses, and texts that are too long for a word."""
     if isinstance(said, Mapping):
         for name, value in said.items():
             yield from _of_json(value, secret or bool(SECRETIVE.search(name)))
     elif isinstance(said, list):
         for value in said:
             yield from _of_json(value, secret)
-    elif isinstance(said, str) and (secret or len(said) > LONGEST_WORD):
+    elif isinstance(said, str) and (secret or len(said) > LONGEST_WORD or "://" in said):
         yield said
     elif secret and type(said) in (int, float):
         yield str(said)

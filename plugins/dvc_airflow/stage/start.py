@@ -37,18 +37,21 @@ def _nearest(project: Project, commit: Commit, known: history.Known) -> dict[str
     That may be another branch's, or of a trial with other params.
     """
     cache, held, found = workspace.cache_of(commit.repository / commit.folder), dict[str, str](), dict[str, Entry]()
-    for stage in (project.stages[name] for name in project.order):
-        if not stage.frozen:
-            held |= dict.fromkeys((out.path for out in stage.outs), plan.UNTOLD)
+    if not any(one.frozen for one in project.stages.values()):
+        return found
+    for name in project.order:
+        stage, entries = project.stages[name], [entry for entry, _ in known.every(name)]
+        made = {dep: plan.UNTOLD for dep in [*stage.deps, *stage.params] if _lies_in(dep, held)}
+        made |= {**project.tracked(name), **held}
+        if not stage.frozen:  # it runs, but where its result is known already
+            same = next((one for one in entries if plan.unchanged(stage, one, made, commit, cache)), {})
+            held |= dict.fromkeys((out.path for out in stage.outs), plan.UNTOLD) | hashes(stage, same, "outs")
             continue
-        if (name := stage.name) in known.older and not stage.imported:
-            entries = [known.entries[name], *(entry for entry, _ in known.older[name])]
-            made = {dep: plan.UNTOLD for dep in [*stage.deps, *stage.params] if _lies_in(dep, held)}
-            made |= {**project.tracked(name), **held}
-            rank = [plan.rank(plan.reads(stage, entry, made, commit, cache)) for entry in entries]
+        if len(entries) > 1 and not stage.imported:
+            rank = [plan.rank(plan.reads(stage, one, made, commit, cache)) for one in entries]
             if best := rank.index(max(rank)):
                 found[name] = entries[best]
-        held |= hashes(stage, found.get(name) or known.entries.get(name) or {}, "outs")
+        held |= hashes(stage, found.get(name) or next(iter(entries), {}), "outs")
     return found
 
 

@@ -18,7 +18,7 @@ from dvc_airflow.store.commit import Commit
 from dvc_airflow.store.repository import Repository
 
 log = logging.getLogger(__name__)
-MOST = 4  # entries of a stage that a night looks at; beside them the last, which is the commit's own, if it has one
+MOST = 4  # entries of a stage that a night looks at, beside the commit's own
 
 
 class Known(NamedTuple):
@@ -27,6 +27,11 @@ class Known(NamedTuple):
     entries: dict[str, lock.Entry]
     came: dict[str, str]
     older: dict[str, list[tuple[lock.Entry, str]]]
+
+    def every(self, stage: str) -> list[tuple[lock.Entry, str]]:
+        """The entries of a stage, the newest first, each with its commit."""
+        first = [(self.entries[stage], self.came[stage])] if stage in self.entries else []
+        return [*first, *self.older.get(stage, [])]
 
 
 def newest(record: Repository, commit: Commit, project: Project) -> Known:
@@ -39,11 +44,12 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
     held: dict[str, list[Stage]] = {}
     for stage in project.stages.values():
         held.setdefault(stage.lock, []).append(stage)
-    nights, found = record.nights(), dict[str, list[tuple[lock.Entry, str]]]()
+    nights, found, own = record.nights(), dict[str, list[tuple[lock.Entry, str]]](), dict[str, lock.Entry]()
     shared = _shared(record, nights[0], commit) if nights else None
     for path, stages in held.items():
         entries = cache(partial(_entries, stages, commit.content(path)))  # most commits say the same
         pinned = entries(commit.content(path))
+        own |= pinned
         before = _earlier(entries, shared, path) if shared else None
         if before is None:
             before = pinned if nights else {}
@@ -57,8 +63,13 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
     return Known(
         {name: entries[0][0] for name, entries in found.items()},
         {name: entries[0][1] for name, entries in found.items()},
-        {name: [*entries[1:MOST], *entries[MOST:][-1:]] for name, entries in found.items() if entries[1:]},
+        {name: _older(entries, own.get(name)) for name, entries in found.items() if entries[1:]},
     )
+
+
+def _older(entries: list[tuple[lock.Entry, str]], own: lock.Entry | None) -> list[tuple[lock.Entry, str]]:
+    """Of the entries of a stage those behind the newest that a night looks at."""
+    return [*entries[1:MOST], *(one for one in entries[MOST:] if one[0] == own)]
 
 
 def _entries(stages: Sequence[Stage], pinned: bytes | None, content: bytes | None) -> dict[str, lock.Entry]:

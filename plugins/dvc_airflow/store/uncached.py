@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dvc_airflow.pipeline.project import Stage
 
 FOLDER = "dvc-airflow"
-REFUSALS = range(400, 500)  # of HTTP: asking again is of no use
+FORBIDDEN = 403  # of HTTP
 LIMIT = 1 << 30  # bytes of one stage, where nobody says otherwise
 
 
@@ -188,7 +188,7 @@ def _ask(remote: Any, md5: str) -> None:
     except (FileNotFoundError, PermissionError):
         return
     except Exception as error:
-        if getattr(error, "status", None) not in REFUSALS:
+        if getattr(error, "status", None) != FORBIDDEN:
             raise
 
 
