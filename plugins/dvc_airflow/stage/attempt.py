@@ -257,9 +257,8 @@ class Attempt:
             if not at or "D" in changed:
                 continue
             path = posixpath.relpath(at, self.night.folder) if self.night.folder else at
-            dvcs = Path(path).name in (".gitignore", LOCK) or path.endswith(
-                ".dvc"
-            )  # that of an import is brought along
+            # the `.dvc` file of an import is brought along
+            dvcs = Path(path).name in (".gitignore", LOCK) or path.endswith(".dvc")
             own = dvcs or not OF_TOOLS.isdisjoint(Path(path).parts)
             known = path in holding or any(one in outs for one in within(path))
             if not own and not known:

@@ -13,11 +13,9 @@ from dvc_airflow.pipeline.lock import Entry, hashes
 from dvc_airflow.pipeline.project import Project, Stage, inside, outside, within
 from dvc_airflow.stage import plan
 from dvc_airflow.store import history, uncached, workspace
-from dvc_airflow.store.commit import BEYOND, Commit
+from dvc_airflow.store.commit import BEYOND, GITLINK, Commit
 from dvc_airflow.store.repository import Repository
 from dvc_airflow.store.snapshot import Refused
-
-GITLINK = "160000"  # Git's mode of another repository's commit
 
 
 def known(project: Project, commit: Commit, record: Repository) -> tuple[history.Known, dict[str, Entry]]:
@@ -178,8 +176,8 @@ def _gone(project: Project, read: Mapping[str, Entry], known: history.Known, com
     for stage in (one for one in project.selected if one.frozen and not one.imported):
         committed = _with_folders(_here(path, commit.folder) for path in commit.modes)
         lost = [path for path in stage.uncached if not outside(path) and path not in committed]
-        entry, came = read[stage.name], known.came[stage.name]
-        came = next((made for one, made in known.older.get(stage.name, []) if one == entry), came)
+        entry = read[stage.name]
+        came = next(made for one, made in known.every(stage.name) if one == entry)
         source = Commit(commit.repository, came, commit.folder)
         if lost and not uncached.had(stage, entry, source.content, workspace.cache_of(root)):
             what = f"{stage.name} is frozen, and {lost[0]}, which DVC does not cache, is in no commit"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 import subprocess
@@ -14,8 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dvc_airflow.git import GitError, git, shown
+from dvc_airflow.store import objects
 
-BEYOND = ("120000", "160000")  # Git's modes of a link and of a submodule: it lists nothing that lies below
+GITLINK = "160000"  # Git's mode of another repository's commit
+BEYOND = ("120000", GITLINK)  # those of a link and of a submodule: it lists nothing that lies below
 
 _reading: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}  # of this process: a fork has its own
 _one = threading.Lock()
@@ -63,7 +64,7 @@ def _reader(repository: Path) -> subprocess.Popen[bytes]:
 def _filtered(repository: Path, name: str) -> str | None:
     asked = ["git", "-C", str(repository), "cat-file", "--filters", name]
     ended = subprocess.run(asked, capture_output=True, check=False)
-    return hashlib.md5(ended.stdout, usedforsecurity=False).hexdigest() if ended.returncode == 0 else None
+    return objects.md5(ended.stdout) if ended.returncode == 0 else None
 
 
 class Commit:
@@ -85,13 +86,18 @@ class Commit:
 
     def content(self, path: str) -> bytes | None:
         """The bytes of a file at this commit; None where there is no such file, or it is a folder."""
-        at = posixpath.normpath(posixpath.join(self.folder, path))
-        return None if at.partition("/")[0] == ".." or "\n" in at else _blob(self.repository, f"{self.commit}:{at}")
+        name = self._name(path)
+        return _blob(self.repository, name) if name else None
 
     def checked_out(self, path: str) -> str | None:
         """The md5 of a file as this checkout has it: by Git's attributes and filters it may not be the blob's."""
+        name = self._name(path)
+        return _filtered(self.repository, name) if name else None
+
+    def _name(self, path: str) -> str | None:
+        """What Git calls a file at this commit; None for one outside the repository, or that it cannot be asked of."""
         at = posixpath.normpath(posixpath.join(self.folder, path))
-        return None if at.partition("/")[0] == ".." else _filtered(self.repository, f"{self.commit}:{at}")
+        return None if at.partition("/")[0] == ".." or "\n" in at else f"{self.commit}:{at}"
 
     def params(self, file: str) -> Any:
         """A params file as data: YAML 1.2 or JSON. None for a format that only DVC reads, and

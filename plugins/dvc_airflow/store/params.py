@@ -43,11 +43,12 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
         return commit
     out = io.StringIO()
     yaml.dump(document, out)
-    written = leaves(_read(out.getvalue().encode(), file))
+    content = out.getvalue().encode()
+    written = leaves(_read(content, file))
     if other := next((key for key, value in values.items() if repr(written.get(key, value)) != repr(value)), None):
         what = f"{other} is what its alias is, or its anchor, which has another value tonight"
         raise Refused(f"{what}; write it out in {file}, and commit that")
-    tree = snapshot.with_files(repository, commit, {file: out.getvalue().encode()})
+    tree = snapshot.with_files(repository, commit, {file: content})
     return snapshot.commit_tree(repository, tree, [commit], "Overridden params", like=commit)
 
 
