@@ -6,4 +6,4 @@ Of two plugins of one name Airflow's tasks drop the second, and all that come af
 from importlib.metadata import entry_points
 
 if not entry_points(group="airflow.plugins", name="dvc_airflow"):
-    from dvc_airflow.night.plugin import DvcAirflow as DvcAirflow
+    from dvc_airflow.plugin import DvcAirflow as DvcAirflow

@@ -21,8 +21,8 @@ from bench.engine_parts import projects
 from bench.engine_parts.server import Airflow, Broke, Run, Watch
 from ruamel.yaml import YAML
 
-from dvc_airflow.git import git
-from dvc_airflow.pipeline import reading
+from dvc_engine.git import git
+from dvc_engine.pipeline import reading
 
 SLEEP_S = 1.0  # of a stage that is run: it waits, as one does for a GPU or for a server, and takes no core
 PARALLEL, CHAIN, MATRIX = 12, 6, 100

@@ -16,13 +16,13 @@ from typing import Any
 from bench.engine_parts import projects
 from bench.engine_parts.server import Broke
 
-from dvc_airflow.git import git
-from dvc_airflow.night.publish import Published, publish
-from dvc_airflow.pipeline import kept, lock, project, reading
-from dvc_airflow.pipeline.project import Project, Stage
-from dvc_airflow.stage import start
-from dvc_airflow.stage.outcome import Night, Result
-from dvc_airflow.store import history, objects, repository, uncached, workspace
+from dvc_engine.git import git
+from dvc_engine.night.publish import Published, publish
+from dvc_engine.pipeline import kept, lock, project, reading
+from dvc_engine.pipeline.project import Project, Stage
+from dvc_engine.stage import start
+from dvc_engine.stage.outcome import Night, Result
+from dvc_engine.store import history, objects, repository, uncached, workspace
 
 
 class Clock:

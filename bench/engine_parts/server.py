@@ -206,7 +206,7 @@ class Watch:
 def kind_of(one: psutil.Process) -> str:
     """What a process of Airflow is, by its command line; "" for others."""
     words = " ".join(one.cmdline())
-    if "dvc_airflow.stage.child" in words:
+    if "dvc_engine.stage.child" in words:
         return "stage"
     if "LocalExecutor" in words:  # the executor's worker supervises, and a child of it runs the task
         parent = one.parent()

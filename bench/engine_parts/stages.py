@@ -20,10 +20,10 @@ from typing import Any
 from bench.engine_parts import projects
 from bench.engine_parts.server import Broke
 
-from dvc_airflow.git import git
-from dvc_airflow.pipeline import kept, lock, reading
-from dvc_airflow.stage.attempt import Attempt
-from dvc_airflow.stage.outcome import Night, Result
+from dvc_engine.git import git
+from dvc_engine.pipeline import kept, lock, reading
+from dvc_engine.stage.attempt import Attempt
+from dvc_engine.stage.outcome import Night, Result
 
 WRITE = """\
 import sys

@@ -1,20 +1,25 @@
 """DVC on Airflow: any dvc.yaml as a DAG, every stage in a private clone, one publisher.
 
-pipeline  a DVC project as plain data
-store     where things are kept: Git, DVC's cache, clones
-stage     one stage, run once, without Airflow
-night     a night, as Airflow has it
+This package is all that knows of Airflow. What a task does, of a project, a stage or a night, is in `dvc_engine`, which
+does not. Six modules tell it whole, in this order:
 
-Each imports only from those above it. Airflow is in `night` alone; DVC where a project is read and a stage is run.
+    settings   what a DAG's author may say of a night, and what its tasks share of that
+    render     a project as a DAG or a group in one: a task a stage, pin before and publish after
+    operator   what the tasks share, and the task of a stage
+    pin        the first task: what this night runs
+    publish    what a night made as one commit, and the commands behind it
+    end        the last: what the night was, and nothing is left behind
 
-Ten modules tell it whole, in half an hour and in this order; the others are what they call:
+The others are each one thing that a project may ask for, or be shown:
 
-    project, lock       what is known of a stage, and what DVC's lock file says of it
-    render, operator    the DAG, and its tasks
-    pin                 the first: which commit, from which entries
-    plan, attempt       a stage: need it run; a clone, a process, a result
-    process, child      that process, and what it asks of DVC
-    publish             the night as one commit
+    form       what of params.yaml a run may override, as Airflow shows and checks it
+    approve    a person decides about what a stage made
+    secrets    variables of stages from Airflow's secrets backend
+    pod        of a stage whose task is Kubernetes' to run
+    late       a night over its deadline
+    links      to commits, in Airflow's UI
+    lineage    what OpenLineage is told of a stage
+    plugin     by which Airflow imports all this once, before it forks
 """
 
 from __future__ import annotations
@@ -22,15 +27,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dvc_airflow.night.render import DvcDag, DvcTaskGroup
+    from dvc_airflow.render import DvcDag, DvcTaskGroup
 
 __all__ = ["DvcDag", "DvcTaskGroup"]
 
 
 def __getattr__(name: str) -> Any:
-    """What a DAG's file imports; not before, since a stage's child must not import Airflow."""
+    """What a DAG's file imports; not before, since `python -m dvc_airflow` does without Airflow."""
     if name not in __all__:
         raise AttributeError(name)
-    from dvc_airflow.night import render
+    from dvc_airflow import render
 
     return getattr(render, name)

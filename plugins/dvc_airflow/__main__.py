@@ -17,13 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-from dvc_airflow.git import GitError, top
-from dvc_airflow.pipeline import check, kept, reading
-from dvc_airflow.pipeline.project import Project, ProjectError
-from dvc_airflow.stage import start
-from dvc_airflow.store import gc, lease, snapshot, workspace
-from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.repository import of
+from dvc_engine.git import GitError, top
+from dvc_engine.pipeline import check, kept, reading
+from dvc_engine.pipeline.project import Project, ProjectError
+from dvc_engine.stage import start
+from dvc_engine.store import gc, lease, snapshot, workspace
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.repository import of
 
 
 def main(words: list[str]) -> int:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.git import git, tags_of, top
-from dvc_airflow.pipeline import kept, reading, selection
-from dvc_airflow.pipeline.project import Project
-from dvc_airflow.stage import process
-from dvc_airflow.stage.attempt import Attempt
-from dvc_airflow.stage.outcome import Night, Result
-from dvc_airflow.store.repository import Repository
+from dvc_engine.git import git, tags_of, top
+from dvc_engine.pipeline import kept, reading, selection
+from dvc_engine.pipeline.project import Project
+from dvc_engine.stage import process
+from dvc_engine.stage.attempt import Attempt
+from dvc_engine.stage.outcome import Night, Result
+from dvc_engine.store.repository import Repository
 
 DVC_YAML = """\
 stages:
@@ -51,7 +51,7 @@ class Forked:
     """
 
     def __init__(self, folder: Path, reads: int, env: Mapping[str, str]) -> None:
-        from dvc_airflow.stage import child, leash
+        from dvc_engine.stage import child, leash
 
         told, tells = os.pipe()
         self.pid, self.stdin = os.fork(), os.fdopen(tells, "wb")

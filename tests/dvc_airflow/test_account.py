@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dvc_airflow.night.account import account, table
+from dvc_engine.night.account import account, table
 
 
 def stage(began: float, seconds: float, **more: Any) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.pipeline import lock, reading
-from dvc_airflow.stage import process
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import objects, uncached, workspace
+from dvc_engine.pipeline import lock, reading
+from dvc_engine.stage import process
+from dvc_engine.stage.outcome import Result
+from dvc_engine.store import objects, uncached, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -381,7 +381,7 @@ def test_a_clone_is_its_owners_on_the_other_side_of_a_containers_wall(toy: Make,
     workspace.make(made.root, "HEAD", clones / "held", {}, workspace.cache_of(made.root))
     os.utime(clones / "held", (0, 0))
     look = (
-        "import sys; from pathlib import Path; from dvc_airflow.store import workspace; "
+        "import sys; from pathlib import Path; from dvc_engine.store import workspace; "
         "print(workspace.sweep(Path(sys.argv[1]), most=0))"
     )
     wall = ["unshare", "--pid", "--fork", "--mount-proc"]
@@ -450,7 +450,7 @@ def _lives(pid: int) -> bool:
 WORKER = """\
 import os, sys
 from pathlib import Path
-from dvc_airflow.stage.process import attended
+from dvc_engine.stage.process import attended
 
 began, ended = map(Path, sys.argv[1:])
 if task := os.fork():

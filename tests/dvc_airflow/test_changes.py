@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.night import changes
-from dvc_airflow.night.changes import Change
-from dvc_airflow.stage.outcome import Result
+from dvc_engine.night import changes
+from dvc_engine.night.changes import Change
+from dvc_engine.stage.outcome import Result
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -90,8 +90,7 @@ def test_openlineage_is_told_names_versions_sizes_and_code(
     from airflow.providers.openlineage.extractors.manager import ExtractorManager
     from airflow.utils.state import TaskInstanceState
 
-    from dvc_airflow import DvcDag
-    from dvc_airflow.night import lineage
+    from dvc_airflow import DvcDag, lineage
 
     made = toy(DVC_YAML, **{"in.json": "{}"})
     if url:
@@ -130,7 +129,7 @@ def test_openlineage_is_told_names_versions_sizes_and_code(
 
 
 def test_lineage_is_not_imported_with_the_engine() -> None:
-    code = "import sys, dvc_airflow.night.render; print([one for one in sys.modules if one.startswith('openlineage')])"
+    code = "import sys, dvc_airflow.render; print([one for one in sys.modules if one.startswith('openlineage')])"
     env = os.environ | {"PYTHONPATH": str(Path(changes.__file__).parents[2])}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert ended.stdout.splitlines()[-1] == "[]"

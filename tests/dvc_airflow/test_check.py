@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow.__main__ import main
-from dvc_airflow.pipeline import kept, lock
-from dvc_airflow.stage import start
-from dvc_airflow.store import snapshot, uncached, workspace
-from dvc_airflow.store.commit import Commit
+from dvc_engine.pipeline import kept, lock
+from dvc_engine.stage import start
+from dvc_engine.store import snapshot, uncached, workspace
+from dvc_engine.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.night.operator import refusal
-from dvc_airflow.night.publish import PublishError, _tags, ask, publish
-from dvc_airflow.pipeline import reading
-from dvc_airflow.stage import job
-from dvc_airflow.stage.command import Command
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.stage.process import Leashed
-from dvc_airflow.store import workspace
-from dvc_airflow.store.repository import Repository
+from dvc_airflow.operator import refusal
+from dvc_engine.night.publish import PublishError, _tags, ask, publish
+from dvc_engine.pipeline import reading
+from dvc_engine.stage import job
+from dvc_engine.stage.command import Command
+from dvc_engine.stage.outcome import Result
+from dvc_engine.stage.process import Leashed
+from dvc_engine.store import workspace
+from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_attempt import _appears, _gone
 from tests.dvc_airflow.test_operator import RUN, Task, published

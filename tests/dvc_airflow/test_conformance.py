@@ -22,15 +22,15 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from dvc_airflow.git import git, top
-from dvc_airflow.night.publish import cached
-from dvc_airflow.pipeline import lock
-from dvc_airflow.stage import start
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.stage.settled import settled
-from dvc_airflow.store import uncached, workspace
-from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.ignored import Ignored
+from dvc_engine.git import git, top
+from dvc_engine.night.publish import cached
+from dvc_engine.pipeline import lock
+from dvc_engine.stage import start
+from dvc_engine.stage.outcome import Result
+from dvc_engine.stage.settled import settled
+from dvc_engine.store import uncached, workspace
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.ignored import Ignored
 from tests.dvc_airflow.conftest import Toy, repository
 
 HERE = Path(__file__).parent / "projects"

@@ -17,12 +17,12 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.open_repo import clean_repos
 
-from dvc_airflow.night import publish
-from dvc_airflow.pipeline import lock, reading
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import history, objects, uncached, workspace
-from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.repository import Repository
+from dvc_engine.night import publish
+from dvc_engine.pipeline import lock, reading
+from dvc_engine.stage.outcome import Result
+from dvc_engine.store import history, objects, uncached, workspace
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy, repository
 
 Make = Callable[..., Toy]

@@ -24,12 +24,12 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from dvc_airflow.pipeline import lock
-from dvc_airflow.pipeline.project import ProjectError
-from dvc_airflow.stage import process, start
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.stage.settled import settled
-from dvc_airflow.store import workspace
+from dvc_engine.pipeline import lock
+from dvc_engine.pipeline.project import ProjectError
+from dvc_engine.stage import process, start
+from dvc_engine.stage.outcome import Result
+from dvc_engine.stage.settled import settled
+from dvc_engine.store import workspace
 from tests.dvc_airflow import drawn
 from tests.dvc_airflow.conftest import Forked, Toy, repository
 from tests.dvc_airflow.drawn import Drawn

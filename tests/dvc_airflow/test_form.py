@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from dvc_airflow.store import params, snapshot
-from dvc_airflow.store.commit import Commit
+from dvc_engine.store import params, snapshot
+from dvc_engine.store.commit import Commit
 from tests.dvc_airflow.conftest import DVC_YAML, Toy
 
 Make = Callable[..., Toy]
@@ -92,7 +92,7 @@ def test_a_project_may_call_values_of_its_own_profiles(text: str, made: Toy) -> 
 
 def test_params_that_are_no_yaml_are_refused_with_the_line(made: Toy) -> None:
     from dvc_airflow import DvcDag
-    from dvc_airflow.pipeline.project import ProjectError
+    from dvc_engine.pipeline.project import ProjectError
 
     dag = DvcDag("toy", made.root)
     made.commit({"params.yaml": "total: {by: 1\n"})

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow.__main__ import main
-from dvc_airflow.git import git
-from dvc_airflow.night import publish
-from dvc_airflow.pipeline import lock, reading
-from dvc_airflow.pipeline.project import ProjectError
-from dvc_airflow.stage import plan
-from dvc_airflow.store import gc, history, lease, objects, uncached, workspace
-from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.repository import WHO, Repository, of
+from dvc_engine.git import git
+from dvc_engine.night import publish
+from dvc_engine.pipeline import lock, reading
+from dvc_engine.pipeline.project import ProjectError
+from dvc_engine.stage import plan
+from dvc_engine.store import gc, history, lease, objects, uncached, workspace
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.repository import WHO, Repository, of
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

@@ -13,8 +13,8 @@ from time import time
 
 import pytest
 
-from dvc_airflow.git import GitError
-from dvc_airflow.store import gc, objects
+from dvc_engine.git import GitError
+from dvc_engine.store import gc, objects
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_history import by_hand, known, night, outcomes, record
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.night import publish
-from dvc_airflow.pipeline import lock, reading
-from dvc_airflow.stage import start
-from dvc_airflow.stage.outcome import Result, standing
-from dvc_airflow.stage.settled import settled
-from dvc_airflow.store import history, lease, objects, params
-from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.repository import Repository
+from dvc_engine.night import publish
+from dvc_engine.pipeline import lock, reading
+from dvc_engine.stage import start
+from dvc_engine.stage.outcome import Result, standing
+from dvc_engine.stage.settled import settled
+from dvc_engine.store import history, lease, objects, params
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_operator import RUN, ended, pinned
 
@@ -330,7 +330,7 @@ def test_the_commits_own_entry_is_known_however_many_nights_wait(toy: Make) -> N
         entries.append(night(made)["make"].entry)
         commits.append(made.git("rev-parse", "nights"))
     for number, commit in enumerate(commits):
-        record(made).keep(f"night-{number}", commit)
+        record(made).keep(f"night-{9 - number}", commit)  # of those of one second Git has the first name first
     made.git("checkout", "-q", commits[0])
     found = [entry for entry, _ in known(made).every("make")]
     assert len(found) == history.MOST + 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow.store.ignored import Ignored
+from dvc_engine.store.ignored import Ignored
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_publish import publication
 

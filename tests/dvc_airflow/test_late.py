@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.pipeline.project import ProjectError
+from dvc_engine.pipeline.project import ProjectError
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -24,7 +24,7 @@ RUN = "manual__2026-01-01T00:00:00+00:00_x"
 
 def tell(made: Toy, command: str, state: str = "running") -> str:
     """What the command that is run for a late night leaves."""
-    from dvc_airflow.night import late
+    from dvc_airflow import late
 
     late.tell(command, str(made.root), {"WHO": "{clone}"}, {"dag_run": {"dag_run_id": RUN, "state": state}})
     place = made.root / "told"
@@ -75,7 +75,7 @@ def test_a_deadline_without_a_command_is_refused(given: dict[str, Any], toy: Mak
 def test_the_command_runs_on_an_executor_that_takes_callbacks(
     executors: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dvc_airflow.night import late
+    from dvc_airflow import late
 
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executors)
     assert late.alert(timedelta(hours=1), "true", "/", {}).callback.executor == chosen
@@ -85,8 +85,7 @@ def test_an_executor_that_a_callback_would_break_is_refused_where_the_dag_is_mad
     from airflow._shared.module_loading import import_string
     from airflow.executors.executor_loader import ExecutorLoader
 
-    from dvc_airflow import DvcDag
-    from dvc_airflow.night import late
+    from dvc_airflow import DvcDag, late
 
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "KubernetesExecutor")
     with pytest.raises(ProjectError, match="KubernetesExecutor cannot run on_late, LocalExecutor and CeleryExecutor"):
@@ -102,17 +101,17 @@ def test_attempts_that_could_not_begin_do_not_use_up_the_others(tried: int, most
     """Airflow's count goes on after a person has cleared a task: four attempts, and five more."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from dvc_airflow.night import retries
+    from dvc_airflow import operator
 
-    kind = retries.mendable(SimpleNamespace(try_number=tried, max_tries=most))
+    kind = operator.mendable(SimpleNamespace(try_number=tried, max_tries=most))
     assert issubclass(kind, AirflowFailException) is not again
 
 
 def test_who_wants_no_retry_gets_none() -> None:
-    from dvc_airflow.night import retries
+    from dvc_airflow import operator
 
-    assert retries.told(0) == {"retries": 0}
-    assert retries.told()["retries"] == retries.RETRIES + retries.OUTAGE
+    assert operator.retried(0) == {"retries": 0}
+    assert operator.retried()["retries"] == operator.RETRIES + operator.OUTAGE
 
 
 def test_the_command_cannot_ask_airflows_supervisor(toy: Make) -> None:

@@ -12,9 +12,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.sdk.execution_time.timeout import timeout
 
-from dvc_airflow.git import GitError
-from dvc_airflow.night import secrets
-from dvc_airflow.night.settings import Settings
+from dvc_airflow import secrets
+from dvc_airflow.settings import Settings
+from dvc_engine.git import GitError
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_attempt import _gone
 from tests.dvc_airflow.test_operator import RUN, Task, pinned, published

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from dvc_airflow.pipeline import lock
+from dvc_engine.pipeline import lock
 
 WORDS = [
     *("plain", "yes", "null", "~", "1e3", "0x1f", "12:30", "2020-01-01", "- a", "a: b", "a #b", "*a", "<<", "%a", ""),

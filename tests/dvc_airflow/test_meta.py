@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.pipeline import check, lock, meta, project, reading, requirements
-from dvc_airflow.stage import venvs
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import objects, workspace
+from dvc_engine.pipeline import check, lock, meta, project, reading, requirements
+from dvc_engine.stage import venvs
+from dvc_engine.stage.outcome import Result
+from dvc_engine.store import objects, workspace
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_attempt import _appears, _gone
 
@@ -94,7 +94,7 @@ def test_a_size_is_in_bytes(said: str, size: int, toy: Make) -> None:
 def test_its_task_has_what_it_asks_for(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
     from dvc_airflow import DvcDag
-    from dvc_airflow.night.retries import OUTAGE
+    from dvc_airflow.operator import OUTAGE
 
     asked = "{pool: gpu, slots: 2, queue: large, execution_timeout: '1:30:00', retries: 5, owner: ml}"
     dag = DvcDag("toy", toy(stage("a", asked)).root)
@@ -168,7 +168,7 @@ def test_an_environment_that_cannot_be_made_is_said(needs: str | None, outcome: 
 INSTALLS = """\
 import shutil, sys
 from pathlib import Path
-from dvc_airflow.stage import venvs
+from dvc_engine.stage import venvs
 
 folder = Path(sys.argv[1])
 shutil.which = lambda *_, **__: str(folder / "uv")
@@ -308,7 +308,7 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
 def test_what_airflow_keeps_secret_is_a_stages_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_TOKEN", "t-1")
     monkeypatch.setenv("AIRFLOW_CONN_STORE", "s3://key:word@host")
-    from dvc_airflow.night import secrets
+    from dvc_airflow import secrets
 
     assert secrets.secret("airflow://variables/token") == "t-1"
     assert secrets.secret("airflow://connections/store") == "s3://key:word@host"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow.pipeline import lock, reading
-from dvc_airflow.stage.attempt import Attempt
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import objects
+from dvc_engine.pipeline import lock, reading
+from dvc_engine.stage.attempt import Attempt
+from dvc_engine.stage.outcome import Result
+from dvc_engine.store import objects
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

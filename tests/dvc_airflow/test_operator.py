@@ -16,14 +16,14 @@ import pytest
 from airflow.sdk.exceptions import ParamValidationError
 from structlog.testing import capture_logs
 
-from dvc_airflow.night import publish
-from dvc_airflow.night.form import form
-from dvc_airflow.pipeline import kept, project, reading
-from dvc_airflow.pipeline.naming import task_id
-from dvc_airflow.stage.attempt import Attempt
-from dvc_airflow.stage.outcome import Result, numbers
-from dvc_airflow.store import lease
-from dvc_airflow.store.repository import Repository
+from dvc_airflow.form import form
+from dvc_engine.night import publish
+from dvc_engine.pipeline import kept, project, reading
+from dvc_engine.pipeline.naming import task_id
+from dvc_engine.stage.attempt import Attempt
+from dvc_engine.stage.outcome import Result, numbers
+from dvc_engine.store import lease
+from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -68,7 +68,7 @@ class Task:
 def dag(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Toy, Any]:
     """A toy project, and its DAG with a deploy."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    from dvc_airflow.night.render import DvcDag
+    from dvc_airflow.render import DvcDag
 
     made = toy()
     return made, DvcDag("toy", str(made.root), after={"deploy": "python deploy.py"}, headline={"total": "total.total"})
@@ -140,7 +140,7 @@ def test_two_dags_of_a_project_have_a_record_each(dag: Any) -> None:
     """On one schedule their runs are called the same."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from dvc_airflow.night.render import DvcDag
+    from dvc_airflow.render import DvcDag
 
     made, mine = dag
     ended(made, mine, published(made, released=None))
@@ -273,7 +273,7 @@ def test_a_name_that_git_does_not_take_is_refused_at_the_pin(name: str, value: s
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, Any], said: str, toy: Make) -> None:
     from dvc_airflow import DvcDag
-    from dvc_airflow.pipeline.project import ProjectError
+    from dvc_engine.pipeline.project import ProjectError
 
     with pytest.raises(ProjectError, match=said):
         DvcDag("toy", toy().root, **options)
@@ -361,7 +361,7 @@ def test_another_graph_is_refused_with_a_sentence_for_the_record(
 ) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    from dvc_airflow.night import pin
+    from dvc_airflow import pin
 
     made, of = dag
     made.commit({"dvc.yaml": (made.root / "dvc.yaml").read_text().replace("[a, b]", "[a, b, c]")})
@@ -376,7 +376,7 @@ def test_another_graph_is_refused_with_a_sentence_for_the_record(
 
 def test_a_secret_that_a_stage_says_is_not_repeated() -> None:
     told = Result("one", "failed", sentence="it said t-1\nand t-1", report={"outcome": "failed", "sentence": "t-1"})
-    from dvc_airflow.night import secrets
+    from dvc_airflow import secrets
 
     hidden = secrets.hidden(told, ["t-1", ""])
     assert (hidden.sentence, hidden.report["sentence"]) == ("it said ***\nand ***", "***")
@@ -406,7 +406,7 @@ def test_a_list_of_values_and_mappings_is_a_field_that_takes_both(toy: Make, tmp
 
 
 def test_clones_stand_where_dvc_finds_them_whatever_link_leads_there(toy: Make) -> None:
-    from dvc_airflow.night.render import DvcDag
+    from dvc_airflow.render import DvcDag
 
     made = toy()
     link = made.root.parent / "link"
@@ -426,7 +426,7 @@ def test_a_dag_file_imports_what_defines_its_tasks_and_no_more(toy: Make, tmp_pa
     around = os.environ | {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     said = subprocess.run([sys.executable, "-c", asks], env=around, capture_output=True, text=True, check=True)
     held = set(json.loads(said.stdout.splitlines()[-1]))
-    assert "dvc_airflow.night.operator" in held
+    assert "dvc_airflow.operator" in held
     standard = {f"airflow.providers.standard.operators.{one}" for one in ("hitl", "python")}
     ours = {f"dvc_airflow.{one}" for one in ("night.publish", "stage.attempt", "store.history", "store.gc")}
     assert not held & (standard | ours | {"dvc", "ruamel.yaml", "configobj", "packaging.requirements"})
@@ -434,7 +434,7 @@ def test_a_dag_file_imports_what_defines_its_tasks_and_no_more(toy: Make, tmp_pa
 
 def test_a_stages_process_imports_dvc_and_no_more(tmp_path: Path) -> None:
     """Each stage waits for it."""
-    asks = "import json, sys\nfrom dvc_airflow.stage import child\nassert child.main('nothing') == 1\n"
+    asks = "import json, sys\nfrom dvc_engine.stage import child\nassert child.main('nothing') == 1\n"
     asks += "print(json.dumps(sorted(sys.modules)))"
     around = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-c", asks]

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.git import GitError, without_login
-from dvc_airflow.night import end, secrets
-from dvc_airflow.pipeline import lock
-from dvc_airflow.stage import process
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import objects, snapshot
+from dvc_airflow import end, secrets
+from dvc_engine.git import GitError, without_login
+from dvc_engine.pipeline import lock
+from dvc_engine.stage import process
+from dvc_engine.stage.outcome import Result
+from dvc_engine.store import objects, snapshot
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.git import git
+from dvc_engine.git import git
 from nightshift import port
 from tests.dvc_airflow.conftest import DVC_YAML, Toy, repository
 

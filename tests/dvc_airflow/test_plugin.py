@@ -39,13 +39,13 @@ def test_what_a_parse_and_a_task_need_is_there_before_airflow_forks(tmp_path: Pa
     names, errors, modules = said(STARTS, tmp_path)
     assert names.count("dvc_airflow") == 1
     assert not errors
-    assert {f"dvc_airflow.{one}" for one in ("night.render", "night.publish", "stage.attempt")} <= set(modules)
+    assert {"dvc_airflow.render", "dvc_engine.night.publish", "dvc_engine.stage.attempt"} <= set(modules)
     assert "dvc" not in modules  # it is large, and what a stage's own process imports
 
 
 def test_beside_an_installed_engine_no_other_plugin_is_lost(tmp_path: Path) -> None:
     """Airflow's tasks pass over whatever comes after a second plugin of one name."""
-    for name, value in (("dvc_airflow", "dvc_airflow.night.plugin:DvcAirflow"), ("other", "other:Other")):
+    for name, value in (("dvc_airflow", "dvc_airflow.plugin:DvcAirflow"), ("other", "other:Other")):
         held = tmp_path / f"{name}-1.dist-info"
         held.mkdir()
         (held / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")

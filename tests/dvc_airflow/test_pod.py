@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from dvc_airflow.pipeline import check, meta, project, reading
-from dvc_airflow.pipeline.pod import amount
+from dvc_engine.pipeline import check, meta, project, reading
+from dvc_engine.pipeline.pod import amount
 from tests.dvc_airflow.conftest import Toy, repository
 from tests.dvc_airflow.pods import Api, created, known, stage
 

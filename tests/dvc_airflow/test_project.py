@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow.pipeline import check, naming, project, reading
+from dvc_engine.pipeline import check, naming, project, reading
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]
@@ -111,7 +111,7 @@ def test_a_cached_read_gives_the_same_without_dvc(toy: Make, tmp_path: Path) -> 
     made = toy()
     fresh = reading.read(made.root, tmp_path / "cache")
     code = (
-        "import sys; from pathlib import Path; from dvc_airflow.pipeline import reading\n"
+        "import sys; from pathlib import Path; from dvc_engine.pipeline import reading\n"
         f"found = reading.read(Path({str(made.root)!r}), Path({str(tmp_path / 'cache')!r}))\n"
         "assert not [m for m in sys.modules if m == 'dvc' or m.startswith('dvc.')]\n"
         "print(found.shape)"

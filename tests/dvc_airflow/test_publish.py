@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.git import GitError
-from dvc_airflow.night.publish import Published, PublishError, publish
-from dvc_airflow.pipeline import lock, reading
-from dvc_airflow.stage.command import Command
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import lease, snapshot
-from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.history import newest
-from dvc_airflow.store.repository import Repository
+from dvc_engine.git import GitError
+from dvc_engine.night.publish import Published, PublishError, publish
+from dvc_engine.pipeline import lock, reading
+from dvc_engine.stage.command import Command
+from dvc_engine.stage.outcome import Result
+from dvc_engine.store import lease, snapshot
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.history import newest
+from dvc_engine.store.repository import Repository
 from nightshift import signature
 from tests.dvc_airflow.conftest import Toy
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.pipeline import check, kept, lock, project, reading
-from dvc_airflow.stage import start
-from dvc_airflow.store import objects
-from dvc_airflow.store.commit import Commit
+from dvc_engine.pipeline import check, kept, lock, project, reading
+from dvc_engine.stage import start
+from dvc_engine.store import objects
+from dvc_engine.store.commit import Commit
 from tests.dvc_airflow.conftest import Toy, repository
 
 Make = Callable[..., Toy]

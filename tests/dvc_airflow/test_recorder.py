@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.night import end
-from dvc_airflow.pipeline.project import Stage
-from dvc_airflow.stage import recorder
+from dvc_airflow import end
+from dvc_engine.pipeline.project import Stage
+from dvc_engine.stage import recorder
 
 
 def _package(folder: Path, number: int, microjoules: int, most: int = 1_000) -> None:

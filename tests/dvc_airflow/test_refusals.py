@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dvc_airflow.__main__ import main
-from dvc_airflow.pipeline import reading
-from dvc_airflow.pipeline.project import ProjectError
+from dvc_engine.pipeline import reading
+from dvc_engine.pipeline.project import ProjectError
 from tests.dvc_airflow.conftest import repository
 
 ONE = "stages:\n  one: {cmd: x}\n"

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.git import GitError, git, tags_of
-from dvc_airflow.night import publish
-from dvc_airflow.night.publish import Published
-from dvc_airflow.pipeline import reading
-from dvc_airflow.stage.command import Command
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import history, lease, params, repository, snapshot, written
-from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.repository import Repository
+from dvc_engine.git import GitError, git, tags_of
+from dvc_engine.night import publish
+from dvc_engine.night.publish import Published
+from dvc_engine.pipeline import reading
+from dvc_engine.stage.command import Command
+from dvc_engine.stage.outcome import Result
+from dvc_engine.store import history, lease, params, repository, snapshot, written
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.repository import Repository
 from nightshift import storage
 from tests.dvc_airflow.conftest import Toy, at_once
 

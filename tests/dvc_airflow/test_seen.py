@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.night.settings import run_name
+from dvc_airflow.settings import run_name
 from tests.faults.real import SLOW, Real, make, running, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow.night import operator, publish
-from dvc_airflow.pipeline import check, project, reading, selection
-from dvc_airflow.pipeline.naming import PIN
-from dvc_airflow.stage import start
-from dvc_airflow.store import history
-from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.repository import Repository
+from dvc_airflow import operator
+from dvc_engine.night import publish
+from dvc_engine.pipeline import check, project, reading, selection
+from dvc_engine.pipeline.naming import PIN
+from dvc_engine.stage import start
+from dvc_engine.store import history
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy, repository
 
 Make = Callable[..., Toy]
@@ -124,7 +125,7 @@ def test_what_is_read_and_never_ran_is_refused_by_name(toy: Make) -> None:
 
 def test_the_tasks_are_those_of_the_selection(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    from dvc_airflow.night.render import DvcDag
+    from dvc_airflow.render import DvcDag
 
     made = toy()
     dag = DvcDag("some", made.root, select=["total+"], exclude=["each@b"])
@@ -139,8 +140,8 @@ def test_a_group_stands_in_a_dag_of_somebody_else(toy: Make, tmp_path: Path, mon
     from airflow.providers.standard.operators.empty import EmptyOperator
     from airflow.sdk import DAG, TaskGroup
 
-    from dvc_airflow.night.pin import shape_tag
-    from dvc_airflow.night.render import DvcTaskGroup
+    from dvc_airflow.pin import shape_tag
+    from dvc_airflow.render import DvcTaskGroup
 
     made = toy()
     with DAG("mine", params={"total.by": 5, "theirs": 1}) as dag:
@@ -166,7 +167,7 @@ def test_a_stage_may_be_called_as_a_task_of_the_engine(
     toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    from dvc_airflow.night.render import DvcDag
+    from dvc_airflow.render import DvcDag
 
     made = toy("stages:\n  publish: {cmd: a, outs: [x]}\n  end: {cmd: b, deps: [x], outs: [y]}\n")
     dag = DvcDag("toy", made.root)

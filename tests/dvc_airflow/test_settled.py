@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow.pipeline import lock, project
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.stage.settled import settled
-from dvc_airflow.store import objects
+from dvc_engine.pipeline import lock, project
+from dvc_engine.stage.outcome import Result
+from dvc_engine.stage.settled import settled
+from dvc_engine.store import objects
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_operator import RUN, Task
 
@@ -81,8 +81,8 @@ def test_what_is_not_selected_counts_as_it_is(toy: Make) -> None:
 def night(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Toy, object, Task]:
     """A project after a first night, its DAG, and what the pin of a second one says of it."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    from dvc_airflow.night.operator import KEPT, SETTLED
-    from dvc_airflow.night.render import DvcDag
+    from dvc_airflow.operator import KEPT, SETTLED
+    from dvc_airflow.render import DvcDag
 
     made = ran(toy())
     pinned, known = made.night(made.commit({"params.yaml": "total: {by: 2}\n"})), made.known()

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.git import git
-from dvc_airflow.store import lease
-from dvc_airflow.store.repository import Repository
+from dvc_engine.git import git
+from dvc_engine.store import lease
+from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy, at_once
 from tests.dvc_airflow.test_operator import RUN, Task, ended, pinned
 

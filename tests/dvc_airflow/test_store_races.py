@@ -13,10 +13,10 @@ import pytest
 from dvc.repo import Repo
 
 from dvc_airflow.__main__ import main
-from dvc_airflow.git import GitError, git
-from dvc_airflow.store import commit, gc, lease, objects, repository, snapshot, workspace, written
-from dvc_airflow.store.commit import Commit
-from dvc_airflow.store.repository import Repository
+from dvc_engine.git import GitError, git
+from dvc_engine.store import commit, gc, lease, objects, repository, snapshot, workspace, written
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

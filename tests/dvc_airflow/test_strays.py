@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from dvc_airflow.stage.outcome import Result
-from dvc_airflow.store import workspace
+from dvc_engine.stage.outcome import Result
+from dvc_engine.store import workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

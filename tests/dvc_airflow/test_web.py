@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dvc_airflow.pipeline.project import ProjectError
-from dvc_airflow.store import web
+from dvc_engine.pipeline.project import ProjectError
+from dvc_engine.store import web
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

@@ -10,9 +10,9 @@ import pytest
 from dvc.config import Config
 from dvc.config_schema import REMOTE_SCHEMAS
 
-from dvc_airflow.git import git
-from dvc_airflow.night import publish
-from dvc_airflow.store import params, repository, snapshot, workspace
+from dvc_engine.git import git
+from dvc_engine.night import publish
+from dvc_engine.store import params, repository, snapshot, workspace
 from tests.dvc_airflow.conftest import Toy
 
 Make = Callable[..., Toy]

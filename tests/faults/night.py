@@ -26,9 +26,9 @@ from typing import Any
 
 import psutil
 
-from dvc_airflow.git import git
-from dvc_airflow.pipeline import project
-from dvc_airflow.store import lease, objects, repository, uncached, workspace
+from dvc_engine.git import git
+from dvc_engine.pipeline import project
+from dvc_engine.store import lease, objects, repository, uncached, workspace
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.conftest import repository as made_repository
 from tests.faults.struck import POINTS

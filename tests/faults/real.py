@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import psutil
 
-from dvc_airflow.git import git
+from dvc_engine.git import git
 from nightshift import port
 from tests.dvc_airflow.conftest import Toy, repository
 
@@ -129,7 +129,7 @@ class Real:
     def task(self) -> psutil.Process:
         """The process of Airflow's task that the slow stage runs in, which has its leash."""
         shell = next(one for one in self.stage() if "slow.py" in one.cmdline())
-        led = [one for one in shell.parents() if "dvc_airflow.stage.child" in " ".join(one.cmdline())]
+        led = [one for one in shell.parents() if "dvc_engine.stage.child" in " ".join(one.cmdline())]
         found = led[-1].parent()  # that of the leader, which names the child too
         assert found is not None
         return found

@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 TASK = [
-    "dvc_airflow.store.lease:take", "dvc_airflow.store.snapshot:take",
-    "dvc_airflow.store.workspace:make", "dvc_airflow.store.workspace:remove",
-    "dvc_airflow.pipeline.lock:files", "dvc_airflow.pipeline.lock:read",
-    "dvc_airflow.stage.process:Process.start", "dvc_airflow.stage.process:Process.tell",
-    "dvc_airflow.stage.process:Process.wait",
-    "dvc_airflow.store.history:newest", "dvc_airflow.store.snapshot:with_files",
-    "dvc_airflow.store.repository:Repository.publish", "dvc_airflow.store.lease:release",
+    "dvc_engine.store.lease:take", "dvc_engine.store.snapshot:take",
+    "dvc_engine.store.workspace:make", "dvc_engine.store.workspace:remove",
+    "dvc_engine.pipeline.lock:files", "dvc_engine.pipeline.lock:read",
+    "dvc_engine.stage.process:Process.start", "dvc_engine.stage.process:Process.tell",
+    "dvc_engine.stage.process:Process.wait",
+    "dvc_engine.store.history:newest", "dvc_engine.store.snapshot:with_files",
+    "dvc_engine.store.repository:Repository.publish", "dvc_engine.store.lease:release",
 ]  # fmt: skip
 CHILD = [
-    "dvc_airflow.stage.child:_bring", "dvc_airflow.stage.child:_reproduce", "dvc_airflow.store.uncached:restore",
-    "dvc_airflow.store.uncached:keep", "dvc.repo:Repo.reproduce", "dvc.stage:Stage.save", "dvc.stage:Stage.commit",
+    "dvc_engine.stage.child:_bring", "dvc_engine.stage.child:_reproduce", "dvc_engine.store.uncached:restore",
+    "dvc_engine.store.uncached:keep", "dvc.repo:Repo.reproduce", "dvc.stage:Stage.save", "dvc.stage:Stage.commit",
     "dvc.stage.cache:StageCache.save", "dvc.dvcfile:Lockfile.dump_stages",
 ]  # fmt: skip
 POINTS = {f"{point}:{when}": kind for kind, points in (("task", TASK), ("child", CHILD)) for point in points
@@ -77,7 +77,7 @@ def main(words: list[str]) -> int:
     kind, *rest = words
     watch(kind)
     if kind == "child":
-        from dvc_airflow.stage import child
+        from dvc_engine.stage import child
 
         child.leave(child.main(rest[0]))
     from tests.faults import task

@@ -16,14 +16,14 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
 
-from dvc_airflow.git import tags_of
-from dvc_airflow.night import publish
-from dvc_airflow.pipeline import kept, project, reading
-from dvc_airflow.stage import leash, process
-from dvc_airflow.stage.attempt import Attempt
-from dvc_airflow.stage.outcome import RETRIED, Night, Result
-from dvc_airflow.store import history, lease, repository, snapshot, workspace
-from dvc_airflow.store.commit import Commit
+from dvc_engine.git import tags_of
+from dvc_engine.night import publish
+from dvc_engine.pipeline import kept, project, reading
+from dvc_engine.stage import leash, process
+from dvc_engine.stage.attempt import Attempt
+from dvc_engine.stage.outcome import RETRIED, Night, Result
+from dvc_engine.store import history, lease, repository, snapshot, workspace
+from dvc_engine.store.commit import Commit
 
 AGAIN = 75
 RUN = "tonight"

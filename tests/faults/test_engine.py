@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_airflow.store import objects, workspace
+from dvc_engine.store import objects, workspace
 from tests.dvc_airflow.conftest import Toy
 from tests.faults import night
 from tests.faults.struck import POINTS

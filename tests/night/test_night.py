@@ -15,8 +15,8 @@ import openai
 import pytest
 from ruamel.yaml import YAML
 
-from dvc_airflow.store import lease
-from dvc_airflow.store.repository import Repository
+from dvc_engine.store import lease
+from dvc_engine.store.repository import Repository
 from nightshift import otlp, segments
 from nightshift.serve.keys import FORM
 from nightshift.spans import FOLDER, night_of
@@ -211,7 +211,7 @@ def test_a_corpus_that_validation_refuses_stops_the_night(project: Project, seco
 def test_the_dags_edges_are_those_of_dvc_yaml(project: Project) -> None:
     code = (
         "import sys, json; sys.path[:0] = ['plugins', 'include', 'dags']\nfrom pathlib import Path\n"
-        "from dvc_airflow.pipeline import reading\nfrom dvc_airflow.pipeline.naming import task_id\n"
+        "from dvc_engine.pipeline import reading\nfrom dvc_engine.pipeline.naming import task_id\n"
         "from nightly import nightly\n"
         "known = reading.read(Path('.'))\n"
         "for name in known.stages:\n"

@@ -1,0 +1,227 @@
+"""The last task of a night: night.json says what each stage did and why nothing was deployed; the lease goes back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
+
+from dvc_airflow.operator import RESULTS, Task, refusal
+from dvc_airflow.publish import released
+from dvc_airflow.settings import Settings, run_name
+from dvc_engine.git import GitError
+from dvc_engine.pipeline.naming import PIN, PUBLISH, task_id
+from dvc_engine.pipeline.project import Project, ProjectError, Stage
+from dvc_engine.stage.outcome import WELL, Night, Result, numbers
+from dvc_engine.store import lease
+from dvc_engine.store.repository import checked_out
+from dvc_engine.store.written import write
+
+NOTHING_DONE: Mapping[str, Any] = {"new": False, "refused": "", "changes": []}  # what `publish` says of a night
+NOT_GIVEN_BACK = "the lease was not given back, and goes stale: %s"
+
+Unpublished = tuple[Night, Project, dict[str, Any]]  # what the pin fixed, and what the stages said
+
+
+class EndOperator(Task):
+    """Write night.json and give the lease back, however the night ended."""
+
+    def __init__(self, *, settings: Settings, after: list[str], asked: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings, self.after, self.asked = settings, after, asked
+
+    def execute(self, context: Any) -> None:
+        """Record the night. Fails when it was not published, or what follows a release failed: that is no success."""
+        ti, run = context["ti"], run_name(context["run_id"])
+        try:
+            place = self._place(run)
+        except GitError as error:
+            raise refusal(context, error, again=True) from None
+        pin = ti.xcom_pull(task_ids=self.beside(PIN))
+        pinned = self.pinned(context, checkout=False) if pin else None  # and whose lease it is
+        done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
+        said = self._said(context, pinned[1]) if pinned else {}
+        self._leave(context, run if pinned else None, None if done or not pinned else (*pinned, said))
+        followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
+        failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
+        told: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
+        told |= {key: done.get(key, default) for key, default in NOTHING_DONE.items()}
+        told |= {"stages": {}, "ended": round(time.time(), 3)}
+        if pinned:
+            told |= self._of_stages(context, *pinned, said)
+        told |= {key: _metric(told["stages"], where) for key, where in self.settings.headline.items()}
+        asked = {"released": None, "deployed": None, **dict(done.get("said", {}))}  # what the project's commands say
+        for one in followed.values():
+            asked |= one or {}
+        told |= {key: value for key, value in asked.items() if key not in told}  # not of what was measured
+        why = told.get("why_not_deployed") or _why_not(done, failed)  # a command's own reason, where it gave one
+        told["why_not_deployed"] = None if told["deployed"] else why
+        if told["refused"]:
+            self.log.warning("the night is not on %s: %s", self.settings.branch, told["refused"])
+        write(place, json.dumps(told, indent=2).encode())
+        if failed:
+            raise AirflowFailException(told["sentence"])
+        if not done:
+            raise AirflowFailException(_not_published(told))
+
+    def _place(self, run: str) -> str:
+        """Of night.json. Raises GitError: one in the checkout needs that first, for none can be made around a file."""
+        shared, folder = self.settings, self.settings.record
+        if not folder:
+            if shared.checkout:
+                checked_out(Path(shared.checkout), shared.remote)
+            folder = f"{shared.root}/.dvc/tmp/runs/{self.whose.rstrip('/.')}"
+        return f"{folder}/{run}/night.json"
+
+    def _leave(self, context: Any, pinned: str | None, unpublished: Unpublished | None = None) -> None:
+        """Keep what ended well, remove what is not kept, give the lease back; where that fails the night does not.
+
+        Args:
+            pinned: the run, where it has pinned a commit; one that was refused may be called as another that has.
+            unpublished: a night that is not.
+        """
+        owner = self.holder(context)
+        try:
+            record = self.settings.repository
+            held = lease.read(record)
+        except (GitError, OSError) as error:
+            self.log.warning(NOT_GIVEN_BACK, error)
+            self._remember(context, unpublished)  # where a remote is away it is kept in this checkout at least
+            return
+        try:
+            if held and held.of(context["run_id"], owner):
+                with self.leased(context):
+                    self._remember(context, unpublished)
+                    self._sweep()
+            try:
+                if pinned:  # before another night begins, which may be called the same
+                    record.unpin(pinned)
+            finally:
+                lease.release(record, context["run_id"], owner)
+        except (GitError, OSError) as error:
+            self.log.warning(NOT_GIVEN_BACK, error)
+
+    def _remember(self, context: Any, unpublished: Unpublished | None) -> None:
+        """Keep what ended well for the next night to start from."""
+        from dvc_engine.night import publish
+
+        if unpublished is None:
+            return
+        night, known, said = unpublished
+        results = self.results(context, night, known, [one.name for one in known.selected], said)
+        try:
+            record = self.settings.repository
+            record.have(night.run, night.commit, night.tags.values())
+            night = replace(night, repository=str(record.path))
+            if commit := publish.remember(night, known, results, record):
+                self.log.info("what ended well is kept for the next night: commit %s", commit)
+        except (GitError, OSError, publish.PublishError) as error:
+            self.log.warning("what ended well is not kept for the next night: %s", error)
+
+    def _sweep(self) -> None:
+        """Remove what is not kept; the lease is still held, so that no other night begins."""
+        if self.settings.keep_nights is None:
+            return
+        from dvc_engine.store import gc
+
+        try:
+            record = self.settings.repository
+            record.fetch()
+            sweep = gc.look(Path(self.settings.root), record, self.settings.keep_nights, self.settings.keep_bytes)
+            sweep.remove()
+        except (GitError, OSError, ProjectError, ValueError) as error:  # a night is no failure for what it left
+            self.log.warning("nothing was removed from the cache: %s", error)
+        else:
+            self.log.info("of the cache:\n%s", sweep.text())
+
+    def _sentence(self, ti: Any, failed: str | None) -> str | None:
+        """What the task said that ended the night; never None where that is `failed`, a command behind publish."""
+        tasks = [*map(self.beside, [PIN, PUBLISH, failed] if failed else [PIN, PUBLISH]), *self.asked]
+        said = next(filter(None, (ti.xcom_pull(task_ids=one, key="sentence") for one in tasks)), None)
+        return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
+
+    def _of_stages(self, context: Any, night: Night, known: Project, said: Mapping[str, Any]) -> dict[str, Any]:
+        """What night.json says of the stages, and of what all of them took."""
+        from dvc_engine.night import account
+
+        stages = self._stages(context, known, said)
+        told: dict[str, Any] = {} if known.whole else {"selected": [one.name for one in known.selected]}
+        told |= {"commit": night.commit, "stages": stages}
+        if found := account.account(stages, {name: known.upstream(name) for name in known.stages}):
+            told["account"] = asdict(found)
+            self.log.info("%s\n%s", found.line(), account.table(stages))
+        return told
+
+    def _said(self, context: Any, known: Project) -> dict[str, Any]:
+        """What each stage said tonight, those that did."""
+        names = [one.name for one in known.selected]
+        said = dict(context["ti"].xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {})
+        return said | self.told(context, [name for name in names if not said.get(name)])
+
+    def _stages(self, context: Any, known: Project, said: Mapping[str, Any]) -> dict[str, Any]:
+        """What is recorded of each stage that ran; one that failed without a result was lost each time."""
+        ti, run_id, names = context["ti"], context["run_id"], [one.name for one in known.selected]
+        tasks = {name: self.beside(task_id(name)) for name in names}
+        said = dict.fromkeys(names) | dict(said)
+        states = {} if all(said.values()) else _states(ti, self.dag_id, run_id)
+        for name in names:
+            if not said[name] and states.get(tasks[name]) == "failed":
+                place = f"dag_id={self.dag_id}/run_id={run_id}/task_id={tasks[name]}"
+                sentence = f"its worker died, or a person ended it, without a result; Airflow's logs are in {place}"
+                said[name] = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
+        prices = self.settings.prices
+        return {name: _reported(one, money(known.stages[name], one, prices)) for name, one in said.items() if one}
+
+
+def _states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:
+    """Task → state in a run; empty where Airflow does not tell."""
+    with suppress(AirflowRuntimeError):
+        found: Mapping[str, str] = ti.get_task_states(dag_id, run_ids=[run_id]).get(run_id) or {}
+        return found
+    return {}
+
+
+def _not_published(told: Mapping[str, Any]) -> str:
+    """What ended a night without a commit: the first stage that did not end well, or the words of pin or publish."""
+    what, said = "the night was not published", told["sentence"]
+    if failed := next((one for one in told["stages"].items() if one[1]["outcome"] not in WELL), None):
+        name, stage = failed
+        first, *_ = stage["sentence"].splitlines() or [""]
+        said = f"{name}: {stage['outcome']}: {first}"
+    return f"{what}: {said}" if said else f"{what}; the first failed task says why"
+
+
+def _why_not(done: Mapping[str, Any], failed: str | None) -> str:
+    """Why nothing was deployed tonight."""
+    if not done:
+        return "the night was not published"
+    if not (done.get("said") or {}).get("released"):
+        return "no release tonight"
+    if done.get("refused"):
+        return f"the push was refused: {done['refused']}"
+    return f"{failed} failed" if failed else "no command deploys"
+
+
+def money(stage: Stage, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
+    """What a stage's time in its pool's slots costs; None for a pool without a price."""
+    price = prices.get(stage.airflow.pool)
+    return None if price is None else round(said["seconds"] / 3600 * stage.airflow.slots * price, 6)
+
+
+def _reported(said: Mapping[str, Any], cost: float | None) -> dict[str, Any]:
+    """What night.json says of a stage."""
+    measured = ("began", "seconds", "cpu_seconds", "memory_bytes", "energy_joules")
+    kept = {key: said[key] for key in ("outcome", *measured, "attempts", "sentence")} | {"money": cost}
+    return kept | dict(said.get("report") or {}) | {"metrics": numbers(said.get("files") or {})}
+
+
+def _metric(stages: Mapping[str, Any], place: str) -> Any:
+    """The metric at 'stage.metric'; None where the stage did not get so far."""
+    stage, _, name = place.rpartition(".")
+    return ((stages.get(stage) or {}).get("metrics") or {}).get(name)

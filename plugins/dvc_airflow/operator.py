@@ -1,0 +1,242 @@
+"""What the tasks of a night have in common, and the task of a stage.
+
+They are thin: what they do stands in modules that know nothing of Airflow. A task whose failure another attempt may
+mend (a lock, a store, a lost worker) raises what Airflow retries; a refusal or a stage's own failure is final.
+
+Airflow counts attempts that never began: while its API server does not answer, each ends after some seconds, and two
+retries were gone 25 s after a lost worker was noticed (killed for two minutes, Airflow 3.3.2). So Airflow is given
+three more, further and further apart. Airflow does not tell which attempts began: so an attempt that fails is the last
+once no more than three are left, whatever used up the others.
+
+Airflow reads a DAG file anew for each task. So what only some task needs is imported where that runs.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
+
+from dvc_airflow import links
+from dvc_airflow.settings import Settings
+from dvc_engine.git import GitError
+from dvc_engine.pipeline import project
+from dvc_engine.pipeline.naming import PIN, task_id
+from dvc_engine.pipeline.project import Project, Stage
+from dvc_engine.stage.outcome import RETRIED, Night, Result, numbers, printable, standing
+from dvc_engine.stage.process import attended
+from dvc_engine.store import lease
+
+if TYPE_CHECKING:
+    from dvc_engine.stage.attempt import Attempt
+    from dvc_engine.stage.command import Command
+
+# keys of what a stage said, of what all did, of the stages that need not run, and of what these would have said
+RESULT, RESULTS, SETTLED, KEPT = "result", "results", "settled", "kept"
+
+RETRIES = 2
+OUTAGE = 3  # more of them, for attempts that cannot begin
+FIRST, LONGEST = timedelta(seconds=5), timedelta(minutes=1)
+
+
+class Task(BaseOperator):
+    """What the tasks of a night have in common.
+
+    It has no `__init__`, and each operator has one: Airflow fills in a DAG's defaults once for each that is run, which
+    is a third of what a task costs at a parse.
+    """
+
+    linked = False  # whether it has links
+    settings: Settings
+    pages: Mapping[str, str] = MappingProxyType({})  # name of a link → its page
+    named = ""  # `holder`, as the pin's worker had it: another's configuration may say another address
+    _command: Command | None = None  # of the project, that it runs
+
+    @property
+    def operator_extra_links(self) -> list[BaseOperatorLink]:
+        """What Airflow's UI shows beside the task."""
+        return links.of(self.settings.web) if self.linked else []
+
+    def pinned(self, context: Any, checkout: bool = True) -> tuple[Night, Project]:
+        """What the pin fixed; where a remote has the nights, as seen from this worker's checkout. Raises GitError."""
+        said = context["ti"].xcom_pull(task_ids=self.beside(PIN))
+        night, self.named = Night.loads(said["night"]), said.get("holder", "")
+        if self.settings.remote and checkout:
+            night = replace(night, repository=str(self.settings.repository.path))
+        return night, project.loads(said["project"])
+
+    def beside(self, name: str) -> str:
+        """The id of another task of this night."""
+        return f"{self.settings.group}{name}"
+
+    def results(
+        self, context: Any, night: Night, known: Project, stages: list[str], told: Mapping[str, Any] | None = None
+    ) -> dict[str, Result]:
+        """Results of these stages tonight, those that there are; of one that does not run its newest entry.
+
+        Args:
+            told: what their tasks said, where somebody has asked already.
+        """
+        others = {name for name in stages if not known.stages[name].selected or name in night.settled}
+        said = self._asked(context, [name for name in stages if name not in others]) if told is None else told
+        found = standing(night, others) | {name: Result.of(one) for name, one in said.items()}
+        return {name: found[name] for name in stages if name in found}
+
+    def told(self, context: Any, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What these stages said tonight, and what the pin says of those that need not run."""
+        kept = context["ti"].xcom_pull(task_ids=self.beside(PIN), key=KEPT) or {}
+        said = self._asked(context, [name for name in stages if name not in kept])
+        return {name: kept.get(name) or said[name] for name in stages if name in kept or name in said}
+
+    def _asked(self, context: Any, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What the tasks of these stages said tonight, those that did; each costs a request."""
+        ti = context["ti"]
+        said = {name: ti.xcom_pull(task_ids=self.beside(task_id(name)), key=RESULT) for name in stages}
+        return {name: one for name, one in said.items() if one}
+
+    @property
+    def whose(self) -> str:
+        """Whose run it is on this host, for folders."""
+        return f"{self.dag_id}/{self.settings.group}"
+
+    def command(self, context: Any, text: str) -> Command:
+        """This try at a command of the project."""
+        from dvc_engine.stage.command import Command
+
+        return Command(text, self.whose, self.task_id, context["ti"].try_number)
+
+    def on_kill(self) -> None:
+        """End the project's command and everything that it started."""
+        if self._command is not None:
+            self._command.kill()
+
+    def leased(self, context: Any) -> AbstractContextManager[None]:
+        """Renew the night's lease while the block runs."""
+        host, owner = socket.gethostname(), self.holder(context)
+        return lease.renewed(self.settings.repository, context["run_id"], host, owner=owner)
+
+    def holder(self, context: Any) -> str:
+        """Whose run it is: runs of two DAGs, and of two installations, may be called the same."""
+        return self.named or f"{conf.get('api', 'base_url', fallback='')} {self.dag_id} {self.settings.group}".strip()
+
+
+class StageOperator(Task):
+    """One stage of dvc.yaml, in a clone of its own; `assets` gives what it makes."""
+
+    linked = True
+
+    def __init__(self, *, settings: Settings, stage: str, assets: Callable[[], list[Any]], **kwargs: Any) -> None:
+        super().__init__(do_xcom_push=False, **kwargs)  # what it returns is in its result, and costs a request
+        self.settings, self.stage, self.assets = settings, stage, assets
+        self._attempt: Attempt | None = None
+        self._lineage: Callable[[], Any] | None = None
+
+    def execute(self, context: Any) -> str:
+        """Run it. Raises for Airflow to retry what another attempt may mend, and to fail the rest."""
+        from dvc_airflow import lineage
+
+        if not lineage.wanted() and self._settled(context):
+            return "unchanged"
+        from dvc_airflow import secrets
+
+        parent = os.getppid()  # it lives, for it answers in `_begin`
+        try:
+            night, known, attempt, hidden = self._begin(context)
+        except (GitError, secrets.Unknown) as error:  # no checkout yet, or a name that Airflow does not know
+            outcome = "storage" if isinstance(error, GitError) else "refused"
+            raise self._failed(context, Result(self.stage, outcome, sentence=str(error))) from None
+        try:
+            with self.leased(context), attended(self.on_kill, parent):
+                result = secrets.hidden(attempt.run(), hidden)
+        except AirflowTaskTimeout:  # Airflow would count it with the attempts that never began
+            result = attempt.overdue(self.execution_timeout or timedelta())
+        self._lineage = partial(lineage.of, known.stages[self.stage], night, result, self.settings)
+        self.log.info("%s: %s in %.1f s", self.stage, result.outcome, result.seconds)
+        for warning in result.warnings:
+            self.log.warning("%s %s", self.stage, warning)
+        if result.well:
+            self._tell(context, result)
+            self._tell_assets(context, night.commit, known.stages[self.stage], result)
+            return result.outcome
+        raise self._failed(context, result)
+
+    def _begin(self, context: Any) -> tuple[Night, Project, Attempt, list[str]]:
+        """What the pin fixed, the attempt, and what of its variables is secret. Raises GitError and Unknown."""
+        from dvc_airflow import secrets
+        from dvc_engine.stage.attempt import Attempt
+
+        night, known = self.pinned(context)
+        number, shared = context["ti"].try_number, self.settings
+        self.pages = links.pages(shared.web, night.came.get(self.stage), night.commit)
+        results = partial(self.results, context, night, known)
+        said = known.stages[self.stage].airflow.env
+        env = {**shared.env, **secrets.found(said)}
+        around = (shared.clones, env, number, shared.limit_bytes, shared.repository, self.whose)
+        self._attempt = Attempt(night, known, self.stage, results, *around)
+        return night, known, self._attempt, [env[key] for key, value in said.items() if value != env[key]]
+
+    def _tell(self, context: Any, result: Result) -> None:
+        context["ti"].xcom_push(key=RESULT, value=result.as_json() | {"attempts": context["ti"].try_number})
+
+    def _failed(self, context: Any, result: Result) -> AirflowException:
+        """What it ends with where it has no entry; what it says is kept for night.json."""
+        self._tell(context, result)
+        sentence = f"{self.stage}: {result.outcome}: {result.sentence}"
+        return (mendable(context["ti"]) if result.outcome in RETRIED else AirflowFailException)(sentence)
+
+    def _settled(self, context: Any) -> bool:
+        """Whether the pin found that it need not run."""
+        said = context["ti"].xcom_pull(task_ids=self.beside(PIN), key=SETTLED) or {"stages": []}
+        if self.stage not in said["stages"]:
+            return False
+        self.pages = links.pages(self.settings.web, None, said["commit"])
+        self.outlets: list[Any] = []
+        self.log.info("%s: unchanged, as the pin found", self.stage)
+        return True
+
+    def _tell_assets(self, context: Any, commit: str, stage: Stage, result: Result) -> None:
+        """Say of each out what it is now; of a stage that is unchanged nobody is told, and no other DAG is started."""
+        self.outlets = [] if result.outcome == "unchanged" else self.assets()
+        made = {stage.at(out["path"]): out for out in (result.entry or {}).get("outs") or []}
+        for asset in self.outlets:
+            path = asset.extra["path"]
+            about = {key: value for key, value in made.get(path, {}).items() if key in ("md5", "size", "nfiles")}
+            metrics = numbers({path: result.files[path]} if path in result.files else {})
+            told = about | {"commit": commit, "outcome": result.outcome}
+            context["outlet_events"][asset].extra = told | ({"metrics": metrics} if metrics else {})
+
+    def get_openlineage_facets_on_complete(self, ti: Any) -> Any:
+        """What the OpenLineage provider asks for, where it is set up; None for a task that never began."""
+        return self._lineage() if self._lineage else None
+
+    def on_kill(self) -> None:
+        """End the stage and everything that it started."""
+        if self._attempt is not None:
+            self._attempt.kill()
+
+
+def retried(times: int = RETRIES) -> dict[str, Any]:
+    """What Airflow is told of a task that is to be tried so often again; over two minutes lie between its attempts."""
+    apart = {"retry_delay": FIRST, "retry_exponential_backoff": 2.0, "max_retry_delay": LONGEST}
+    return {"retries": times + OUTAGE, **apart} if times else {"retries": 0}
+
+
+def mendable(ti: Any) -> type[AirflowException]:
+    """What an attempt ends with that another may mend: Airflow's retry, or for good where those asked for are used."""
+    return AirflowException if ti.max_tries - ti.try_number >= OUTAGE else AirflowFailException
+
+
+def refusal(context: Any, error: Exception, again: bool = False) -> AirflowException:
+    """What ends a task, for good, or to be tried again; its sentence is kept for night.json."""
+    context["ti"].xcom_push(key="sentence", value=printable(str(error)))
+    return (mendable(context["ti"]) if again else AirflowFailException)(str(error))

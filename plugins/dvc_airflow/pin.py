@@ -1,0 +1,171 @@
+"""The first task of a night: fix the commit, the entries to start from, the tags and the graph, and take the lease."""
+
+from __future__ import annotations
+
+import posixpath
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowRuntimeError
+
+from dvc_airflow import links
+from dvc_airflow.operator import KEPT, SETTLED, Task, refusal
+from dvc_airflow.settings import Settings, run_name
+from dvc_engine.git import GitError, git, tags_of, top
+from dvc_engine.pipeline import check, kept, project, reading, selection
+from dvc_engine.pipeline.project import Project
+from dvc_engine.stage.outcome import Night
+from dvc_engine.store import lease, params, snapshot, workspace
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.repository import Repository
+
+WAIT_FOR_SHAPE_S = 60.0
+
+
+class PinOperator(Task):
+    """Fix what this night runs: commit, entries, tags, graph; and take the lease.
+
+    Attributes:
+        fields: of a DAG of the night's own, key → default: in a task Airflow writes a run's conf into those of the DAG.
+        own: whether its writer gave these, and not params.yaml: then they hold for runs that nobody triggers too.
+    """
+
+    linked, ui_color = True, "#e8f0fe"
+    given: Sequence[str] = ()  # keys of params that this run has other values of
+
+    def __init__(self, *, settings: Settings, shape: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings, self.shape = settings, shape
+        self.fields: Mapping[str, Any] = {}
+        self.own = False
+
+    def execute(self, context: Any) -> dict[str, str]:
+        """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
+        from dvc_engine.stage import job, start
+        from dvc_engine.stage.settled import settled
+
+        run, root = run_name(context["run_id"]), Path(self.settings.root)
+        try:
+            workspace.sweep(self.settings.clones)  # first, since on a full disk nothing else can be
+            record = self.settings.repository
+            _refuse_names(record)
+            self._lease(context)
+            record.fetch()
+            repository, folder = top(root)
+            commit = self._commit(context, record, folder)
+            tags = tags_of(repository)
+            place = job.folder(self.settings.clones, self.whose, run, self.task_id, context["ti"].try_number)
+            clone = workspace.make(repository, commit, place, tags, workspace.cache_of(root), folder)
+            known = reading.read(clone, kept.folder(root))
+            check.refuse(clone, known)
+            workspace.remove(place)
+            known = selection.narrowed(known, self.settings.select, self.settings.exclude)
+            pinned = Commit(repository, commit, folder)
+            (entries, came, older), nearest = start.known(known, pinned, record)
+            self._same_graph(context, known)
+            record.pin(run, commit)
+            night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip, (), older, nearest)
+            still = settled(night, known, self.settings.clones)
+        except GitError as error:  # a remote may answer another time
+            raise refusal(context, error, again=bool(self.settings.remote)) from None
+        except OSError as error:  # a full disk
+            raise refusal(context, Exception(f"{error.filename}: {error.strerror}"), again=True) from None
+        except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
+            raise refusal(context, refused) from None
+        self.pages = links.pages(self.settings.web, record.tip, commit)
+        context["ti"].xcom_push(key=SETTLED, value={"commit": commit, "stages": list(still)})
+        context["ti"].xcom_push(key=KEPT, value={name: one.as_json() | {"attempts": 1} for name, one in still.items()})
+        night = replace(night, settled=list(still))
+        return {"night": night.dumps(), "project": project.dumps(known), "holder": self.holder(context)}
+
+    def _commit(self, context: Any, record: Repository, folder: str) -> str:
+        """The commit that this night runs, with what was chosen when it was triggered.
+
+        It is the work tree's. In the engine's own checkout nobody works: there it is the commit that Airflow has the
+        DAG of, where its bundle is a repository too, else the remote's HEAD.
+        """
+        repository, file = record.path, posixpath.join(folder, params.FILE)
+        if record.own:
+            commit = record.newest(context["ti"].bundle_instance.version)
+            record.follow(commit)
+        else:
+            if record.remote:
+                snapshot.refuse_changes(repository, record.remote)
+            root = Path(self.settings.root)
+            commit = snapshot.of_tree(root, reading.read(root, kept.folder(root)))
+        overrides = self._overrides(dict(context["dag_run"].conf or {}), params.values(repository, commit, file))
+        if name := overrides.pop("profile", None):
+            overrides = params.overlay(repository, commit, name, file) | overrides
+        self.given = sorted(overrides)
+        return params.override(repository, commit, overrides, file)
+
+    def _overrides(self, conf: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """Dotted key → value that this run has instead of that in its params file.
+
+        Of a group's DAG the other fields are its owner's, and so is what else a run's conf has; but not what begins as
+        a key of the params file does.
+        """
+        from dvc_airflow import form
+
+        if self.settings.group:
+            fields, sections = self.dag.params.dump(), {key.partition(".")[0] for key in values}
+            unknown = sorted(key for key in conf if key not in fields | values and key.partition(".")[0] in sections)
+            if unknown:
+                raise snapshot.Refused(f"the run's conf has {unknown[0]}, and {params.FILE} has no such key")
+        else:
+            fields, conf = dict(self.fields) if self.own else {}, params.chosen(conf, self.fields)
+        said = {key: value for key, value in fields.items() if value is not None} | conf
+        found = {key: value for key, value in said.items() if key in values or not self.settings.group}
+        form.refuse(found, values, params.FILE)
+        return found
+
+    def _lease(self, context: Any) -> None:
+        def ended(run: str) -> bool:
+            return in_state(context["ti"], self.dag_id, run, ("success", "failed"))
+
+        def running(run: str) -> bool:
+            return in_state(context["ti"], self.dag_id, run, ("running", "queued"))
+
+        record, host = self.settings.repository, socket.gethostname()
+        lease.take(record, context["run_id"], host, time.time(), ended, self.holder(context), running)
+
+    def _same_graph(self, context: Any, known: Project) -> None:
+        """Wait until the scheduler follows the pinned commit's graph. Raises Refused when it does not."""
+        if known.shape == self.shape:
+            return
+        deadline = time.monotonic() + WAIT_FOR_SHAPE_S
+        while time.monotonic() < deadline:
+            if shape_tag(known) in context["ti"].get_dag(self.dag_id).tags:
+                return
+            time.sleep(1)
+        why = "the scheduler follows another graph than the pinned commit's; trigger again"
+        if self.given:
+            what = f"where the stages rest on {' or '.join(self.given)}, which this run was given"
+            why += f", or {what}, write that in {params.FILE}"
+        raise snapshot.Refused(why)
+
+
+def _refuse_names(record: Repository) -> None:
+    """Raises Refused where Git does not take the names of the branch or of the refs."""
+    for name, ref in (("branch", f"refs/heads/{record.branch}"), ("refs", f"{record.refs}/running")):
+        try:
+            git(record.path, "check-ref-format", ref)
+        except GitError:
+            raise snapshot.Refused(f"Git takes no ref {ref}; give the DAG another `{name}`") from None
+
+
+def in_state(ti: Any, dag_id: str, run_id: str, states: Sequence[str]) -> bool:
+    """Whether Airflow knows that a run is in one of these states; one that it cannot tell of is not."""
+    with suppress(AirflowRuntimeError):
+        return ti.get_dagrun_state(dag_id, run_id) in states
+    return False
+
+
+def shape_tag(known: Project) -> str:
+    """The DAG tag that names a graph."""
+    return f"dvc-{known.shape}"

@@ -1,0 +1,93 @@
+"""The task that makes one commit of a night, and those of the commands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from dvc_airflow import links
+from dvc_airflow.operator import RESULTS, Task, refusal
+from dvc_airflow.settings import Settings
+from dvc_engine.git import GitError, tags_of
+from dvc_engine.pipeline.naming import PUBLISH
+from dvc_engine.stage.process import attended
+from dvc_engine.store import workspace
+
+
+class PublishOperator(Task):
+    """Write the night as one commit."""
+
+    linked, ui_color = True, "#e6f4ea"
+
+    def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Publish. Fails when a stage has no result."""
+        from dvc_engine.night import changes, publish
+
+        shared = self.settings
+        try:
+            night, known = self.pinned(context)
+            told, record = self.told(context, [one.name for one in known.selected]), shared.repository
+            results = self.results(context, night, known, list(known.stages), told)
+            context["ti"].xcom_push(key=RESULTS, value=told)  # so that the end need not ask each of them again
+            with suppress(GitError):  # what cannot be pushed either is kept here
+                record.fetch()
+            record.have(night.run, night.commit, night.tags.values())
+            env = {**shared.env, "DVC_AIRFLOW_REPOSITORY": shared.root, "DVC_AIRFLOW_RUN": night.run}
+            self._command = self.command(context, shared.publish) if shared.publish else None
+            with self.leased(context), attended(self.on_kill):
+                done = publish.publish(night, known, results, record, self._command, env, shared.clones)
+        except (GitError, OSError) as error:  # a disk, or DVC's remote, may have room, or answer, another time
+            raise refusal(context, error, again=bool(shared.remote) or isinstance(error, OSError)) from None
+        except publish.PublishError as error:
+            raise refusal(context, error, again=bool(self._command and self._command.killed)) from None
+        self.pages = links.pages(shared.web, night.tip, done.commit)
+        if done.refused:
+            what = "the night's commit %s is not on %s, and waits under %s/unpublished for a night after it: %s"
+            self.log.warning(what, done.commit, record.branch, record.refs, done.refused)
+        changed = changes.changed(night, known, results)
+        if changed:
+            self.log.info("metrics that are not what they were:\n%s", changes.table(changed))
+        return asdict(done) | {"changes": [asdict(one) for one in changed]}
+
+
+class CommandOperator(Task):
+    """A command of the project in a clone of what was published."""
+
+    def __init__(self, *, settings: Settings, command: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings, self.text = settings, command
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run it. Raises its sentence, for Airflow to try again."""
+        from dvc_engine.night import publish
+
+        done = context["ti"].xcom_pull(task_ids=self.beside(PUBLISH))
+        try:
+            (night, _), record = self.pinned(context), self.settings.repository
+            record.fetch()
+            record.have(night.run, done["commit"])
+        except GitError as error:
+            raise refusal(context, error, again=True) from None
+        now, root = replace(night, commit=done["commit"], tags=tags_of(record.path)), Path(self.settings.root)
+        env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
+        self._command = self.command(context, self.text)
+        try:
+            with self.leased(context), attended(self.on_kill):
+                cache = workspace.cache_of(root)
+                said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
+                record.share(dict(set(tags_of(record.path).items()) - set(night.tags.items())))
+            return said
+        except (publish.PublishError, GitError) as error:
+            raise refusal(context, error, again=True) from None
+
+
+def released(done: Mapping[str, Any] | None) -> bool:
+    """Whether what `publish` returned is a release that what follows it finds in the repository of record."""
+    return bool(done and (done.get("said") or {}).get("released") and not done.get("refused"))

@@ -1,0 +1,178 @@
+"""What a night is: what a DAG's author may say of it, what its tasks share of that, and what they are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc_engine.git import top
+from dvc_engine.pipeline import check, kept, reading, selection
+from dvc_engine.pipeline.naming import RESERVED, task_id
+from dvc_engine.pipeline.project import Project, ProjectError
+from dvc_engine.store import repository, uncached
+from dvc_engine.store import web as pages
+from dvc_engine.store.repository import Repository
+from dvc_engine.store.web import NOWHERE, Web
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all tasks of a DAG share.
+
+    Args:
+        root: the project in the checkout of record.
+        branch: that nights are published on.
+        refs: namespace for the lease, what could not be published and what failed nights finished.
+        env: variables for stages and commands; {clone} becomes the clone's path.
+        publish: the project's command, run in a clone of the night's commit; None for none.
+        record: folder or URL for `<run>/night.json`; "" for the checkout's own, in which each DAG has one.
+        headline: key of night.json → 'stage.metric' that it shows.
+        prices: of a slot of a pool for an hour, in any currency.
+        select: selectors of the stages that run; none for all. `exclude`: of those that do not.
+        limit_bytes: of one stage's outs that DVC does not cache.
+        remote: a remote of the checkout that is the repository of record; "" where the checkout's own is.
+        checkout: that the engine makes of the remote on each worker, and `root` is in; "" where people made it.
+        queue: of the engine's own tasks; "" for the default.
+        keep_nights: whose objects stay in the cache after a night; `keep_bytes`: that all which stays may take.
+        pods: whether stages that ask for one have a pod of their own.
+        web: pages of commits of the repository of record.
+        group: prefix of the ids of the night's tasks: "" in a DAG of their own.
+    """
+
+    root: str
+    branch: str
+    refs: str
+    env: Mapping[str, str]
+    publish: str | None
+    record: str
+    headline: Mapping[str, str]
+    prices: Mapping[str, float]
+    select: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    limit_bytes: int = uncached.LIMIT
+    remote: str = ""
+    checkout: str = ""
+    queue: str = ""
+    keep_nights: int | None = None
+    keep_bytes: int | None = None
+    pods: bool = True
+    web: Web = NOWHERE
+    group: str = ""
+
+    @property
+    def repository(self) -> Repository:
+        """Where nights are published. Raises GitError where this worker has no checkout and cannot make one."""
+        if self.checkout:
+            repository.checked_out(Path(self.checkout), self.remote)
+        return Repository(top(Path(self.root))[0], self.branch, self.refs, self.remote, bool(self.checkout))
+
+    @property
+    def clones(self) -> Path:
+        """Folder for the private clones of tasks on this host."""
+        return (Path(self.root) / ".dvc" / "tmp" / "clones").resolve()  # DVC takes what is behind a link for elsewhere
+
+
+def night(
+    project: Path,
+    *,
+    select: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    branch: str | None = None,
+    refs: str | None = None,
+    remote: str = "",
+    web: str = "",
+    checkout: Path | None = None,
+    queue: str | None = None,
+    env: Mapping[str, str] | None = None,
+    publish: str | None = None,
+    after: Mapping[str, str] | None = None,
+    headline: Mapping[str, str] | None = None,
+    prices: Mapping[str, float] | None = None,
+    record: Path | str | None = None,
+    limit_bytes: int = uncached.LIMIT,
+    keep_nights: int | None = None,
+    keep_bytes: int | None = None,
+    pods: bool = True,
+) -> tuple[Project, Settings, Mapping[str, str]]:
+    """What a night is: the stages that run, what its tasks share, and the commands after it. Raises ProjectError.
+
+    Args:
+        project: the folder with `.dvc`, in the checkout of record.
+        select: which stages run, by selectors (selection.py); the others count as frozen, and nothing is released.
+        exclude: which of these do not.
+        branch: that nights are published on; "dvc-airflow", with the project's folder where that is not the top.
+        refs: namespace for the lease, what could not be published and what failed nights finished; "refs/dvc-airflow",
+            with the folder as the branch, and with the branch where that has a name of its own.
+        remote: a Git remote of the checkout that nights are published at instead, and other workers' checkouts with it.
+        checkout: where each worker has a checkout of its own, which the engine makes of `remote` and keeps at what is
+            pinned. For workers that share no disk, and where `project` is in a Git bundle of Airflow's: the night then
+            runs the commit that Airflow has the DAG of.
+        queue: of the tasks that are the engine's own (pin, publish, the commands after it, end): of the worker that has
+            what they need and others must not, like a signing key.
+        web: the page of a commit, as "https://git.example.org/mine/commit/{commit}": tasks then link to it. That of a
+            `remote` at GitHub, GitLab, Bitbucket or Codeberg is known.
+        env: variables for stages and commands; {clone} becomes the path of the project in its clone.
+        publish: command run in a clone of the night's commit; its last line is JSON with message, tags, released.
+        after: task → command to run, in this order, when `publish` said that something was released and the push was
+            not refused. One that fails is tried again, so it must bear to be repeated; the night is then no success.
+        headline: key of night.json → 'stage.metric' that it shows.
+        prices: pool → price of a slot for an hour; night.json then says what each stage cost.
+        record: folder or URL for `<run>/night.json`, which no other DAG has; default `.dvc/tmp/runs/<dag>`.
+        limit_bytes: that a stage's outs with `cache: false` may have together.
+        keep_nights: of the branch, whose objects stay in the cache when a night has ended (gc.py); None keeps all.
+        keep_bytes: that what stays may take together, before older nights go; None for no limit.
+        pods: False where Airflow has no Kubernetes: a stage with `image` or `pod` runs where the others do.
+    """
+    if isinstance(select, str) or isinstance(exclude, str):
+        raise ProjectError("select, exclude: they are lists of selectors, as ['train+']")
+    for name, value in (env or {}).items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise ProjectError(f"env: {name!r} is {value!r}; names and values of variables are texts")
+    numbers = {"limit_bytes": limit_bytes, "keep_nights": keep_nights, "keep_bytes": keep_bytes}
+    if wrong := next((name for name, value in numbers.items() if value is not None and value < 0), None):
+        raise ProjectError(f"{wrong}: it is {numbers[wrong]}, and less than nothing cannot be kept")
+    known = reading.read(project, kept.folder(project))
+    check.refuse(project, known)
+    where = repository.of(project, branch, refs, remote)
+    if checkout is not None and not remote:
+        raise ProjectError("checkout: it is made of a remote; say which, as `remote`")
+    root = Path(checkout, top(project)[1]) if checkout else project
+    settings = Settings(
+        root=str(root),
+        branch=where.branch,
+        refs=where.refs,
+        env=dict(env or {}),
+        publish=publish,
+        record=str(record or ""),
+        headline=dict(headline or {}),
+        prices=dict(prices or {}),
+        select=list(select),
+        exclude=list(exclude),
+        limit_bytes=limit_bytes,
+        remote=remote,
+        checkout=str(checkout or ""),
+        queue=queue or "",
+        keep_nights=keep_nights,
+        keep_bytes=keep_bytes,
+        pods=pods,
+        web=_web(where, web),
+    )
+    taken = {task_id(name).partition(".")[0] for name in known.stages} | set(RESERVED)
+    if twice := [name for name in after or {} if name in taken]:
+        raise ProjectError(f"after: {twice[0]} is the id of another task; call that command otherwise")
+    return selection.narrowed(known, select, exclude), settings, dict(after or {})
+
+
+def _web(where: Repository, page: str) -> Web:
+    """The pages of the repository of record. Raises ProjectError."""
+    try:
+        return pages.pages(page) if page else pages.hosted(pages.address(where.path, where.remote))
+    except ValueError as error:
+        raise ProjectError(str(error)) from None
+
+
+def run_name(run_id: str) -> str:
+    """A run's id as a name for refs and folders."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", run_id).strip("-")

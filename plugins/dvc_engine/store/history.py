@@ -1,0 +1,116 @@
+"""What the newest night, those that wait beside it and people made of every stage, and which commit says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from dvc_engine.git import GitError, git
+from dvc_engine.pipeline import lock
+from dvc_engine.pipeline.project import Project, Stage
+from dvc_engine.store.commit import Commit
+from dvc_engine.store.repository import Repository
+
+log = logging.getLogger(__name__)
+MOST = 4  # entries of a stage that a night looks at, beside the commit's own
+
+
+class Known(NamedTuple):
+    """The newest entry of every stage, its commit, and the older ones with theirs, the newest of them first."""
+
+    entries: dict[str, lock.Entry]
+    came: dict[str, str]
+    older: dict[str, list[tuple[lock.Entry, str]]]
+
+    def every(self, stage: str) -> list[tuple[lock.Entry, str]]:
+        """The entries of a stage, the newest first, each with its commit."""
+        first = [(self.entries[stage], self.came[stage])] if stage in self.entries else []
+        return [*first, *self.older.get(stage, [])]
+
+
+def newest(record: Repository, commit: Commit, project: Project) -> Known:
+    """What is known of every stage.
+
+    Entries stand in nights, published or not, and in the pinned commit. There people write too: what differs from the
+    commit that they share with the newest night is newer than that. What a `.dvc` file says counts as an entry where
+    it names the same source as the pinned one.
+    """
+    held: dict[str, list[Stage]] = {}
+    for stage in project.stages.values():
+        held.setdefault(stage.lock, []).append(stage)
+    nights, found, own = record.nights(), dict[str, list[tuple[lock.Entry, str]]](), dict[str, lock.Entry]()
+    shared = _shared(record, nights[0], commit) if nights else None
+    for path, stages in held.items():
+        entries = cache(partial(_entries, stages, commit.content(path)))  # most commits say the same
+        pinned = entries(commit.content(path))
+        own |= pinned
+        before = _earlier(entries, shared, path) if shared else None
+        if before is None:
+            before = pinned if nights else {}
+        theirs = {name: entry for name, entry in pinned.items() if before.get(name) != entry}
+        said = [(night, _earlier(entries, Commit(record.path, night, commit.folder), path) or {}) for night in nights]
+        for one, known in [(commit.commit, theirs), *said, (commit.commit, pinned)]:
+            for name, entry in known.items():
+                others = found.setdefault(name, [])
+                if all(entry != other for other, _ in others):
+                    others.append((entry, one))
+    return Known(
+        {name: entries[0][0] for name, entries in found.items()},
+        {name: entries[0][1] for name, entries in found.items()},
+        {name: _older(entries, own.get(name)) for name, entries in found.items() if entries[1:]},
+    )
+
+
+def _older(entries: list[tuple[lock.Entry, str]], own: lock.Entry | None) -> list[tuple[lock.Entry, str]]:
+    """Of the entries of a stage those behind the newest that a night looks at."""
+    return [*entries[1:MOST], *(one for one in entries[MOST:] if one[0] == own)]
+
+
+def _entries(stages: Sequence[Stage], pinned: bytes | None, content: bytes | None) -> dict[str, lock.Entry]:
+    """Stage → its entry in a file that holds those of these stages; `pinned` is what it holds where the night is of."""
+    if content is None:
+        return {}
+    text = content.decode()
+    if stages[0].imported:
+        known = {stages[0].key: lock.imported(text)} if _same_source(text, pinned) else {}
+    else:
+        known = lock.parse(text)
+    return {stage.name: known[stage.key] for stage in stages if stage.key in known}
+
+
+def _earlier(
+    entries: Callable[[bytes | None], dict[str, lock.Entry]], commit: Commit, path: str
+) -> dict[str, lock.Entry] | None:
+    """Entries of another commit than the pinned one; None where they cannot be read, which nobody can mend there."""
+    try:
+        return entries(commit.content(path))
+    except (YAMLError, AttributeError, TypeError, ValueError) as error:
+        log.warning("%s of commit %s cannot be read: %s", path, commit.commit, " ".join(str(error).split())[:200])
+        return None
+
+
+def _shared(record: Repository, night: str, commit: Commit) -> Commit | None:
+    """The newest commit that a night and the pinned commit both have in their past; None for none."""
+    with suppress(GitError):
+        return Commit(record.path, git(record.path, "merge-base", night, commit.commit), commit.folder)
+    return None
+
+
+def _same_source(one: str, other: bytes | None) -> bool:
+    """Whether two `.dvc` files import from the same place, whatever was there."""
+    return bool(one) and other is not None and _source(one) == _source(other.decode())
+
+
+def _source(text: str) -> list[dict[str, Any]]:
+    """What a `.dvc` file imports from: its deps without what was found there."""
+    return [
+        {key: dep.get(key) for key in ("path", "db", "fs_config")}
+        | {key: (dep.get("repo") or {}).get(key) for key in ("url", "rev")}
+        for dep in YAML(typ="safe").load(text).get("deps") or []
+    ]
