@@ -4,7 +4,7 @@
 
 parse        one DAG file, at 20, 200 and 2,000 stages, first and cached, as Airflow's DAG processor does it
 nights       a night with nothing changed in a real Airflow (LocalExecutor, SQLite, deploy/airflow.env), and empty tasks
-practice     stages that wait a second, and one BashOperator a stage with `dvc repro -s` in one checkout
+practice     stages that wait a second, and one BashOperator a stage with `dvc repro -s` in one checkout and `dvc push`
 fan          a matrix of 100: time and memory
 stage        a stage that ran, of 2 and of 2,000, and `dvc repro -s` in a warm checkout
 files        outs of 10,000 files; --large: of 200,000
@@ -65,7 +65,7 @@ def measured(part: str, scratch: Path, small: bool, large: bool, airflow: server
                 nights.unchanged(airflow, scratch, size, rounds)
                 for size, rounds in ([(20, 1)] if small else [(20, 3), (100, 2)])
             ],
-            "practice": lambda: [nights.ran(airflow, scratch, chain, 1 if small else 3) for chain in (False, True)],
+            "practice": lambda: [nights.ran(airflow, scratch, one, 1 if small else 3) for one in nights.SHAPES],
             "fan": lambda: nights.fan(airflow, scratch),
         }
     return parts[part]()

@@ -3,16 +3,17 @@ a fan-out.
 
 Peer and ours run in the same Airflow, one after the other, in turns; a run's time is Airflow's own, from the trigger to
 the end. The usual practice is one BashOperator a stage that runs `dvc repro -s STAGE` in one shared checkout, one at a
-time, since DVC's lock would fail the others, and a last one that commits what they made, as a night of ours does. Of
-both a first run does not count.
+time, since DVC's lock would fail the others, and a last one that takes what they made to DVC's remote and commits it,
+as a night of ours does. Of both a first run does not count.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +27,7 @@ from dvc_engine.pipeline import reading
 
 SLEEP_S = 1.0  # of a stage that is run: it waits, as one does for a GPU or for a server, and takes no core
 PARALLEL, CHAIN, MATRIX = 12, 6, 100
+TREE = 2  # blocks of ten stages
 OURS_ALONE = ("pin", "publish", "end")
 NO_STAGES = (*OURS_ALONE, "commit")
 
@@ -65,11 +67,13 @@ from airflow.sdk import DAG
 stages = json.loads(Path({stages!r}).read_text())
 with DAG({dag!r}, schedule=None, catchup=False, max_active_runs=1, max_active_tasks=1):
     made = {{
-        name: BashOperator(task_id=name, bash_command=f"cd {root} && dvc repro -q -s {{name}}") for name in stages
+        name: BashOperator(task_id=name.replace("@", "-"), bash_command=f"cd {root} && dvc repro -q -s {{name}}")
+        for name in stages
     }}
     for name, above in stages.items():
         made[name].set_upstream([made[one] for one in above])
-    commit = BashOperator(task_id="commit", bash_command="cd {root} && git add -A && git commit -qm Night")
+    last = "cd {root} && dvc push -q && git add -A && git commit -qm Night"
+    commit = BashOperator(task_id="commit", bash_command=last)
     commit.set_upstream(list(made.values()))
 """
 
@@ -138,26 +142,56 @@ def told(root: Path) -> dict[str, Any]:
     return said
 
 
-def sleepers(chain: bool) -> dict[str, Any]:
-    """Stages that wait a second each, side by side or one after another."""
-    made: dict[str, Any] = {}
-    for n in range(CHAIN if chain else PARALLEL):
-        read = f"out-{n - 1}" if chain and n else "seed.txt"
-        cmd = f"sleep {SLEEP_S:g} && cp {read} out-{n}"
-        made[f"stage-{n}"] = {"cmd": cmd, "deps": [read], "outs": [f"out-{n}"]}
-    return made
+def side_by_side() -> dict[str, Any]:
+    """Stages that rest on no other."""
+    return {
+        f"stage-{n}": {"cmd": f"cp seed.txt out-{n}", "deps": ["seed.txt"], "outs": [f"out-{n}"]}
+        for n in range(PARALLEL)
+    }
 
 
-def ran(airflow: Airflow, scratch: Path, chain: bool, rounds: int) -> dict[str, Any]:
+def tree() -> dict[str, Any]:
+    """A pipeline as projects have it: some stages side by side, some one after another."""
+    return projects.tree(TREE)
+
+
+def chain() -> dict[str, Any]:
+    """Stages of which each rests on the one before."""
+    read = ["seed.txt", *(f"out-{n}" for n in range(CHAIN))]
+    return {
+        f"stage-{n}": {"cmd": f"cp {read[n]} out-{n}", "deps": [read[n]], "outs": [f"out-{n}"]} for n in range(CHAIN)
+    }
+
+
+SHAPES: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "side by side": side_by_side,
+    "in a tree": tree,
+    "in a chain": chain,
+}
+
+
+def slowly(stages: Mapping[str, Any]) -> dict[str, Any]:
+    """The same stages, each of which waits first."""
+    found: dict[str, Any] = {}
+    for name, body in stages.items():
+        one = body.get("do", body)
+        one = {**one, "cmd": f"sleep {SLEEP_S:g} && {one['cmd']}"}
+        found[name] = {**body, "do": one} if "do" in body else one
+    return found
+
+
+def ran(airflow: Airflow, scratch: Path, shape: str, rounds: int) -> dict[str, Any]:
     """Stages that run: ours, and the usual practice in a checkout of the same project."""
-    kind, stages = ("chain" if chain else "side-by-side"), sleepers(chain)
+    kind, made = shape.replace(" ", "-"), slowly(SHAPES[shape]())
     dag, usual = f"ours-{kind}", f"usual-{kind}"
-    roots = {name: projects.made(scratch / name, stages) for name in (dag, usual)}
-    airflow.write(dag, projects.OURS.format(dag=dag, root=str(roots[dag])), len(stages) + len(OURS_ALONE))
+    roots = {name: projects.made(scratch / name, made, projects.tree_params(TREE)) for name in (dag, usual)}
+    for name, root in roots.items():
+        stored(root, scratch / f"{name}-remote")
     known = reading.read(roots[usual])
+    airflow.write(dag, projects.OURS.format(dag=dag, root=str(roots[dag])), len(known.stages) + len(OURS_ALONE))
     place = scratch / f"{usual}.json"
     place.write_text(json.dumps({name: known.upstream(name) for name in known.stages}))
-    airflow.write(usual, USUAL.format(dag=usual, root=str(roots[usual]), stages=str(place)), len(stages) + 1)
+    airflow.write(usual, USUAL.format(dag=usual, root=str(roots[usual]), stages=str(place)), len(known.stages) + 1)
     took: dict[str, list[Run]] = {dag: [], usual: []}
     for number in range(rounds + 1):
         for name, root in roots.items():
@@ -170,8 +204,8 @@ def ran(airflow: Airflow, scratch: Path, chain: bool, rounds: int) -> dict[str, 
     ratios = [b / a for a, b in zip(seconds[dag], seconds[usual], strict=True)]
     over = {name: [one - SLEEP_S for one in task_seconds(runs)] for name, runs in took.items()}
     return {
-        "kind": kind.replace("-", " "),
-        "stages": len(stages),
+        "kind": shape,
+        "stages": len(known.stages),
         "cpu_s": {
             "ours": round(median(one.cpu_seconds for one in took[dag]), 2),
             "usual": round(median(one.cpu_seconds for one in took[usual]), 2),
@@ -185,16 +219,27 @@ def ran(airflow: Airflow, scratch: Path, chain: bool, rounds: int) -> dict[str, 
     }
 
 
+def stored(root: Path, remote: Path) -> None:
+    """Give a project a remote of DVC's."""
+    words = [sys.executable, "-m", "dvc", "remote", "add", "-q", "-d", "store", str(remote)]
+    subprocess.run(words, cwd=root, check=True)
+    subprocess.run(["git", "commit", "-qam", "A remote"], cwd=root, check=True)
+
+
 def seed(root: Path) -> str:
     return (root / "seed.txt").read_text()
 
 
 def refuse_others(ours: Path, usual: Path) -> None:
-    """Raises Broke where the two have other lock entries."""
+    """Raises Broke where the two have other lock entries, or one has taken other bytes to its remote."""
     shown = git(ours, "show", "dvc-airflow:dvc.lock")
     yaml = YAML(typ="safe")
     if yaml.load(shown)["stages"] != yaml.load(git(usual, "show", "HEAD:dvc.lock"))["stages"]:
         raise Broke(f"{ours} and {usual} have other lock entries")
+    remotes = [root.with_name(f"{root.name}-remote") for root in (ours, usual)]
+    held = [{one.relative_to(each) for one in each.glob("files/md5/*/*")} for each in remotes]
+    if not held[0] or held[0] != held[1]:
+        raise Broke(f"{' and '.join(map(str, remotes))} hold other objects")
 
 
 def fan(airflow: Airflow, scratch: Path) -> dict[str, Any]:
