@@ -14,6 +14,7 @@ from time import time
 import pytest
 
 from dvc_engine.git import GitError
+from dvc_engine.pipeline import lock
 from dvc_engine.store import gc, objects
 from tests.dvc_airflow.conftest import Toy
 from tests.dvc_airflow.test_history import by_hand, known, night, outcomes, record
@@ -26,6 +27,7 @@ stages:
   both: {cmd: cat made params.yaml > both, deps: [made], params: [total.by], outs: [{both: {cache: false}}]}
   last: {cmd: test -e good && cat both src/* > last, deps: [both, src], outs: [last]}
 """
+ORDER = ["made", "both", "last"]
 FIRST = {"seed.txt": "7", "params.yaml": "total: {by: 1}\n", "src/a": "a", "good": ""}
 VALUES = {"seed.txt": "789", "src/a": "abc", "params.yaml": [f"total: {{by: {by}}}\n" for by in (1, 2, 3)]}
 
@@ -38,6 +40,7 @@ class History:
     draw: random.Random
     said: dict[str, str]
     commits: list[tuple[str, dict[str, str]]]
+    swept: bool = False
 
     def change(self) -> None:
         """A file says something else, maybe what it said before."""
@@ -77,8 +80,36 @@ class History:
         assert outcomes(results)["last"] in ("failed", "cached", "unchanged"), results["last"].sentence
         self._say({**self.said, "good": ""})
 
+    def some(self) -> None:
+        """A night of some stages: what the others made is the newest that is of the same, where that can be told."""
+        self.draw.choice([self.change, self.take_back, self.go_back])()
+        self.made.commit({})
+        self.made.select = self.draw.sample(ORDER, self.draw.choice([1, 2]))
+        found = known(self.made)
+        results = night(self.made)
+        lost = {one.sentence for one in results.values() if not one.well}
+        assert not lost or self.swept, lost
+        tonight = dict[str, str]()
+        for name in (one for one in ORDER if results[one].entry):
+            entry = results[name].entry or {}
+            assert name not in self.made.select or self._of(entry, tonight), name
+            others = [one for one, _ in found.every(name)]
+            same = [one for one in others if self._of(one, tonight)]
+            if name not in self.made.select and not set(ORDER[: ORDER.index(name)]) & set(self.made.select):
+                assert entry == [*same, *others][0], name
+            tonight |= {out["path"]: out["md5"] for out in entry["outs"]}
+        self.made.select = []
+
+    def _of(self, entry: lock.Entry, tonight: Mapping[str, str]) -> bool:
+        """Whether an entry is of what the files say, and of what others made tonight; DVC alone can tell of `src`."""
+        files = {path: objects.md5(text.encode()) for path, text in self.said.items()} | tonight
+        by = int(self.said["params.yaml"].strip(" \n}")[-1])
+        of_params = entry.get("params", {}).get("params.yaml", {}).get("total.by", by) == by
+        return of_params and all(dep["md5"] == files.get(dep["path"], dep["md5"]) for dep in entry["deps"])
+
     def sweep(self) -> None:
         """Three days on, what no night needs goes."""
+        self.swept = True
         gc.look(self.made.root, record(self.made), nights=1, now=time() + 3 * 86_400).remove()
 
     def _say(self, files: dict[str, str]) -> None:
@@ -94,6 +125,7 @@ EVENTS: Mapping[Callable[[History], None], int] = {  # how often, of so many
     History.merge: 3,
     History.run_by_hand: 3,
     History.fail: 5,
+    History.some: 5,
     History.sweep: 5,
 }
 
@@ -102,7 +134,10 @@ EVENTS: Mapping[Callable[[History], None], int] = {  # how often, of so many
 def test_a_night_publishes_what_its_commit_says_whatever_came_before(seed: int, toy: Make) -> None:
     draw, made = random.Random(seed), toy(STAGES)
     (made.root / "src").mkdir()
-    history, events = History(made, draw, FIRST, [(made.commit(FIRST), FIRST)]), []
+    made.commit(FIRST)
+    if draw.choice([True, False]):
+        by_hand(made)
+    history, events = History(made, draw, FIRST, [(made.commit({}), FIRST)]), []
     for number in range(NIGHTS):
         event = draw.choices(list(EVENTS), list(EVENTS.values()))[0] if number else History.change
         events.append(event.__name__)
