@@ -4,6 +4,7 @@ outcome   what a night fixed, what a stage returns, and what its end means
 start     what a night starts from, and what it lacks
 plan      what need not run, from lock entries alone
 attempt   one attempt at one stage, from the decision to the report
+strays    what a stage wrote and does not declare
 job       what the child is told
 settled   what need not run, of all stages at once
 process   its process: a session of its own, on a leash

@@ -6,22 +6,20 @@ outside the clone is written but content-addressed objects, so that harms nothin
 
 from __future__ import annotations
 
-import posixpath
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from dvc_engine.git import GitError, git, shown
+from dvc_engine.git import GitError
 from dvc_engine.pipeline import lock
 from dvc_engine.pipeline.lock import Entry
-from dvc_engine.pipeline.project import LOCK, Project, Stage, within
-from dvc_engine.stage import job, plan
+from dvc_engine.pipeline.project import Project, Stage, within
+from dvc_engine.stage import job, plan, strays
 from dvc_engine.stage.job import Job
 from dvc_engine.stage.outcome import Night, Result, failure
 from dvc_engine.stage.process import Process
@@ -30,11 +28,9 @@ from dvc_engine.store import uncached, workspace
 from dvc_engine.store.repository import Repository
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
-OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
 MEASURED = set(Result.__dataclass_fields__) - {"sentence"} | {"attempts", "metrics", "money"}  # no stage says these
 NOTHING_BYTES = 1 << 20  # of a disk with less a stage's last words may not have been kept
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
-MISSED = re.compile("no such file|not found|does not exist|cannot open", re.IGNORECASE)  # words of who lacks a file
 
 
 class Ended(Exception):
@@ -242,50 +238,21 @@ class Attempt:
         No other clone has either.
         """
         made, read = self._made(), lock.hashes(self.stage, entry, "deps")
-        written = self._undeclared(clone)
+        written = strays.undeclared(clone, self.project, self.night.folder)
         changed = [dep for dep, md5 in read.items() if made.get(dep) not in (None, "", md5)]  # "" is of data of DVC 2
         changed += [path for path in written if any(one in self.stage.deps for one in within(path))]
         return [path for path in written if path not in changed][:MOST_UNDECLARED], changed[:MOST_UNDECLARED]
 
-    def _undeclared(self, clone: Path) -> list[str]:
-        """What Git says that the stage wrote, of which dvc.yaml makes no out."""
-        asked = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional", "--no-renames"]
-        outs, found = self.project.makers, []
-        holding = {str(above) for out in outs for above in PurePosixPath(out).parents}
-        for line in git(clone, *asked).split("\0"):
-            at, changed = line[3:].rstrip("/"), line[:2].strip()
-            if not at or "D" in changed:
-                continue
-            path = posixpath.relpath(at, self.night.folder) if self.night.folder else at
-            # the `.dvc` file of an import is brought along
-            dvcs = Path(path).name in (".gitignore", LOCK) or path.endswith(".dvc")
-            own = dvcs or not OF_TOOLS.isdisjoint(Path(path).parts)
-            known = path in holding or any(one in outs for one in within(path))
-            if not own and not known:
-                found.append(shown(path))
-        return found
-
     def _written_by(self, sentence: str) -> str:
         """Which stage wrote a file that this one names in its last words and may not have; "" for none."""
-        read = {*self.stage.above, self.stage.name}
-        for made, name in self.project.makers.items():
-            if name not in read and _names(sentence, made):
-                return f"\n{made} is made by {name}, and is not among these deps: add it"
-        written: Mapping[str, Result] = {}
-        if MISSED.search(sentence):
-            with suppress(Exception):  # whatever this request raises: the reason is not to be lost for a hint
-                written = self.results(list(self.project.stages))
-        for name, result in written.items():
-            if path := next((one for one in result.undeclared if _names(sentence, one)), None):
-                what = f"{path} was written by stage {name}, which does not declare it"
-                return f"\n{what}: add it to its outs, and to these deps"
-        return ""
+        return strays.made_by(sentence, self.stage, self.project) or strays.written_by(sentence, self._every)
+
+    def _every(self) -> Mapping[str, Result]:
+        """Results of all stages; none where they cannot be had."""
+        with suppress(Exception):  # whatever this request raises: the reason is not to be lost for a hint
+            return self.results(list(self.project.stages))
+        return {}
 
     def _cancelled(self, began: float, memory: int = 0, report: Mapping[str, Any] | None = None) -> Result:
         seconds, sentence = time.monotonic() - began, "it was ended from outside"
         return Result(self.stage.name, "cancelled", seconds, memory, sentence=sentence, report=report or {})
-
-
-def _names(sentence: str, path: str) -> bool:
-    """Whether words name a path; one of three letters stands in words that mean something else."""
-    return len(path) > 3 and bool(re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w-])", sentence))

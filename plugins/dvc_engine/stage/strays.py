@@ -1,0 +1,65 @@
+"""What a stage writes and does not declare: no other clone has it, and who lacks it is told who wrote it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+from dvc_engine.git import git, shown
+from dvc_engine.pipeline.project import LOCK, Project, Stage, within
+from dvc_engine.stage.outcome import Result
+
+OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
+MISSED = re.compile("no such file|not found|does not exist|cannot open", re.IGNORECASE)  # words of who lacks a file
+
+
+def undeclared(clone: Path, project: Project, folder: str) -> list[str]:
+    """What Git says that a stage wrote in its clone, of which dvc.yaml makes no out. Raises GitError.
+
+    Args:
+        folder: of the project in the repository.
+    """
+    asked = ["status", "--porcelain", "-z", "--untracked-files=all", "--ignored=traditional", "--no-renames"]
+    outs, found = project.makers, []
+    holding = {str(above) for out in outs for above in PurePosixPath(out).parents}
+    for line in git(clone, *asked).split("\0"):
+        at, changed = line[3:].rstrip("/"), line[:2].strip()
+        if not at or "D" in changed:
+            continue
+        path = posixpath.relpath(at, folder) if folder else at
+        # the `.dvc` file of an import is brought along
+        dvcs = Path(path).name in (".gitignore", LOCK) or path.endswith(".dvc")
+        own = dvcs or not OF_TOOLS.isdisjoint(Path(path).parts)
+        known = path in holding or any(one in outs for one in within(path))
+        if not own and not known:
+            found.append(shown(path))
+    return found
+
+
+def made_by(sentence: str, stage: Stage, project: Project) -> str:
+    """Which stage makes a file that this one names in its last words and does not read; "" for none."""
+    read = {*stage.above, stage.name}
+    for made, name in project.makers.items():
+        if name not in read and _names(sentence, made):
+            return f"\n{made} is made by {name}, and is not among these deps: add it"
+    return ""
+
+
+def written_by(sentence: str, results: Callable[[], Mapping[str, Result]]) -> str:
+    """Which stage wrote, undeclared, a file that another's last words miss; "" for none.
+
+    Args:
+        results: of all stages tonight; each may cost a request.
+    """
+    for name, result in results().items() if MISSED.search(sentence) else ():
+        if path := next((one for one in result.undeclared if _names(sentence, one)), None):
+            what = f"{path} was written by stage {name}, which does not declare it"
+            return f"\n{what}: add it to its outs, and to these deps"
+    return ""
+
+
+def _names(sentence: str, path: str) -> bool:
+    """Whether words name a path; one of three letters stands in words that mean something else."""
+    return len(path) > 3 and bool(re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w-])", sentence))
