@@ -7,6 +7,7 @@ what the newest night said. A model tells what that is: each stage copies what i
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import time
@@ -112,6 +113,11 @@ class History:
         self.swept = True
         gc.look(self.made.root, record(self.made), nights=1, now=time() + 3 * 86_400).remove()
 
+    def elsewhere(self) -> None:
+        """Another worker runs it, on whose disk DVC's run cache is empty."""
+        self.take_back()
+        shutil.rmtree(self.made.root / ".dvc" / "cache" / "runs", ignore_errors=True)
+
     def _say(self, files: dict[str, str]) -> None:
         self.said = files
         for path, text in files.items():
@@ -127,6 +133,7 @@ EVENTS: Mapping[Callable[[History], None], int] = {  # how often, of so many
     History.fail: 5,
     History.some: 5,
     History.sweep: 5,
+    History.elsewhere: 3,
 }
 
 

@@ -20,6 +20,7 @@ from dvc_engine.store import history, lease, objects, params
 from dvc_engine.store.commit import Commit
 from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
+from tests.dvc_airflow.test_data import remote
 from tests.dvc_airflow.test_operator import RUN, ended, pinned
 
 Make = Callable[..., Toy]
@@ -335,3 +336,26 @@ def test_the_commits_own_entry_is_known_however_many_nights_wait(toy: Make) -> N
     found = [entry for entry, _ in known(made).every("make")]
     assert len(found) == history.MOST + 1
     assert found[-1] == entries[0]
+
+
+@pytest.mark.parametrize("lost", [("cache/runs",), ("cache/runs", "cache/files")])
+def test_a_change_that_is_taken_back_is_not_waited_for_again_by_another_worker(
+    lost: tuple[str, ...], toy: Make
+) -> None:
+    """What ran three nights ago stands in the branch's history alone; on that worker's disk is what DVC keeps of it."""
+    made = toy(CHAIN, **{"good": "", "src": "1"})
+    remote(made)
+    made.commit({})
+    first = night(made)
+    for seed in "89":
+        made.commit({"seed.txt": seed})
+        night(made)
+    for folder in lost:
+        shutil.rmtree(made.root / ".dvc" / folder)
+    made.commit({"seed.txt": "7"})
+    results = night(made)
+    assert {name: one.outcome for name, one in results.items() if name != "load"} == dict.fromkeys(
+        ("train", "judge"), "cached"
+    )
+    assert [results[name].entry for name in first] == [one.entry for one in first.values()]
+    assert made.git("show", "nights:model") == "7"

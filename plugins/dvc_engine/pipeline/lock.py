@@ -29,6 +29,15 @@ def parse(text: str) -> dict[str, Entry]:
     return stages
 
 
+def alone(text: str, key: str) -> str:
+    """Of a dvc.lock the lines of one stage, as another of that stage alone; "" where it has none.
+
+    To read all of 2,000 stages takes half a second. Of a key that DVC writes with quotes nothing is found.
+    """
+    found = re.search(rf"^  {re.escape(key)}:\n(?:(?:   .*)?\n)*", text, re.MULTILINE)
+    return f"stages:\n{found[0]}" if found else ""
+
+
 def read(stage: Stage, text: str) -> Entry | None:
     """The entry of a stage in its dvc.lock, or what its `.dvc` file says."""
     return imported(text) if stage.imported else parse(text).get(stage.key)

@@ -24,7 +24,7 @@ from dvc_engine.stage.job import Job
 from dvc_engine.stage.outcome import Night, Result, failure
 from dvc_engine.stage.process import Process
 from dvc_engine.stage.venvs import VenvError
-from dvc_engine.store import uncached, workspace
+from dvc_engine.store import history, uncached, workspace
 from dvc_engine.store.repository import Repository
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
@@ -94,6 +94,9 @@ class Attempt:
                 return Result(self.stage.name, "refused", time.monotonic() - began, sentence=said)
             self.process.start()
             try:
+                if (kept := self._before()) is not None:  # while that imports DVC
+                    self.process.dismiss()
+                    return kept
                 clone = self._clone()
                 told = self._told_child(clone)
                 if self.process.killed:
@@ -133,16 +136,18 @@ class Attempt:
         if self.entry is None or self.stage.imported:
             return None
         if self.stage.frozen:  # what it makes is looked at where it is read
-            same: bool | None = True
-            self.entry = self.night.nearest.get(self.stage.name, self.entry)
-        else:
-            self.entry, same = self._nearest(self.entry)
+            return self._taken(self.night.nearest.get(self.stage.name, self.entry), same=True)
+        return self._taken(*self._nearest(self.entry))
+
+    def _taken(self, entry: Entry, same: bool | None) -> Result | None:
+        """An entry as tonight's result, where it is that, and all of it is to be had."""
+        self.entry = entry
         # asked for what only DVC can tell of, too: what Git has of it is taken in, and DVC looks at it
         had = same is not False and job.had(self.night, self.stage, self.entry, self.cache)
         if not (same and had):
             self.asks_dvc = same is not False
             return None
-        outcome = "unchanged" if self.entry == self.night.entries[self.stage.name] else "cached"
+        outcome = "unchanged" if self.entry == self.night.entries.get(self.stage.name) else "cached"
         return Result(self.stage.name, outcome, entry=self.entry, files=self._told(self.entry))
 
     def _nearest(self, newest: Entry) -> tuple[Entry, bool | None]:
@@ -150,13 +155,36 @@ class Attempt:
 
         A stage that goes on in what it made goes on in the newest.
         """
-        persists = any(out.persist for out in self.stage.outs)
         made = self._made()
-        for entry in [newest] if persists else [entry for entry, _ in self.night.known(self.stage.name)]:
+        for entry in [newest] if self._goes_on else [entry for entry, _ in self.night.known(self.stage.name)]:
             same = plan.unchanged(self.stage, entry, made, self.night.pinned, self.cache, self.remote)
             if same is not False:
                 return entry, same
         return newest, False
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether it goes on in what it made last."""
+        return any(out.persist for out in self.stage.outs)
+
+    def _before(self) -> Result | None:
+        """As `kept`, from nights before the newest: of a change that is taken back nobody waits for the result again.
+
+        What DVC keeps for that (its run cache) is on the disk of the worker that ran it.
+        """
+        night, stage = self.night, self.stage
+        if night.tip is None or self.asks_dvc or stage.frozen or stage.imported or self._goes_on:
+            return None
+        with suppress(GitError):
+            if self.record is not None:
+                self.record.have(night.run, night.commit, [night.tip])
+            for entry, came in history.before(night.at(night.tip), stage):
+                same = plan.unchanged(stage, entry, self._made(), night.pinned, self.cache, self.remote)
+                if same is not False:
+                    others = [*night.older.get(stage.name, []), (entry, came)]
+                    self.night = replace(night, older={**night.older, stage.name: others})
+                    return self._taken(entry, same)
+        return None
 
     def _unmade(self) -> str:
         """What is said where a stage that it rests on has no entry tonight; "" where all have."""

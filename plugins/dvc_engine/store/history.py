@@ -1,9 +1,9 @@
-"""What the newest night, those that wait beside it and people made of every stage, and which commit says so."""
+"""What nights and people made of every stage, and which commit says so."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from dvc_engine.store.repository import Repository
 
 log = logging.getLogger(__name__)
 MOST = 4  # entries of a stage that a night looks at, beside the commit's own
+LOOKED = 30  # nights before the newest in which a stage that would run is looked for
 
 
 class Known(NamedTuple):
@@ -65,6 +66,22 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
         {name: entries[0][1] for name, entries in found.items()},
         {name: _older(entries, own.get(name)) for name, entries in found.items() if entries[1:]},
     )
+
+
+def before(tip: Commit, stage: Stage) -> Iterator[tuple[lock.Entry, str]]:
+    """What the nights before the newest say of a stage, each entry once with its commit, the newest first.
+
+    Raises GitError where this checkout does not have them.
+    """
+    asked = ["rev-list", "--first-parent", "--skip=1", f"--max-count={LOOKED}", tip.commit]
+    said = {""}
+    for night in git(tip.repository, *asked).split():
+        content = Commit(tip.repository, night, tip.folder).content(stage.lock) or b""
+        text = lock.alone(content.decode(errors="replace"), stage.key)
+        if text not in said:
+            said.add(text)
+            with suppress(YAMLError, AttributeError, KeyError):  # somebody broke it
+                yield lock.parse(text)[stage.key], night
 
 
 def _older(entries: list[tuple[lock.Entry, str]], own: lock.Entry | None) -> list[tuple[lock.Entry, str]]:
