@@ -289,6 +289,28 @@ def test_an_import_of_another_repository_follows_its_branch(toy: Make, monkeypat
     assert not list(made.root.with_name("tmp").iterdir())
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+def test_an_import_whose_bytes_this_worker_lacks_comes_from_where_it_was_imported(
+    tracked: bool, toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `dvc fetch` does it, by which nothing goes to a remote: there need be none."""
+    made = toy(READS)
+    other = Toy(repository(made.root.parent / "other", {"lib": "one"}))
+    if tracked:
+        with Repo(str(other.root)) as repo:
+            repo.add(str(other.root / "lib"))
+    other.commit({})
+    monkeypatch.chdir(made.root)
+    with Repo(str(made.root)) as repo:
+        repo.imp(str(other.root), "lib", out="got")
+    made.commit({})
+    shutil.rmtree(workspace.cache_of(made.root))
+    clean_repos()  # of this process, in which the child is forked
+    result = made.run("HEAD")["read"]
+    assert result.outcome == "ran", result.sentence
+    assert (result.entry or {})["outs"][0]["md5"] == objects.md5(b"one")
+
+
 class Bad(SimpleHTTPRequestHandler):
     """A remote over HTTP that serves a folder, and objects as its `mode` has it."""
 

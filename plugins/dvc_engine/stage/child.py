@@ -185,14 +185,14 @@ def _fetch(repo: Any, paths: list[Made], push: bool) -> bool:
     By stage too, and more than is wanted, where the path has a letter that DVC takes for more than a letter.
 
     Args:
-        push: whether the project has a remote; else what names one itself is fetched.
+        push: whether the project has a remote; else what names one itself, or a repository, is fetched.
 
     Returns:
         Whether there was anything to be fetched.
     """
     wanted: dict[str, list[tuple[Any, str]]] = {}
     for (file, key, _), found in zip(paths, _outs(repo, paths), strict=True):
-        if push or found[0].remote:
+        if push or found[0].remote or found[0].stage.is_repo_import:
             wanted.setdefault(f"{file}:{key}" if key else file, []).append(found)
     stages, parts = [], []
     for stage, outs in wanted.items():
