@@ -55,6 +55,8 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     known, settings, after = night(project, **ours)
     fields = dag.pop("params", None)
     dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*dag.get("tags", []), shape_tag(known)]}
+    if late_after is not None and not (isinstance(late_after, timedelta) and late_after > timedelta()):
+        raise ProjectError(f"late_after is {late_after!r}: it is a timedelta, above 0")
     if (late_after is None) != (on_late is None):
         raise ProjectError("late_after and on_late go together: after how long a night is late, and what is run then")
     if late_after and on_late:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from pydantic import ValidationError, validate_call
 
 from dvc_engine.git import top
 from dvc_engine.pipeline import check, kept, reading, selection
@@ -15,6 +19,9 @@ from dvc_engine.store import repository, uncached
 from dvc_engine.store import web as pages
 from dvc_engine.store.repository import Repository
 from dvc_engine.store.web import NOWHERE, Web
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,25 @@ class Settings:
         return (Path(self.root) / ".dvc" / "tmp" / "clones").resolve()  # DVC takes what is behind a link for elsewhere
 
 
+def _checked(make: Callable[P, T]) -> Callable[P, T]:
+    """The same, which raises ProjectError for an option of another type than is asked for."""
+    typed = validate_call(make)
+
+    @wraps(make)
+    def made(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return typed(*args, **options)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            name, *rest = map(str, wrong["loc"])
+            at = "".join(f"[{one}]" for one in rest)
+            said = f"{name}{at} is {wrong['input']!r}: {wrong['msg']}"
+            raise ProjectError(f"{said}; what it takes is told in dvc_airflow.settings.night") from None
+
+    return made
+
+
+@_checked
 def night(
     project: Path,
     *,
@@ -125,11 +151,6 @@ def night(
         keep_bytes: that what stays may take together, before older nights go; None for no limit.
         pods: False where Airflow has no Kubernetes: a stage with `image` or `pod` runs where the others do.
     """
-    if isinstance(select, str) or isinstance(exclude, str):
-        raise ProjectError("select, exclude: they are lists of selectors, as ['train+']")
-    for name, value in (env or {}).items():
-        if not (isinstance(name, str) and isinstance(value, str)):
-            raise ProjectError(f"env: {name!r} is {value!r}; names and values of variables are texts")
     numbers = {"limit_bytes": limit_bytes, "keep_nights": keep_nights, "keep_bytes": keep_bytes}
     if wrong := next((name for name, value in numbers.items() if value is not None and value < 0), None):
         raise ProjectError(f"{wrong}: it is {numbers[wrong]}, and less than nothing cannot be kept")

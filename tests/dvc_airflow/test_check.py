@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from dvc_airflow.__main__ import main
 from dvc_engine.pipeline import kept, lock
@@ -102,6 +103,32 @@ def test_an_out_that_dvc_does_not_cache_may_be_large_and_lie_there(toy: Make) ->
     (made.root / "o").write_text("1" * (1 << 21))
     assert main(["check", str(made.root)]) == 0
     assert snapshot.of_tree(made.root, made.known()) == made.git("rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("cmd", ["''", "[]", "[echo 1, null]"])
+def test_a_command_without_words_is_refused(cmd: str, toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    made = toy(f"stages:\n  one:\n    outs: [a]\n    cmd: {cmd}\n")
+    capsys.readouterr()
+    assert main(["check", str(made.root)]) == 2
+    assert capsys.readouterr().err == "dvc.yaml:4: stage one: a command of it is empty; write one\n"
+
+
+def test_an_import_without_its_data_is_refused_unless_each_night_fetches_it(
+    toy: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = toy("stages: {one: {cmd: cp got x, deps: [got], outs: [x]}}\n")
+    (made.root.parent / "source").write_text("1")
+    monkeypatch.chdir(made.root)
+    with Repo(str(made.root)) as repo:
+        repo.imp_url(str(made.root.parent / "source"), "got", no_download=True)
+    made.commit({})
+    capsys.readouterr()
+    assert main(["check", str(made.root)]) == 2
+    do = "`dvc update got.dvc` and commit that, or give it `meta: {airflow: {update: true}}`"
+    assert capsys.readouterr().err == f"got.dvc:9: got.dvc was imported without its data; {do}\n"
+    made.commit({"got.dvc": f"{(made.root / 'got.dvc').read_text()}meta: {{airflow: {{update: true}}}}\n"})
+    assert main(["check", str(made.root)]) == 0
+    assert {name: one.outcome for name, one in made.run("HEAD").items()} == {"got.dvc": "ran", "one": "ran"}
 
 
 @pytest.mark.parametrize("out", ["/tmp/somewhere/else", "s3://bucket/else"])

@@ -324,6 +324,17 @@ def test_a_night_of_some_stages_keeps_what_others_kept(toy: Make) -> None:
     assert known(made).entries["make"] == newest
 
 
+def test_a_night_of_some_stages_in_which_nothing_is_new_is_no_other_commit(toy: Make) -> None:
+    made = toy(FROZEN)
+    night(made)
+    made.select = ["make"]
+    made.commit({"seed.txt": "8"})
+    night(made)
+    before = record(made).unpublished()
+    night(made)
+    assert record(made).unpublished() == before
+
+
 def test_the_commits_own_entry_is_known_however_many_nights_wait(toy: Make) -> None:
     made, entries, commits = toy(FROZEN), list[lock.Entry | None](), list[str]()
     for seed in "123456":

@@ -266,8 +266,13 @@ def test_a_name_that_git_does_not_take_is_refused_at_the_pin(name: str, value: s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"select": "train"}, r"select, exclude: they are lists of selectors"),
-        ({"env": {"A": 1}}, "env: 'A' is 1; names and values of variables are texts"),
+        ({"select": "train"}, "select is 'train': 'str' instances are not allowed as a Sequence"),
+        (
+            {"env": {"A": 1}},
+            "env.A. is 1: Input should be a valid string; what it takes is told in dvc_airflow.settings.night",
+        ),
+        ({"keep_bytes": "5GB"}, "keep_bytes is '5GB': Input should be a valid integer"),
+        ({"late_after": 3, "on_late": "true"}, "late_after is 3: it is a timedelta, above 0"),
         ({"keep_nights": -3}, "keep_nights: it is -3, and less than nothing cannot be kept"),
     ],
 )

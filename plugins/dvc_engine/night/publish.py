@@ -71,6 +71,9 @@ def publish(
         return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
     commit = partial(_commit, night, record, tree, waiting)
     if not project.whole:
+        newest = record.nights()[:1]
+        if newest and git(repository, "rev-parse", f"{newest[0]}^{{tree}}") == tree:
+            return Published(newest[0], new=False)
         made = commit(f"Night {night.run} of {', '.join(one.name for one in project.selected)}")
         record.keep(SOME, made)  # in place of the one before, which is a parent
         return Published(made, new=True)

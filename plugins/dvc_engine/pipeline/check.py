@@ -6,9 +6,11 @@ import posixpath
 from pathlib import Path
 
 from dvc_engine.git import top
-from dvc_engine.pipeline import naming, refusals, requirements
+from dvc_engine.pipeline import naming, reading, refusals, requirements
 from dvc_engine.pipeline.meta import Wrong
 from dvc_engine.pipeline.project import PIPELINE, Project, ProjectError, Stage, inside, outside
+
+HASHES = {"md5", "etag", "checksum", "files", "cloud"}  # by one of which a `.dvc` file says what its data is
 
 
 def refuse(root: Path, project: Project) -> None:
@@ -19,12 +21,32 @@ def refuse(root: Path, project: Project) -> None:
     _, folder = top(root)
     for stage in project.every:
         if not stage.imported:
+            _refuse_empty(root, stage)
             _refuse_beside(root, stage, folder)
             _refuse_outside(root, stage)
+        elif not stage.updates:
+            _refuse_partial(root, stage)
         _refuse_meta(root, stage)
     for one, other, name in naming.twice(project):
         what = f"stages {one} and {other} would both be the task {name} in Airflow; call one otherwise"
         raise ProjectError(f"{_place(root, project.stages[other])}: {what}")
+
+
+def _refuse_empty(root: Path, stage: Stage) -> None:
+    """Of a command without words DVC says nothing until it runs it, and then not what is wrong."""
+    every = stage.cmd if isinstance(stage.cmd, list) else [stage.cmd]
+    if not every or not all(isinstance(one, str) and one.strip() for one in every):
+        raise ProjectError(f"{_place(root, stage, 'cmd')}: stage {stage.name}: a command of it is empty; write one")
+
+
+def _refuse_partial(root: Path, stage: Stage) -> None:
+    """What was imported with --no-download is only where that was, and may be another thing there by now."""
+    if any(out.md5 for out in stage.outs):
+        return
+    outs = reading.document(root / stage.file).get("outs") or [{}]
+    if not HASHES & set(outs[0]):
+        do = f"`dvc update {stage.file}` and commit that, or give it `meta: {{airflow: {{update: true}}}}`"
+        raise ProjectError(f"{_place(root, stage, 'outs')}: {stage.file} was imported without its data; {do}")
 
 
 def _refuse_beside(root: Path, stage: Stage, folder: str) -> None:

@@ -108,5 +108,5 @@ def listed(held: Path, out: str = "", read: Collection[str] | None = None) -> li
 
 
 def _sentence(out: str, held: Path, what: str) -> str:
-    do = "run the night again, which makes it anew, or `dvc push` it where it is tracked"
+    do = "a night after this makes it anew, where a stage does; what a .dvc file tracks `dvc pull` or `dvc add` again"
     return f"{out}: its object {held} {what}; {do}"
