@@ -11,7 +11,12 @@ from dvc_airflow.operator import refusal
 
 
 class ApproveOperator(ApprovalOperator):
-    """A person decides whether what a stage made is read and published; who does not let it ends the night."""
+    """A person decides whether what a stage made is read and published; who does not let it ends the night.
+
+    What it shows are the stage's own words, and no template of Airflow's: `docker ps --format '{{.Names}}'`.
+    """
+
+    template_fields = ()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(fail_on_reject=True, **kwargs)

@@ -99,6 +99,8 @@ class EndOperator(Task):
                 with self.leased(context):
                     self._remember(context, unpublished)
                     self._sweep()
+            elif held is None:  # a task of it was cleared after its end
+                self._remember(context, unpublished)
             try:
                 if pinned:  # before another night begins, which may be called the same
                     record.unpin(pinned)
@@ -118,6 +120,8 @@ class EndOperator(Task):
         try:
             record = self.settings.repository
             record.have(night.run, night.commit, night.tags.values())
+            if record.tip != night.tip:  # what others made since is newer than what this night began with
+                return
             night = replace(night, repository=str(record.path))
             if commit := publish.remember(night, known, results, record):
                 self.log.info("what ended well is kept for the next night: commit %s", commit)

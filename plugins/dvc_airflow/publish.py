@@ -77,14 +77,16 @@ class CommandOperator(Task):
             raise refusal(context, error, again=True) from None
         now, root = replace(night, commit=done["commit"], tags=tags_of(record.path)), Path(self.settings.root)
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
-        self._command = self.command(context, self.text)
+        self._command, before = self.command(context, self.text), now.tags
         try:
             with self.leased(context), attended(self.on_kill):
                 cache = workspace.cache_of(root)
                 said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
-                record.share(dict(set(tags_of(record.path).items()) - set(night.tags.items())))
+                made = tags_of(record.path).items() - before.items()  # and not what a person made since the pin
+                made |= tags_of(record.path, now.commit).items() - night.tags.items()  # by an attempt before this
+                record.share(dict(made))
             return said
-        except (publish.PublishError, GitError) as error:
+        except (publish.PublishError, GitError, OSError) as error:
             raise refusal(context, error, again=True) from None
 
 

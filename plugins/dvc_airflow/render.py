@@ -51,7 +51,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         ProjectError: dvc.yaml cannot be used as it is.
     """
     ours, dag = _split(options)
-    project = Path(project)
+    project = Path(project).absolute()
     known, settings, after = night(project, **ours)
     fields = dag.pop("params", None)
     dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*dag.get("tags", []), shape_tag(known)]}
@@ -90,7 +90,7 @@ def DvcTaskGroup(group_id: str, project: Path | str, **options: Any) -> TaskGrou
         ProjectError: dvc.yaml cannot be used as it is.
     """
     ours, group = _split(options)
-    project = Path(project)
+    project = Path(project).absolute()
     known, settings, after = night(project, **ours)
     with TaskGroup(group_id, **group) as made:
         own = replace(settings, group=made.child_id(""))
@@ -209,6 +209,7 @@ def _approval(stage: Stage, task: BaseOperator) -> BaseOperator:
         task_display_name=f"{stage.name}: approve",
         subject=str(stage.airflow.approve),
         body=_about(stage),
+        **operator.retried(),
     )
     _order(made, [task])
     return made
@@ -242,7 +243,7 @@ def _after(after: Mapping[str, str], last: BaseOperator, settings: Settings) -> 
         python_callable=_released,
         op_kwargs={"publish": f"{settings.group}{PUBLISH}"},
         ignore_downstream_trigger_rules=False,
-        **({"queue": settings.queue} if settings.queue else {}),
+        **_again(settings),
     )
     _order(gate, [last])
     above: BaseOperator = gate

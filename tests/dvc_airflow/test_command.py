@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dvc_airflow.operator import refusal
+from dvc_engine.git import git
 from dvc_engine.night.publish import PublishError, _tags, ask, publish
 from dvc_engine.pipeline import reading
 from dvc_engine.stage import job
@@ -158,6 +159,32 @@ def test_a_command_whose_worker_dies_is_ended_and_tried_again(
         dag.get_task(name).execute({"ti": ti, "run_id": RUN})
     assert not isinstance(said.value, AirflowFailException)
     _gone([int(pid) for pid in mark.read_text().split()])
+
+
+def test_tags_that_a_command_makes_go_to_the_remote_and_a_persons_do_not(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    from dvc_airflow import DvcDag
+
+    made, bare = toy(), tmp_path / "bare"
+    made.git("init", "-q", "--bare", str(bare))
+    made.git("remote", "add", "origin", str(bare))
+    made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
+    tag = f"sh -c 'git -C {made.root} tag -f live; echo {{}}'"
+    dag = DvcDag("toy", made.root, remote="origin", after={"deploy": tag})
+    ti = published(made, released="a" * 64)
+    ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
+    made.git("tag", "mine", made.git("commit-tree", "-m", "private", "HEAD^{tree}"))
+    hook = bare / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(AirflowException):
+        dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+    hook.unlink()
+    dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+    assert git(bare, "tag") == "live"
 
 
 @pytest.mark.parametrize("tags", ["v1", [None], [{"message": "no name"}], ["v1"], 5, {"name": "v1"}])

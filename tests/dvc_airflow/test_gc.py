@@ -222,6 +222,22 @@ def test_nights_of_another_dag_are_its_own(toy: Make, capsys: pytest.CaptureFixt
     assert first != second
 
 
+@pytest.mark.parametrize("remote", ["", "origin"])
+def test_older_nights_of_another_dag_stay(remote: str, toy: Make) -> None:
+    made = toy(STAGE)
+    made.git("init", "-q", "--bare", str(made.root.parent / "bare"))
+    made.git("remote", "add", "origin", str(made.root.parent / "bare"))
+    weekly, daily = of(made.root, "weekly", None, remote), of(made.root, None, None, remote)
+    clones, kept = made.root / ".dvc/tmp/clones", list[str]()
+    for seed, record in [("1", weekly), ("22", weekly), ("333", daily), ("4444", daily)]:
+        results = made.run(made.commit({"seed.txt": seed}))
+        publish.publish(made.pinned("HEAD", record), made.known(), results, record, None, {}, clones)
+        kept += [] if record is daily else [(results["make"].entry or {})["outs"][0]["md5"]]
+    age(made, 3)
+    gc.look(made.root, daily, nights=1).remove()
+    assert [one for one in kept if objects.place(workspace.cache_of(made.root), one).is_file()] == kept
+
+
 def put(store: Path, content: bytes, written: float) -> str:
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     place = objects.place(store, md5)

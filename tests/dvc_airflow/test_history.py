@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -234,8 +235,9 @@ def test_what_a_person_is_asked_about_is_asked_about_again(toy: Make) -> None:
     assert set(known(made).entries) == {"train"}
 
 
+@pytest.mark.parametrize("cleared", [False, True])
 def test_the_end_of_a_night_that_failed_keeps_what_it_finished(
-    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cleared: bool, toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
     from dvc_airflow import DvcDag
@@ -245,10 +247,18 @@ def test_the_end_of_a_night_that_failed_keeps_what_it_finished(
     for name, one in made.run("HEAD").items():
         ti.said[name, "result"] = one.as_json() | {"attempts": 1}
     made.entries.clear()
+    lease.take(record(made), "another", "here", now=time.time())
     ended(made, dag, ti)
     assert record(made).unpublished() == {}  # the lease is not its own
-    dag.get_task("pin")._lease({"ti": ti, "run_id": RUN})
-    ti.said["pin", "return_value"]["holder"] = dag.get_task("pin").holder({})
+    lease.release(record(made), "another")
+    if cleared:  # a stage, after the night has ended: nobody has a lease
+        made.git("branch", "nights")
+        ended(made, dag, ti)
+        assert record(made).unpublished() == {}  # others have published since
+        made.git("branch", "-D", "nights")
+    else:
+        dag.get_task("pin")._lease({"ti": ti, "run_id": RUN})
+        ti.said["pin", "return_value"]["holder"] = dag.get_task("pin").holder({})
     _, said = ended(made, dag, ti)
     assert said.startswith("the night was not published: judge: failed")
     assert set(known(made).entries) == {"load", "train"}

@@ -287,6 +287,7 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
     from airflow.sdk.timezone import utcnow
 
     from dvc_airflow import DvcDag
+    from dvc_airflow.operator import OUTAGE, RETRIES
 
     stages = (
         "stages:\n  one: {cmd: a, outs: [x], meta: {airflow: {approve: Is it good}}}\n"
@@ -296,6 +297,7 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
     dag = DvcDag("toy", toy(stages).root)
     asks: Any = dag.get_task("one-approve")
     assert (asks.subject, asks.upstream_task_ids, asks.downstream_task_ids) == ("Is it good", {"one"}, {"two"})
+    assert (asks.template_fields, asks.retries) == ((), RETRIES + OUTAGE)  # `echo {{ run_id }}` is a command's own
     assert dag.get_task("each.a-approve").downstream_task_ids == {"publish"}
     said = {"chosen_options": ["Reject"], "params_input": {}, "responded_at": utcnow()}
     pushed: dict[str, str] = {}

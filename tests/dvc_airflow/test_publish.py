@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.repo import Repo
@@ -184,6 +185,30 @@ def test_what_a_push_refuses_is_kept_and_found_again(toy: Make) -> None:
     assert set(newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))[0]) == set(results)
     assert publication(made, results).new
     assert made.git("for-each-ref", REFS) == ""  # what waited is in the branch's entries
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_two_overlapping_attempts_end_in_one_publication(
+    answered: bool, toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is thought to be dead was faster; or the answer to its own push was lost."""
+    made = toy(**{"say.py": SAYS})
+    results, push, done = made.run("HEAD"), Repository.publish, list[Published]()
+
+    def late(self: Repository, *asked: Any) -> str:
+        monkeypatch.undo()
+        if answered:
+            done.append(publication(made, results))  # another message, as of another second
+            return push(self, *asked)
+        push(self, *asked)
+        return "the remote end hung up unexpectedly"
+
+    monkeypatch.setattr(Repository, "publish", late)
+    second = publication(made, results, "python say.py")
+    assert (second.new, second.refused, second.said["released"]) == (False, "", "toy")
+    assert second.commit == made.git("rev-parse", "nightly")
+    assert not answered or (done[0].new and done[0].commit == second.commit)
+    assert record(made).unpublished() == {}
 
 
 def test_one_night_at_a_time(toy: Make) -> None:

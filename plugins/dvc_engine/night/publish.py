@@ -15,12 +15,13 @@ import posixpath
 import shlex
 import sys
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dvc_engine.git import git
+from dvc_engine.git import GitError, git
 from dvc_engine.pipeline import lock
 from dvc_engine.pipeline.project import Project
 from dvc_engine.stage.command import Command
@@ -86,8 +87,20 @@ def publish(
     made = commit(str(said.get("message") or f"Night {night.run}"))
     tags = {str(tag["name"]): _tag(repository, made, tag) for tag in asked}
     if refused := record.publish(made, tip, tags, waiting):
+        if there := _meanwhile(record, tip, tree):
+            return Published(there, new=False, said=said)
         record.keep(night.run, made)
     return Published(made, new=not refused, refused=refused, said=said)
+
+
+def _meanwhile(record: Repository, tip: str | None, tree: str) -> str | None:
+    """The branch's tip, where another attempt at this night has published it since; None else."""
+    with suppress(GitError):
+        record.fetch()
+        there = record.tip
+        if there and there != tip and git(record.path, "rev-parse", f"{there}^{{tree}}") == tree:
+            return there
+    return None
 
 
 def remember(night: Night, project: Project, results: Mapping[str, Result], record: Repository) -> str | None:

@@ -196,12 +196,12 @@ def _history(record: Repository) -> list[str]:
 
 
 def _others(record: Repository) -> Iterator[str]:
-    """Nights of other DAGs, on branches of their own: how many stay these say themselves."""
+    """Nights of other DAGs, on branches of their own, here or at a remote: how many stay these say themselves."""
     apart = ["--no-merged", record.tip] if record.tip else []
-    asked = ["for-each-ref", *apart, "--format=%(objectname) %(authorname)", "refs/heads"]
+    asked = ["for-each-ref", *apart, "--format=%(refname) %(objectname) %(authorname)"]
     for line in git(record.path, *asked).splitlines():
-        tip, _, author = line.partition(" ")
-        if author == NAME:
+        ref, tip, author = line.split(" ", 2)
+        if author == NAME and not ref.startswith(f"{record.refs}/"):
             yield from _nights(record, tip)
 
 
