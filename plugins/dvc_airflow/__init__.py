@@ -20,6 +20,7 @@ The others are each one thing that a project may ask for, or be shown:
     links      to commits, in Airflow's UI
     lineage    what OpenLineage is told of a stage
     plugin     by which Airflow imports all this once, before it forks
+    __main__   what a project is, and what of its cache may go, at a terminal
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
 ) -> DAG:
     """The DAG of a DVC project.
 
-    What a stage's `meta.airflow` may say is in meta.py. Only what another attempt may mend is tried again (a lock, a
-    store, a lost worker): `failed` and `refused` never are.
+    What a stage's `meta.airflow` may say is in dvc_engine.pipeline.meta. Only what another attempt may mend is tried
+    again (a lock, a store, a lost worker): `failed` and `refused` never are.
 
     Args:
         dag_id: its name in Airflow.

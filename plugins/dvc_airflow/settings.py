@@ -1,4 +1,4 @@
-"""What a night is: what a DAG's author may say of it, what its tasks share of that, and what they are called."""
+"""What a night is: what a DAG's author may say of it, and what its tasks share of that."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ def night(
 
     Args:
         project: the folder with `.dvc`, in the checkout of record.
-        select: which stages run, by selectors (selection.py); the others count as frozen, and nothing is released.
+        select: which stages run, by selectors (dvc_engine.pipeline.selection); the others count as frozen, and nothing
+            is released.
         exclude: which of these do not.
         branch: that nights are published on; "dvc-airflow", with the project's folder where that is not the top.
         refs: namespace for the lease, what could not be published and what failed nights finished; "refs/dvc-airflow",
@@ -147,7 +148,8 @@ def night(
         prices: pool → price of a slot for an hour; night.json then says what each stage cost.
         record: folder or URL for `<run>/night.json`, which no other DAG has; default `.dvc/tmp/runs/<dag>`.
         limit_bytes: that a stage's outs with `cache: false` may have together.
-        keep_nights: of the branch, whose objects stay in the cache when a night has ended (gc.py); None keeps all.
+        keep_nights: of the branch, whose objects stay in the cache when a night has ended (dvc_engine.store.gc); None
+            keeps all.
         keep_bytes: that what stays may take together, before older nights go; None for no limit.
         pods: False where Airflow has no Kubernetes: a stage with `image` or `pod` runs where the others do.
     """

@@ -175,13 +175,6 @@ class Project:
         read = [self.data[one] for one in self.stages[name].above if one in self.data]
         return {out.path: out.md5 for one in read for out in one.outs if out.cached}
 
-    def ancestors(self, name: str) -> list[str]:
-        """Every stage that `name` rests on, each after what it rests on itself."""
-        seen: dict[str, None] = {}
-        self._visit(name, seen)
-        del seen[name]
-        return list(seen)
-
     @cached_property
     def order(self) -> list[str]:
         """All stages in the order in which DVC itself writes dvc.lock: post-order over deps."""

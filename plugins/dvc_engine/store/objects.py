@@ -108,5 +108,5 @@ def listed(held: Path, out: str = "", read: Collection[str] | None = None) -> li
 
 
 def _sentence(out: str, held: Path, what: str) -> str:
-    do = "a night after this makes it anew, where a stage does; what a .dvc file tracks `dvc pull` or `dvc add` again"
+    do = "`dvc push` it where somebody has it; else the next night makes it anew, or `dvc add` what a .dvc file tracks"
     return f"{out}: its object {held} {what}; {do}"
