@@ -42,7 +42,7 @@ def main(words: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     except RecursionError:
-        print(f"{said.project}: DVC cannot read it, for it is nested too deeply; take some of that out", file=sys.stderr)
+        print(f"{said.project}: DVC cannot read it, it is nested too deeply; take some of that out", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)

@@ -5,7 +5,8 @@ store     where things are kept: Git, DVC's cache, clones
 stage     one stage, run once
 night     what all of them made: as one commit, beside what was, and what it took
 
-Each imports only from those above it, and `git`, Git as all of them ask it. DVC is imported where a project is read and a stage is run.
+Each imports only from those above it, and `git`, Git as all of them ask it. DVC is imported where a project is read and
+a stage is run.
 
 Seven modules tell it whole, in this order; the others are what they call:
 

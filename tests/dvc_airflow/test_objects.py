@@ -71,7 +71,8 @@ def test_a_stage_is_refused_by_name_and_the_next_night_mends_it(
     refused = made.attempt("read", night, results).run()
     assert refused.outcome == "refused"
     aside = made.root / ".dvc/cache" / objects.DAMAGED / (place.parent.name + place.name)
-    assert refused.sentence.startswith(f"{said.format(place, aside)}; `dvc push` it where somebody has it; else the next night makes it anew")
+    do = "`dvc push` it where somebody has it; else the next night makes it anew"
+    assert refused.sentence.startswith(f"{said.format(place, aside)}; {do}")
     assert aside.is_file() == (harm is flip)
     assert "\n" not in refused.sentence
     assert not place.exists()
