@@ -7,19 +7,32 @@ from typing import Any
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from dvc_airflow.operator import refusal
+from dvc_airflow.operator import RESULT, SETTLED, refusal
 
 
 class ApproveOperator(ApprovalOperator):
     """A person decides whether what a stage made is read and published; who does not let it ends the night.
 
     What it shows are the stage's own words, and no template of Airflow's: `docker ps --format '{{.Names}}'`.
+
+    Args:
+        stage: whose; `made_by`, the id of its task, and `pin`, of the night's first.
     """
 
     template_fields = ()
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, stage: str, made_by: str, pin: str, **kwargs: Any) -> None:
         super().__init__(fail_on_reject=True, **kwargs)
+        self.stage, self.made_by, self.pin = stage, made_by, pin
+
+    def execute(self, context: Any) -> Any:
+        """Ask; of a stage that is unchanged nobody: what it made has been let out before."""
+        settled = context["ti"].xcom_pull(task_ids=self.pin, key=SETTLED) or {"stages": []}
+        said = context["ti"].xcom_pull(task_ids=self.made_by, key=RESULT) or {}
+        if self.stage in settled["stages"] or said.get("outcome") == "unchanged":
+            self.log.info("%s is unchanged, and was let out before", self.stage)
+            return None
+        return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Take the answer. Fails for good where it is no."""

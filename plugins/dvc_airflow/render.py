@@ -122,7 +122,7 @@ def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: 
     pin = PinOperator(task_id=PIN, settings=settings, shape=known.shape, **again)
     tasks = _stages(known, settings, where, root)
     last = PublishOperator(task_id=PUBLISH, settings=settings, **again)
-    asked = _approvals(known, tasks)
+    asked = _approvals(known, tasks, f"{settings.group}{PIN}")
     for name, task in tasks.items():
         above = [asked.get(one, tasks[one]) for one in known.upstream(name) if one in tasks]
         _order(task, above or [pin])
@@ -192,14 +192,13 @@ def _asset(where: str, path: str) -> Asset:
     return Asset(name=uri, uri=uri, extra={"path": path})
 
 
-def _approvals(known: Project, tasks: Mapping[str, BaseOperator]) -> dict[str, BaseOperator]:
+def _approvals(known: Project, tasks: Mapping[str, BaseOperator], pin: str) -> dict[str, BaseOperator]:
     """Stage → the task in which a person decides whether what it made is read and published."""
-    return {
-        name: _approval(known.stages[name], task) for name, task in tasks.items() if known.stages[name].airflow.approve
-    }
+    asked = {name: known.stages[name] for name in tasks if known.stages[name].airflow.approve}
+    return {name: _approval(stage, tasks[name], pin) for name, stage in asked.items()}
 
 
-def _approval(stage: Stage, task: BaseOperator) -> BaseOperator:
+def _approval(stage: Stage, task: BaseOperator, pin: str) -> BaseOperator:
     from dvc_airflow.approve import ApproveOperator
 
     group, _, item = task_id(stage.name).partition(".")
@@ -209,6 +208,9 @@ def _approval(stage: Stage, task: BaseOperator) -> BaseOperator:
         task_display_name=f"{stage.name}: approve",
         subject=str(stage.airflow.approve),
         body=_about(stage),
+        stage=stage.name,
+        made_by=task.task_id,
+        pin=pin,
         **operator.retried(),
     )
     _order(made, [task])

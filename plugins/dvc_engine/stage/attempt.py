@@ -175,11 +175,12 @@ class Attempt:
         night, stage = self.night, self.stage
         if night.tip is None or self.asks_dvc or stage.frozen or stage.imported or self._goes_on:
             return None
-        with suppress(GitError):
+        made = self._made()
+        with suppress(GitError):  # who has not these nights runs it
             if self.record is not None:
                 self.record.have(night.run, night.commit, [night.tip])
             for entry, came in history.before(night.at(night.tip), stage):
-                same = plan.unchanged(stage, entry, self._made(), night.pinned, self.cache, self.remote)
+                same = plan.unchanged(stage, entry, made, night.pinned, self.cache, self.remote)
                 if same is not False:
                     others = [*night.older.get(stage.name, []), (entry, came)]
                     self.night = replace(night, older={**night.older, stage.name: others})
