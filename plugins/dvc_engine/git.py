@@ -15,6 +15,7 @@ OF_A_PUSH = (  # what Git says beside the reason
     "error: atomic push failed for ref",
     "fatal: the remote end hung up unexpectedly",
 )
+GITLINK = "160000"  # Git's mode of another repository's commit
 CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # in a remote's address
 
 
@@ -63,3 +64,10 @@ def tags_of(repository: Path, commit: str | None = None) -> dict[str, str]:
     at = ["--points-at", commit] if commit else []
     listed = git(repository, "for-each-ref", *at, "--format=%(refname:strip=2) %(objectname)", "refs/tags")
     return dict(line.rsplit(" ", 1) for line in listed.splitlines())
+
+
+def named(repository: Path, *where: str) -> dict[str, str]:
+    """Name → path of the submodules that a .gitmodules names, which is where `git config` is told. Raises GitError."""
+    pairs = (one.partition("\n") for one in git(repository, "config", *where, "--null", "--list").split("\0"))
+    said = {key: path for key, _, path in pairs if key.startswith("submodule.") and key.endswith(".path")}
+    return {key.removeprefix("submodule.").removesuffix(".path"): path for key, path in said.items()}

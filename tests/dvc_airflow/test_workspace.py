@@ -10,10 +10,12 @@ import pytest
 from dvc.config import Config
 from dvc.config_schema import REMOTE_SCHEMAS
 
-from dvc_engine.git import git
+from dvc_engine.git import GitError, git
 from dvc_engine.night import publish
-from dvc_engine.store import params, repository, snapshot, workspace
+from dvc_engine.store import objects, params, repository, snapshot, workspace
+from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
+from tests.dvc_airflow.conftest import repository as files_of
 
 Make = Callable[..., Toy]
 
@@ -93,3 +95,80 @@ def test_a_shallow_checkout_runs_what_no_branch_holds(toy: Make) -> None:
     pinned = here.pinned(commit, record)
     done = publish.publish(pinned, here.known(), results, record, None, {}, here.root / ".dvc/tmp/clones")
     assert here.git("show", f"{record.branch}:seed.txt") == "9", done.refused
+
+
+WITH_SUBMODULES = "stages:\n  one: {cmd: cat lib/lib lib/below/deep > x, deps: [lib], outs: [x]}\n"
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_clone_has_submodules_and_theirs(own: bool, toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _with_submodules(toy)
+    if own:  # which Git fetches from where they are named to be
+        _may_be_files(monkeypatch)
+        made = _followed(made)
+    result = made.run("HEAD")["one"]
+    assert result.outcome == "ran", result.sentence
+    assert objects.place(workspace.cache_of(made.root), (result.entry or {})["outs"][0]["md5"]).read_text() == "12"
+
+
+def test_a_checkout_of_the_engine_follows_a_submodule_to_where_it_lies_now(
+    toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _may_be_files(monkeypatch)
+    made = _with_submodules(toy)
+    theirs = _followed(made).root
+    moved = made.root.parent / "moved"
+    (made.root.parent / "lib").rename(moved)
+    Toy(moved).commit({"lib": "3"})
+    git(made.root / "lib", "pull", "-q", str(moved), "main")
+    made.git("submodule", "--quiet", "set-url", "lib", str(moved))
+    commit = made.commit({})
+    (theirs / "lib" / "lib").write_text("left over")
+    record = Repository(theirs, "nights", "refs/nights", str(made.root), own=True)
+    record.follow(record.newest(commit))
+    assert (theirs / "lib" / "lib").read_text() == "3"
+    assert (theirs / "lib" / "below" / "deep").read_text() == "2"
+
+
+def test_a_submodule_that_cannot_be_fetched_ends_the_attempt_with_what_git_says(toy: Make) -> None:
+    made = _with_submodules(toy)  # Git takes none of a file's address, unless it is told to
+    with pytest.raises(GitError, match="transport 'file' not allowed"):
+        _followed(made)
+
+
+def test_a_repository_that_no_gitmodules_names_is_left_out(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    _may_be_files(monkeypatch)
+    made = _with_submodules(toy)
+    Toy(files_of(made.root / "bare", {"x": "1"})).commit({})
+    made.commit({})
+    theirs = _followed(made)
+    assert sorted(path.name for path in (theirs.root / "bare").iterdir()) == []
+    assert theirs.run("HEAD")["one"].outcome == "ran"
+
+
+def _with_submodules(toy: Make) -> Toy:
+    """A project with a submodule, in which another one is."""
+    made = toy(WITH_SUBMODULES)
+    deep, lib = (Toy(files_of(made.root.parent / name, {name: text})) for name, text in [("deep", "2"), ("lib", "1")])
+    deep.commit({})
+    module = ["-c", "protocol.file.allow=always", "submodule", "--quiet"]
+    lib.git(*module, "add", str(deep.root), "below")
+    lib.commit({})
+    made.git(*module, "add", str(lib.root), "lib")
+    made.git(*module, "update", "--init", "--recursive")
+    made.commit({})
+    return made
+
+
+def _followed(made: Toy) -> Toy:
+    """The engine's own checkout of a project, at its commit."""
+    place = made.root.parent / "worker"
+    repository.checked_out(place, str(made.root))
+    Repository(place, "nights", "refs/nights", str(made.root), own=True).follow(made.git("rev-parse", "HEAD"))
+    return Toy(place)
+
+
+def _may_be_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Git fetch submodules from folders, as a user's configuration may."""
+    for name, value in {"COUNT": "1", "KEY_0": "protocol.file.allow", "VALUE_0": "always"}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)

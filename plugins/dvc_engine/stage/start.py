@@ -7,13 +7,13 @@ from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from dvc_engine.git import GitError, git
+from dvc_engine.git import GITLINK, GitError, named
 from dvc_engine.pipeline import refusals
 from dvc_engine.pipeline.lock import Entry, hashes
 from dvc_engine.pipeline.project import Project, Stage, inside, outside, within
 from dvc_engine.stage import plan
 from dvc_engine.store import history, uncached, workspace
-from dvc_engine.store.commit import BEYOND, GITLINK, Commit
+from dvc_engine.store.commit import BEYOND, Commit
 from dvc_engine.store.repository import Repository
 from dvc_engine.store.snapshot import Refused
 
@@ -92,9 +92,7 @@ def _bare(commit: Commit) -> set[str]:
     found = {path for path, mode in commit.modes.items() if mode == GITLINK}
     if found:
         with suppress(GitError):  # there is no such file, or it names none
-            blob = f"{commit.commit}:.gitmodules"
-            named = git(commit.repository, "config", "--blob", blob, "--null", "--get-regexp", r"^submodule\..*\.path$")
-            found -= {one.partition("\n")[2] for one in named.split("\0")}
+            found -= set(named(commit.repository, "--blob", f"{commit.commit}:.gitmodules").values())
     return {_here(path, commit.folder) for path in found}
 
 

@@ -9,6 +9,7 @@ ignored     what Git does not take at a commit, and the lines by which it ignore
 params      what a run has instead of values in params.yaml
 lease       one night at a time, by the compare-and-swap of a Git ref
 workspace   a private clone for one task, one shared cache
+submodules  what Git has of other repositories in a checkout, and in a clone
 objects     objects of the cache, hashed where DVC trusts
 uncached    outs that DVC keeps no object of, kept for other clones
 written     what is written of a night for others to read

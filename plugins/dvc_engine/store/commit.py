@@ -12,10 +12,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dvc_engine.git import GitError, git, shown
+from dvc_engine.git import GITLINK, GitError, git, shown
 from dvc_engine.store import objects
 
-GITLINK = "160000"  # Git's mode of another repository's commit
 BEYOND = ("120000", GITLINK)  # those of a link and of a submodule: it lists nothing that lies below
 
 _reading: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}  # of this process: a fork has its own

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvc_engine.git import GitError, git, top
+from dvc_engine.store import submodules
 
 NONE = "0" * 40
 PUSH = ["push", "--quiet", "--no-verify"]  # a hook of this checkout is for what people push
-FETCH = ["fetch", "--quiet", "--no-write-fetch-head"]  # that file is one for all tasks of a checkout
+ALONE = "--no-recurse-submodules"  # they may lie elsewhere in what is fetched: `submodules` asks for them there
+FETCH = ["fetch", "--quiet", ALONE, "--no-write-fetch-head"]  # that file is one for all tasks of a checkout
 OURS = Path(".git") / "dvc-airflow"  # in a checkout that the engine made: nobody works in it
 NAME = "dvc-airflow"
 WHO = {  # makes the commits
@@ -147,10 +149,14 @@ class Repository:
         return git(self.path, "rev-parse", "--verify", f"{found}^{{commit}}")
 
     def follow(self, commit: str) -> None:
-        """Let the engine's own checkout stand at a commit, for what DVC's configuration says there. Raises GitError."""
+        """Let the engine's own checkout stand at a commit, for what DVC's configuration says there. Raises GitError.
+
+        Clones have their submodules from it.
+        """
         with self._alone():
             if self._local("HEAD") != commit:
-                git(self.path, "checkout", "--quiet", "--force", "--detach", commit)
+                git(self.path, "checkout", "--quiet", ALONE, "--force", "--detach", commit)
+            submodules.follow(self.path)  # though it stands there: an attempt before may have failed in between
 
     def read(self, name: str) -> str | None:
         """The object that one of the refs is at, now. Raises GitError where a remote does not answer."""

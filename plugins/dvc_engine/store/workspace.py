@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dvc_engine.git import git
+from dvc_engine.store import submodules
 
 if TYPE_CHECKING:
     from configobj import ConfigObj
@@ -99,7 +100,7 @@ def make(repository: Path, commit: str, job: Path, tags: Mapping[str, str], cach
     if (clone / ".git" / "shallow").is_file():  # then Git has not linked all objects of the checkout, but of its refs
         git(clone, "fetch", "--quiet", "--no-tags", str(repository), commit)
     git(clone, "checkout", "--quiet", "--detach", commit)
-    _submodules(repository, clone)
+    submodules.bring(repository, clone)
     if tags:
         git(clone, "update-ref", "--stdin", stdin="".join(f"create refs/tags/{n} {o}\n" for n, o in tags.items()))
     _configure(repository / project, clone / project, cache, job / "site")
@@ -123,19 +124,6 @@ def _configure(root: Path, clone: Path, cache: Path, site: Path) -> None:
         Path(own.filename).touch(mode=0o600)
         Path(own.filename).chmod(local.stat().st_mode)
     own.write()
-
-
-def _submodules(repository: Path, clone: Path) -> None:
-    """Check out those submodules that the checkout has, from its own copies."""
-    if not (clone / ".gitmodules").is_file():
-        return
-    here = {line.partition("\t")[2] for line in git(clone, "ls-files", "--stage").splitlines() if line[:6] == "160000"}
-    for line in git(repository, "submodule", "--quiet", "foreach", "echo $name:$sm_path").splitlines():
-        name, _, path = line.partition(":")
-        if path not in here:  # not of this commit
-            continue
-        git(clone, "config", f"submodule.{name}.url", str(repository / path))
-        git(clone, "-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init", "--", path)
 
 
 def remove(job: Path) -> None:
