@@ -404,9 +404,9 @@ def test_the_stage_sees_no_airflow_secret(toy: Make, monkeypatch: pytest.MonkeyP
     assert "key-x9" not in seen
 
 
-def _killed(made: Toy, mark: Path) -> Result:
+def _killed(made: Toy, mark: Path, stage: str = "bad") -> Result:
     """The result of the stage, ended once this file is there."""
-    attempt = made.attempt("bad", made.night("HEAD"), {})
+    attempt = made.attempt(stage, made.night("HEAD"), {})
     killer = threading.Thread(target=lambda: (_appears(mark), attempt.kill()))
     killer.start()
     result = attempt.run()

@@ -19,7 +19,7 @@ from dvc_engine.stage import venvs
 from dvc_engine.stage.outcome import Result
 from dvc_engine.store import objects, workspace
 from tests.dvc_airflow.conftest import Toy
-from tests.dvc_airflow.test_attempt import _appears, _gone
+from tests.dvc_airflow.test_attempt import _appears, _gone, _killed
 
 Make = Callable[..., Toy]
 GROW = """\
@@ -191,8 +191,21 @@ def test_an_installer_goes_with_its_task_and_until_then_nobody_else_begins(tmp_p
     assert open_file.suffix == ".lock"  # and as long as it is open it is held
 
 
+def test_an_attempt_that_is_ended_ends_its_installer(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, mark = toy(with_venv("'true'"), **{"needs.txt": ""}), tmp_path / "pid"
+    uv = tmp_path / "uv"
+    uv.write_text(f"#!/bin/sh\nsleep 1000 &\necho $$ $! > {mark}\nwait\n")
+    uv.chmod(0o755)
+    monkeypatch.setattr(venvs.shutil, "which", lambda *_, **__: str(uv))
+    result = _killed(made, mark, "one")
+    assert (result.outcome, result.sentence) == ("cancelled", "it was ended from outside")
+    _gone([int(pid) for pid in mark.read_text().split()])
+
+
 def test_of_environments_the_least_used_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(venvs, "_install", lambda _, made, __: made.mkdir())
+    monkeypatch.setattr(venvs, "_install", lambda _, made, *__: made.mkdir())
     monkeypatch.setattr(venvs, "MOST_KEPT", 2)
     needs = tmp_path / "needs.txt"
     made = []
@@ -207,7 +220,7 @@ def test_of_environments_the_least_used_go(tmp_path: Path, monkeypatch: pytest.M
 def test_an_environment_that_is_used_stays_and_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venvs, "_install", lambda _, made, __: made.mkdir())
+    monkeypatch.setattr(venvs, "_install", lambda _, made, *__: made.mkdir())
     monkeypatch.setattr(venvs, "MOST_KEPT", 1)
     needs, made = tmp_path / "needs.txt", []
     for name in ("a", "b"):
@@ -222,7 +235,7 @@ def test_an_environment_that_is_used_stays_and_keeps_nobody_waiting(
 def test_an_environment_is_kept_by_all_that_its_requirements_rest_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venvs, "_install", lambda _, made, __: made.mkdir())
+    monkeypatch.setattr(venvs, "_install", lambda _, made, *__: made.mkdir())
     (tmp_path / "more").mkdir()
     files = {
         "needs.txt": "-r more/more.txt  # and others\n--constraint=limits.txt\ntiny @ file:tiny-1.0.whl\n",

@@ -22,7 +22,7 @@ from dvc_engine.pipeline.project import Project, Stage, within
 from dvc_engine.stage import job, plan, strays
 from dvc_engine.stage.job import Job
 from dvc_engine.stage.outcome import Night, Result, failure
-from dvc_engine.stage.process import Process
+from dvc_engine.stage.process import Leashed, Process
 from dvc_engine.stage.venvs import VenvError
 from dvc_engine.store import history, uncached, workspace
 from dvc_engine.store.repository import Repository
@@ -75,7 +75,7 @@ class Attempt:
         self.cache = workspace.cache_of(night.root)
         self.remote = workspace.remote_of(night.root) is not None
         self.job = job.folder(clones, owner, night.run, stage, number)
-        self.process = Process(self.job)
+        self.process, self.installer = Process(self.job), Leashed(whole=True)
         self.began = time.time()
 
     def run(self) -> Result:
@@ -109,18 +109,22 @@ class Attempt:
         except Ended:
             return self._cancelled(began)
         except VenvError as error:  # a package's server may answer another time
+            if self.installer.killed:
+                return self._cancelled(began)
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))
         except (GitError, OSError) as error:
             said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=said)
 
     def _told_child(self, clone: Path) -> dict[str, Any]:
-        asked = Job(self.night, self.project, self.stage, self.entry, self.above, self.job, self.cache, self.env)
+        around = (self.job, self.cache, self.env, self.installer)
+        asked = Job(self.night, self.project, self.stage, self.entry, self.above, *around)
         return asked.told(clone, self.asks_dvc, self.remote, self.limit_bytes)
 
     def kill(self) -> None:
-        """End the stage and all that it started; for a signal handler."""
+        """End the stage and all that it started, and what installs its environment; for a signal handler."""
         self.process.kill()
+        self.installer.kill()
 
     def overdue(self, limit: timedelta) -> Result:
         """End it, since it took longer than it may; its result, whatever `run` was at."""

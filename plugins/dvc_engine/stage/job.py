@@ -29,7 +29,7 @@ from dvc_engine.pipeline.lock import Entry
 from dvc_engine.pipeline.project import Project, Stage, inside, within
 from dvc_engine.stage import venvs
 from dvc_engine.stage.outcome import Night, Result
-from dvc_engine.stage.process import scrubbed
+from dvc_engine.stage.process import Leashed, scrubbed
 from dvc_engine.store import uncached
 
 DEFAULT_SHELL = "/bin/sh"
@@ -46,6 +46,7 @@ class Job:
         folder: of the job; the clone is in it.
         cache: the folder of DVC's cache.
         env: variables for the stage alone; {clone} in a value becomes the path of the project in its clone.
+        installer: runs what makes its environment.
     """
 
     night: Night
@@ -56,6 +57,7 @@ class Job:
     folder: Path
     cache: Path
     env: Mapping[str, str]
+    installer: Leashed
 
     def told(self, clone: Path, asks_dvc: bool, push: bool, limit_bytes: int) -> dict[str, Any]:
         """What the child is told, as data: the arguments of child.py. Raises VenvError.
@@ -107,7 +109,8 @@ class Job:
         """Variables for what the stage's `meta.airflow` gives it: an environment, memory, nodes. Raises VenvError."""
         said, found = self.stage.airflow, dict[str, str]()
         if said.venv:
-            made = venvs.make(clone / self.stage.at(said.venv), self.night.root / ".dvc" / "tmp" / "venvs")
+            kept = self.night.root / ".dvc" / "tmp" / "venvs"
+            made = venvs.make(clone / self.stage.at(said.venv), kept, self.installer)
             path = f"{made / 'bin'}{os.pathsep}{self.env.get('PATH') or scrubbed()['PATH']}"
             found |= {"VIRTUAL_ENV": str(made), "PATH": path}
         if said.memory:

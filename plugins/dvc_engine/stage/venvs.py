@@ -25,10 +25,13 @@ class VenvError(Exception):
     """An environment that could not be made: of which file, and what the installer said."""
 
 
-def make(requirements: Path, folder: Path) -> Path:
+def make(requirements: Path, folder: Path, installer: Leashed | None = None) -> Path:
     """The environment with what a file names, made if there is none; the least used over ten go. Raises VenvError.
 
     It is this process's, beside others', until that ends: nobody removes it meanwhile.
+
+    Args:
+        installer: what installs it is run as, by whoever may have to end it.
     """
     if not requirements.is_file():
         raise VenvError(f"{requirements.name}: no such file at this commit; commit it, or name another in venv")
@@ -45,7 +48,7 @@ def make(requirements: Path, folder: Path) -> Path:
         fcntl.flock(held, fcntl.LOCK_EX)  # lets go first, so that two who want it do not wait for each other
         if not (made / MADE).is_file():
             shutil.rmtree(made, ignore_errors=True)
-            _install(requirements, made, held)
+            _install(requirements, made, held, installer or Leashed(whole=True))
             (made / MADE).touch()
         fcntl.flock(held, fcntl.LOCK_SH)  # in between somebody may have removed it
     _used[made] = held
@@ -54,7 +57,7 @@ def make(requirements: Path, folder: Path) -> Path:
     return made
 
 
-def _install(requirements: Path, made: Path, held: TextIO) -> None:
+def _install(requirements: Path, made: Path, held: TextIO, installer: Leashed) -> None:
     """By uv where there is one, else by venv and pip."""
     python = str(made / "bin" / "python")
     if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"):
@@ -64,16 +67,15 @@ def _install(requirements: Path, made: Path, held: TextIO) -> None:
         commands = [[sys.executable, "-m", "venv", str(made)]]
         commands += [[python, "-m", "pip", "install", "--quiet", "-r", requirements.name]]
     for command in commands:
-        code, said = _ended(command, requirements.parent, held)
+        code, said = _ended(command, requirements.parent, held, installer)
         if code != 0:
             raise VenvError(f"{requirements.name}: its environment could not be made: {' '.join(said.split())[-600:]}")
 
 
-def _ended(command: list[str], folder: Path, held: TextIO) -> tuple[int, str]:
+def _ended(command: list[str], folder: Path, held: TextIO, installer: Leashed) -> tuple[int, str]:
     """The exit code of a command, and its errors. It goes with its task; the lock, its output, is held until then."""
     with tempfile.TemporaryFile() as errors:
         around: dict[str, Any] = {"cwd": folder, "env": scrubbed(), "stdout": held, "stderr": errors}
-        installer = Leashed(whole=True)
         installer.begin(lambda reads: leash.start(reads, True, command, **around))
         try:
             code = installer.wait()
