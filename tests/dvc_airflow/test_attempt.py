@@ -322,6 +322,30 @@ def test_on_a_full_disk_what_failed_makes_place(toy: Make, monkeypatch: pytest.M
     assert not failing.job.exists()
 
 
+def test_what_fails_bounds_what_failed_before(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toy("stages:\n  bad: {cmd: 'false', outs: [x]}\n")
+    monkeypatch.setattr(workspace, "MOST_KEPT", 2)
+    tries = [made.attempt("bad", made.night("HEAD"), {}, number) for number in range(4)]
+    for number, one in enumerate(tries):
+        assert one.run().outcome == "failed"
+        os.utime(one.job, (number, number))
+        workspace._owned.pop(one.job).close()  # its task has ended
+    assert [(one.job / "clone").is_dir() for one in tries] == [False, False, True, True]
+
+
+def test_what_failed_is_told_though_what_failed_before_cannot_be_removed(
+    toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error", "clones")
+
+    made = toy("stages:\n  bad: {cmd: 'false', outs: [x]}\n")
+    attempt = made.attempt("bad", made.night("HEAD"), {})
+    monkeypatch.setattr(workspace, "sweep", fails)
+    assert attempt.run().outcome == "failed"
+    assert (attempt.job / "clone").is_dir()
+
+
 def test_what_dvc_keeps_of_a_clone_goes_with_it(toy: Make) -> None:
     """It has a folder of the whole machine for that, in which each clone would leave one."""
     made = toy("stages:\n  bad: {cmd: 'false', outs: [x]}\n")

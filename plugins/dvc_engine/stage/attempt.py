@@ -81,7 +81,16 @@ class Attempt:
     def run(self) -> Result:
         """Do it. Never raises for what the stage does; the outcome tells."""
         self.began = time.time()
-        return replace(self._run(), began=self.began)
+        result = replace(self._run(), began=self.began)
+        if not result.well and result.outcome != "cancelled":  # which Airflow gives seconds
+            self._sweep()
+        return result
+
+    def _sweep(self) -> None:
+        """Bound what failed attempts left here: on a worker without the pin nothing else does. This one's own stays."""
+        if self.job.is_dir():
+            with suppress(OSError):
+                workspace.sweep(self.job.parent, workspace.MOST_KEPT - 1)
 
     def _run(self) -> Result:
         began = time.monotonic()
@@ -129,6 +138,7 @@ class Attempt:
     def overdue(self, limit: timedelta) -> Result:
         """End it, since it took longer than it may; its result, whatever `run` was at."""
         self.kill()
+        self._sweep()
         sentence = f"it took longer than its execution_timeout, {limit} (its clone is kept at {self.job / 'clone'})"
         seconds = time.time() - self.began
         return Result(self.stage.name, "cancelled", seconds, sentence=sentence, began=self.began)
