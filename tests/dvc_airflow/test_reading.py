@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
+from dvc_engine.git import top
 from dvc_engine.pipeline import check, kept, lock, project, reading
 from dvc_engine.stage import start
 from dvc_engine.store import objects
@@ -307,6 +309,42 @@ def test_a_dep_that_nobody_has_is_named_before_anything_runs(dep: str, said: str
         made.git("update-index", "--add", "--cacheinfo", f"160000,{made.git('rev-parse', 'HEAD')},{module}")
     commit = made.commit({".gitmodules": '[submodule "x"]\n\tpath = named\n\turl = ../x\n'})
     lacks = start.lacking(reading.read(made.root), Commit(made.root, commit))
+    assert (lacks is None) if said is None else (said in str(lacks))
+
+
+@pytest.mark.parametrize("folder", ["", "below"])
+@pytest.mark.parametrize(
+    ("deps", "to", "said"),
+    [
+        ("link", "data/a.csv", "link, which by a link in Git is data/a.csv, and a night brings only what a dep names"),
+        ("link/a.csv", "data", "is data/a.csv, and a night brings only what a dep names; name data/a.csv as the dep"),
+        ("link", "other", "link, which by a link in Git is data/a.csv, and"),
+        ("link", "made.txt", "; name made.txt as the dep"),
+        ("link", "gone.csv", "link, which by a link in Git is gone.csv: it is not there, and no stage makes it"),
+        ("link", "link", None),
+        ("link, data/a.csv", "data/a.csv", None),
+        ("link", "seed.txt", None),
+        ("link", ".dvc", None),
+        ("link", "named/run.py", None),
+        ("link", "../../outside", None),
+        ("link", "/etc/hostname", None),
+    ],
+)
+def test_a_dep_that_leads_by_a_link_to_what_is_not_brought_is_named_before_anything_runs(
+    deps: str, to: str, said: str | None, folder: str, tmp_path: Path
+) -> None:
+    stages = f"stages:\n  one: {{cmd: a, outs: [made.txt]}}\n  two: {{cmd: b, deps: [{deps}], outs: [x]}}\n"
+    data = {"data/a.csv.dvc": "outs: [{path: a.csv, md5: c4ca4238a0b923820dcc509a6f75849b, hash: md5}]\n"}
+    files = {"dvc.yaml": stages, "seed.txt": "7", **data}
+    made = Toy(repository(tmp_path / "toy", files, folder))
+    (made.root / "other").symlink_to("data/a.csv")
+    (made.root / "link").symlink_to(to)
+    named = posixpath.join(folder, "named")
+    made.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},{named}")
+    (made.root / "named").mkdir()
+    top(made.root)[0].joinpath(".gitmodules").write_text(f'[submodule "x"]\n\tpath = {named}\n\turl = ../x\n')
+    commit = made.commit({})
+    lacks = start.lacking(reading.read(made.root), Commit(top(made.root)[0], commit, folder))
     assert (lacks is None) if said is None else (said in str(lacks))
 
 

@@ -69,6 +69,8 @@ def lacking(project: Project, commit: Commit) -> str | None:
             if _lies_in(dep, project.makers) or _lies_in(dep, beyond):
                 continue
             return f"{_at(stage, commit, 'deps')} depends on {dep}: {_why_lacking(dep, held, commit)}"
+        if led := _led(stage, commit, committed, project.makers):
+            return led
         for file, keys in stage.params.items():
             if outside(file) or _lies_in(file, project.makers) or _lies_in(file, beyond):
                 continue
@@ -105,6 +107,29 @@ def _apart(stage: Stage, commit: Commit, bare: set[str], makers: Container[str])
                 do = f"`git submodule add --force URL {one}` with its address, and commit that"
                 return f"{_at(stage, commit, key)} needs {path}: {what}; {do}"
     return None
+
+
+def _led(stage: Stage, commit: Commit, committed: set[str], makers: Container[str]) -> str | None:
+    """A sentence about the first dep that a link of Git's leads to what no clone has; None for none.
+
+    DVC has what a dep names brought, and not what a link leads to; in a checkout that may lie there already.
+    """
+    for dep in (one for one in stage.deps if not outside(one) and not _lies_in(one, makers)):
+        to = commit.behind(dep)
+        if to is None or to in (dep, ".") or to in committed or _lies_in(to, _modules(commit)):
+            continue
+        if any(inside(to, one) or inside(one, to) for one in stage.deps):  # which brings it
+            continue
+        what = f"{_at(stage, commit, 'deps')} depends on {dep}, which by a link in Git is {to}"
+        if _lies_in(to, makers):
+            return f"{what}, and a night brings only what a dep names; name {to} as the dep"
+        return f"{what}: {_why_lacking(to, committed, commit)}"
+    return None
+
+
+def _modules(commit: Commit) -> set[str]:
+    """What Git has of other repositories: it does not list what lies there."""
+    return {_here(path, commit.folder) for path, mode in commit.modes.items() if mode == GITLINK}
 
 
 def _at(stage: Stage, commit: Commit, key: str) -> str:

@@ -13,9 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dvc_engine.git import GITLINK, GitError, git, shown
+from dvc_engine.pipeline.project import within
 from dvc_engine.store import objects
 
-BEYOND = ("120000", GITLINK)  # those of a link and of a submodule: it lists nothing that lies below
+LINK = "120000"  # and of a link
+BEYOND = (LINK, GITLINK)  # it lists nothing that lies below
+LONGEST_WAY = 40  # links in a row, as in Linux
 
 _reading: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}  # of this process: a fork has its own
 _one = threading.Lock()
@@ -87,6 +90,19 @@ class Commit:
         """The bytes of a file at this commit; None where there is no such file, or it is a folder."""
         name = self._name(path)
         return _blob(self.repository, name) if name else None
+
+    def behind(self, path: str) -> str | None:
+        """Where a path leads by Git's links, itself if by none; None for what is no path in the repository."""
+        for _ in range(LONGEST_WAY):
+            at = posixpath.normpath(posixpath.join(self.folder, path))
+            if at in (".", "..") or at.startswith(("/", "../")):
+                break
+            if (link := next((one for one in within(at) if self.modes.get(one) == LINK), None)) is None:
+                return path
+            to = git(self.repository, "cat-file", "blob", f"{self.commit}:{link}")
+            led = posixpath.normpath(posixpath.join(posixpath.dirname(link), to, posixpath.relpath(at, link)))
+            path = posixpath.relpath(led, self.folder) if self.folder and not led.startswith("/") else led
+        return None
 
     def checked_out(self, path: str) -> str | None:
         """The md5 of a file as this checkout has it: by Git's attributes and filters it may not be the blob's."""
