@@ -126,9 +126,10 @@ class Attempt:
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=said)
 
     def _told_child(self, clone: Path) -> dict[str, Any]:
-        around = (self.job, self.cache, self.env, self.installer)
-        asked = Job(self.night, self.project, self.stage, self.entry, self.above, *around)
-        return asked.told(clone, self.asks_dvc, self.remote, self.limit_bytes)
+        here = (self.job, self.cache, self.env, self.installer)
+        return Job(self.night, self.project, self.stage, self.entry, self.above, *here).told(
+            clone, self.asks_dvc, self.remote, self.limit_bytes
+        )
 
     def kill(self) -> None:
         """End the stage and all that it started, and what installs its environment; for a signal handler."""
