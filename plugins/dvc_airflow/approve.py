@@ -7,7 +7,8 @@ from typing import Any
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from dvc_airflow.operator import RESULT, SETTLED, refusal
+from dvc_airflow.operator import RESULT, refusal
+from dvc_engine.stage.outcome import Night
 
 
 class ApproveOperator(ApprovalOperator):
@@ -26,10 +27,12 @@ class ApproveOperator(ApprovalOperator):
         self.stage, self.made_by, self.pin = stage, made_by, pin
 
     def execute(self, context: Any) -> Any:
-        """Ask; of a stage that is unchanged nobody: what it made has been let out before."""
-        settled = context["ti"].xcom_pull(task_ids=self.pin, key=SETTLED) or {"stages": []}
-        said = context["ti"].xcom_pull(task_ids=self.made_by, key=RESULT) or {}
-        if self.stage in settled["stages"] or said.get("outcome") == "unchanged":
+        """Ask; of what the branch of nights has already nobody: it was let out then."""
+        ti = context["ti"]
+        night = Night.loads(ti.xcom_pull(task_ids=self.pin)["night"])
+        said = ti.xcom_pull(task_ids=self.made_by, key=RESULT) or {}
+        same = self.stage in night.settled or said.get("outcome") == "unchanged"
+        if same and night.came.get(self.stage) == night.tip:
             self.log.info("%s is unchanged, and was let out before", self.stage)
             return None
         return super().execute(context)

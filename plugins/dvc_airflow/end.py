@@ -15,12 +15,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 from dvc_airflow.operator import RESULTS, Task, refusal
 from dvc_airflow.publish import released
 from dvc_airflow.settings import Settings, run_name
-from dvc_engine.git import GitError
+from dvc_engine.git import GitError, git
 from dvc_engine.pipeline.naming import PIN, PUBLISH, task_id
 from dvc_engine.pipeline.project import Project, ProjectError, Stage
 from dvc_engine.stage.outcome import WELL, Night, Result, numbers
 from dvc_engine.store import lease
-from dvc_engine.store.repository import checked_out
+from dvc_engine.store.repository import Repository, checked_out
 from dvc_engine.store.written import write
 
 NOTHING_DONE: Mapping[str, Any] = {"new": False, "refused": "", "changes": []}  # what `publish` says of a night
@@ -99,7 +99,7 @@ class EndOperator(Task):
                 with self.leased(context):
                     self._remember(context, unpublished)
                     self._sweep()
-            elif held is None:  # a task of it was cleared after its end
+            elif held is None and unpublished and _newest(record, unpublished[0]):  # a task was cleared after its end
                 self._remember(context, unpublished)
             try:
                 if pinned:  # before another night begins, which may be called the same
@@ -120,8 +120,6 @@ class EndOperator(Task):
         try:
             record = self.settings.repository
             record.have(night.run, night.commit, night.tags.values())
-            if record.tip != night.tip:  # what others made since is newer than what this night began with
-                return
             night = replace(night, repository=str(record.path))
             if commit := publish.remember(night, known, results, record):
                 self.log.info("what ended well is kept for the next night: commit %s", commit)
@@ -181,6 +179,13 @@ class EndOperator(Task):
                 said[name] = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
         prices = self.settings.prices
         return {name: _reported(one, money(known.stages[name], one, prices)) for name, one in said.items() if one}
+
+
+def _newest(record: Repository, night: Night) -> bool:
+    """Whether no night has kept or published anything since this one, which has ended. Raises GitError."""
+    record.fetch()
+    said = [git(record.path, "show", "-s", "--format=%s", one) for one in record.unpublished().values()]
+    return record.tip == night.tip and all(one.startswith(f"Night {night.run} of ") for one in said)
 
 
 def _states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:

@@ -77,14 +77,14 @@ class CommandOperator(Task):
             raise refusal(context, error, again=True) from None
         now, root = replace(night, commit=done["commit"], tags=tags_of(record.path)), Path(self.settings.root)
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
-        self._command, before = self.command(context, self.text), now.tags
+        self._command = self.command(context, self.text)
+        # what a person tags meanwhile is a person's; but what an attempt before this one made is not to be lost
+        before = now.tags if context["ti"].try_number == 1 else night.tags
         try:
             with self.leased(context), attended(self.on_kill):
                 cache = workspace.cache_of(root)
                 said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
-                made = tags_of(record.path).items() - before.items()  # and not what a person made since the pin
-                made |= tags_of(record.path, now.commit).items() - night.tags.items()  # by an attempt before this
-                record.share(dict(made))
+                record.share(dict(tags_of(record.path).items() - before.items()))
             return said
         except (publish.PublishError, GitError, OSError) as error:
             raise refusal(context, error, again=True) from None

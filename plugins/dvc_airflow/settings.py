@@ -92,7 +92,7 @@ def _checked(make: Callable[P, T]) -> Callable[P, T]:
         except ValidationError as error:
             wrong = error.errors()[0]
             name, *rest = map(str, wrong["loc"])
-            at = "".join(f"[{one}]" for one in rest)
+            at = "".join(f"[{one}]" for one in rest if one.isalnum())  # and no names of types
             said = f"{name}{at} is {wrong['input']!r}: {wrong['msg']}"
             raise ProjectError(f"{said}; what it takes is told in dvc_airflow.settings.night") from None
 
@@ -109,14 +109,14 @@ def night(
     refs: str | None = None,
     remote: str = "",
     web: str = "",
-    checkout: Path | None = None,
+    checkout: Path | str | None = None,
     queue: str | None = None,
     env: Mapping[str, str] | None = None,
     publish: str | None = None,
     after: Mapping[str, str] | None = None,
     headline: Mapping[str, str] | None = None,
     prices: Mapping[str, float] | None = None,
-    record: Path | str | None = None,
+    record: object = None,
     limit_bytes: int = uncached.LIMIT,
     keep_nights: int | None = None,
     keep_bytes: int | None = None,
@@ -146,7 +146,8 @@ def night(
             not refused. One that fails is tried again, so it must bear to be repeated; the night is then no success.
         headline: key of night.json → 'stage.metric' that it shows.
         prices: pool → price of a slot for an hour; night.json then says what each stage cost.
-        record: folder or URL for `<run>/night.json`, which no other DAG has; default `.dvc/tmp/runs/<dag>`.
+        record: folder or URL, of any type that is one as a text, for `<run>/night.json`, which no other DAG has;
+            default `.dvc/tmp/runs/<dag>`.
         limit_bytes: that a stage's outs with `cache: false` may have together.
         keep_nights: of the branch, whose objects stay in the cache when a night has ended (dvc_engine.store.gc); None
             keeps all.
@@ -159,7 +160,7 @@ def night(
     known = reading.read(project, kept.folder(project))
     check.refuse(project, known)
     where = repository.of(project, branch, refs, remote)
-    if checkout is not None and not remote:
+    if checkout and not remote:
         raise ProjectError("checkout: it is made of a remote; say which, as `remote`")
     root = Path(checkout, top(project)[1]) if checkout else project
     settings = Settings(

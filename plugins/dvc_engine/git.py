@@ -59,10 +59,9 @@ def top(root: Path) -> tuple[Path, str]:
     return Path(held), below.rstrip("/")
 
 
-def tags_of(repository: Path, commit: str | None = None) -> dict[str, str]:
-    """Name → object of every tag, the state of the registry; or of those on a commit."""
-    at = ["--points-at", commit] if commit else []
-    listed = git(repository, "for-each-ref", *at, "--format=%(refname:strip=2) %(objectname)", "refs/tags")
+def tags_of(repository: Path) -> dict[str, str]:
+    """Name → object of every tag: the state of the registry."""
+    listed = git(repository, "for-each-ref", "--format=%(refname:strip=2) %(objectname)", "refs/tags")
     return dict(line.rsplit(" ", 1) for line in listed.splitlines())
 
 

@@ -110,7 +110,9 @@ def test_a_command_without_words_is_refused(cmd: str, toy: Make, capsys: pytest.
     made = toy(f"stages:\n  one:\n    outs: [a]\n    cmd: {cmd}\n")
     capsys.readouterr()
     assert main(["check", str(made.root)]) == 2
-    assert capsys.readouterr().err == "dvc.yaml:4: stage one: a command of it is empty; write one\n"
+    assert capsys.readouterr().err == "dvc.yaml:4: stage one: its command is empty; write one\n"
+    made.commit({"dvc.yaml": "stages: {one: {outs: [a], cmd: ['', echo 1 > a]}}\n"})  # an option that is not used
+    assert main(["check", str(made.root)]) == 0
 
 
 def test_an_import_without_its_data_is_refused_unless_each_night_fetches_it(
@@ -127,6 +129,9 @@ def test_an_import_without_its_data_is_refused_unless_each_night_fetches_it(
     do = "`dvc update got.dvc` and commit that, or give it `meta: {airflow: {update: true}}`"
     line = (made.root / "got.dvc").read_text().splitlines().index("outs:") + 1
     assert capsys.readouterr().err == f"got.dvc:{line}: got.dvc was imported without its data; {do}\n"
+    made.commit({"dvc.yaml": "stages: {one: {cmd: echo 1 > x, outs: [x]}}\n"})
+    assert main(["check", str(made.root)]) == 0  # nothing reads it
+    made.commit({"dvc.yaml": "stages: {one: {cmd: cp got x, deps: [got], outs: [x]}}\n"})
     made.commit({"got.dvc": f"{(made.root / 'got.dvc').read_text()}meta: {{airflow: {{update: true}}}}\n"})
     assert main(["check", str(made.root)]) == 0
     assert {name: one.outcome for name, one in made.run("HEAD").items()} == {"got.dvc": "ran", "one": "ran"}

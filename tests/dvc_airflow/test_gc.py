@@ -222,8 +222,8 @@ def test_nights_of_another_dag_are_its_own(toy: Make, capsys: pytest.CaptureFixt
     assert first != second
 
 
-@pytest.mark.parametrize("remote", ["", "origin"])
-def test_older_nights_of_another_dag_stay(remote: str, toy: Make) -> None:
+@pytest.mark.parametrize(("remote", "changed"), [("", False), ("origin", False), ("", True)])
+def test_older_nights_of_another_dag_stay(remote: str, changed: bool, toy: Make) -> None:
     made = toy(STAGE)
     made.git("init", "-q", "--bare", str(made.root.parent / "bare"))
     made.git("remote", "add", "origin", str(made.root.parent / "bare"))
@@ -233,8 +233,13 @@ def test_older_nights_of_another_dag_stay(remote: str, toy: Make) -> None:
         results = made.run(made.commit({"seed.txt": seed}))
         publish.publish(made.pinned("HEAD", record), made.known(), results, record, None, {}, clones)
         kept += [] if record is daily else [(results["make"].entry or {})["outs"][0]["md5"]]
+    if changed:  # somebody wrote on the branch
+        made.git("branch", "-f", "weekly", made.git("commit-tree", "-p", "weekly", "-m", "word", "weekly^{tree}"))
+    made.git("branch", "hotfix", made.git("commit-tree", "-p", f"{daily.tip}~1", "-m", "fix", f"{daily.tip}^{{tree}}"))
     age(made, 3)
-    gc.look(made.root, daily, nights=1).remove()
+    gone = gc.look(made.root, daily, nights=1)
+    gone.remove()
+    assert len(gone.files) > 0  # of our own older night, though somebody began from it
     assert [one for one in kept if objects.place(workspace.cache_of(made.root), one).is_file()] == kept
 
 

@@ -256,6 +256,11 @@ def test_the_end_of_a_night_that_failed_keeps_what_it_finished(
         ended(made, dag, ti)
         assert record(made).unpublished() == {}  # others have published since
         made.git("branch", "-D", "nights")
+        newer = made.git("commit-tree", "-m", "Night newer of load", "HEAD^{tree}")
+        record(made).keep("of-some-stages", newer)
+        ended(made, dag, ti)
+        assert list(record(made).unpublished().values()) == [newer]
+        made.git("update-ref", "-d", f"{REFS}/unpublished/of-some-stages")
     else:
         dag.get_task("pin")._lease({"ti": ti, "run_id": RUN})
         ti.said["pin", "return_value"]["holder"] = dag.get_task("pin").holder({})
@@ -380,3 +385,56 @@ def test_a_change_that_is_taken_back_is_not_waited_for_again_by_another_worker(
     )
     assert [results[name].entry for name in first] == [one.entry for one in first.values()]
     assert made.git("show", "nights:model") == "7"
+
+
+def test_what_git_alone_has_of_a_night_before_goes_where_another_worker_finds_it(toy: Make) -> None:
+    text = "stages:\n  train: {cmd: cp seed.txt model, deps: [seed.txt], outs: [{model: {cache: false}}]}\n"
+    made = toy(f"{text}  judge: {{cmd: cat model src > said, deps: [model, src], outs: [said]}}\n", src="1")
+    remote(made)
+    for seed in "78":
+        made.commit({"seed.txt": seed})
+        by_hand(made)
+        made.commit({})
+    night(made)
+    made.commit({"seed.txt": "9"})
+    night(made)
+    made.commit({"seed.txt": "7", "src": "2"})
+    project = made.known()
+    found = known(made)
+    made.entries, made.came = found.entries, found.came
+    pin = replace(made.pinned("HEAD", record(made)), older=found.older)
+    results = dict[str, Result]()
+    for stage in project.order:
+        shutil.rmtree(made.root / ".dvc" / "cache", ignore_errors=True)  # each is another worker's
+        results[stage] = made.attempt(stage, pin, results).run()
+    assert outcomes(results) == {"train": "cached", "judge": "ran"}
+    shutil.rmtree(made.root / ".dvc" / "cache")
+    assert publish.publish(pin, project, results, record(made), None, {}, made.root / ".dvc/tmp/clones").new
+    assert made.git("show", "nights:model") == "7"
+
+
+@pytest.mark.parametrize("broken", ["<<<<<<<\n", "    deps: 5\n", "  - a\n"])
+def test_a_night_before_that_somebody_broke_is_passed_over(broken: str, toy: Make) -> None:
+    made = toy("stages:\n  train: {cmd: cp seed.txt model, deps: [seed.txt], params: [total.by], outs: [model]}\n")
+    night(made)
+    made.git("checkout", "-q", "nights")
+    whole = (made.root / "dvc.lock").read_text()
+    made.commit({"dvc.lock": f"schema: '2.0'\nstages:\n  train:\n    cmd: cp seed.txt model\n    params:\n{broken}"})
+    made.commit({"dvc.lock": whole})
+    made.git("checkout", "-q", "main")
+    made.commit({"params.yaml": "total: {by: 5}\n"})
+    assert outcomes(night(made)) == {"train": "ran"}
+
+
+def test_a_folder_of_git_that_is_the_same_again_is_found_among_nights_before(toy: Make) -> None:
+    made = toy("stages:\n  train: {cmd: cat seed.txt src/* > model, deps: [seed.txt, src], outs: [model]}\n")
+    (made.root / "src").mkdir()
+    entries = list[lock.Entry | None]()
+    for source in "ABC":
+        made.commit({"src/a": source})
+        entries.append(night(made)["train"].entry)
+    assert entries[0] != entries[1] != entries[2]
+    shutil.rmtree(made.root / ".dvc" / "cache" / "runs")
+    made.commit({"src/a": "A"})
+    again = night(made)["train"]
+    assert (again.outcome, again.entry) == ("cached", entries[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -312,13 +313,22 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
     assert (asks.subject, asks.upstream_task_ids, asks.downstream_task_ids) == ("Is it good", {"one"}, {"two"})
     assert (asks.template_fields, asks.retries) == ((), RETRIES + OUTAGE)  # `echo {{ run_id }}` is a command's own
     assert dag.get_task("each.a-approve").downstream_task_ids == {"publish"}
-    told = {("pin", "settled"): {"stages": ["one"]}, ("each.a", "result"): {"outcome": "unchanged"}}
-    pulls = type("Ti", (), {"xcom_pull": lambda self, task_ids, key: told.get((task_ids, key)), "id": "1"})()
-    assert asks.execute({"ti": pulls}) is None  # it was let out before
-    assert dag.get_task("each.a-approve").execute({"ti": pulls}) is None
-    told.clear()
-    with pytest.raises(KeyError, match="task_instance"):  # Airflow's own asks
-        asks.execute({"ti": pulls})
+    of: dict[str, Any] = {"came": {"one": "t", "each@a": "t"}, "tip": "t", "settled": ["one"]}
+    night = {"repository": "", "commit": "c", "tags": {}, "entries": {}, "run": "one"} | of
+
+    def asked(task: Any, **more: Any) -> bool:
+        told = {"pin": {"night": json.dumps(night | more)}, "each.a": {"outcome": "unchanged"}}
+        pulls = type("Ti", (), {"xcom_pull": lambda self, task_ids, key="": told.get(task_ids)})()
+        try:
+            task.execute({"ti": pulls})
+        except KeyError as error:  # as Airflow's own asks
+            return error.args == ("task_instance",)
+        return False
+
+    both = [asks, dag.get_task("each.a-approve")]
+    assert [asked(one) for one in both] == [False, False]  # it was let out before
+    assert [asked(one, tip="another") for one in both] == [True, True]  # by nobody: a person ran it by hand, say
+    assert asked(asks, settled=[])
     said = {"chosen_options": ["Reject"], "params_input": {}, "responded_at": utcnow()}
     pushed: dict[str, str] = {}
     ti = type("Ti", (), {"xcom_push": lambda self, key, value: pushed.update({key: value})})()

@@ -24,7 +24,7 @@ def refuse(root: Path, project: Project) -> None:
             _refuse_empty(root, stage)
             _refuse_beside(root, stage, folder)
             _refuse_outside(root, stage)
-        elif not stage.updates:
+        elif any(stage.name in one.above for one in project.stages.values() if not one.frozen):
             _refuse_partial(root, stage)
         _refuse_meta(root, stage)
     for one, other, name in naming.twice(project):
@@ -35,13 +35,13 @@ def refuse(root: Path, project: Project) -> None:
 def _refuse_empty(root: Path, stage: Stage) -> None:
     """Of a command without words DVC says nothing until it runs it, and then not what is wrong."""
     every = stage.cmd if isinstance(stage.cmd, list) else [stage.cmd]
-    if not every or not all(isinstance(one, str) and one.strip() for one in every):
-        raise ProjectError(f"{_place(root, stage, 'cmd')}: stage {stage.name}: a command of it is empty; write one")
+    if not all(isinstance(one, str) for one in every) or not "".join(map(str, every)).strip():
+        raise ProjectError(f"{_place(root, stage, 'cmd')}: stage {stage.name}: its command is empty; write one")
 
 
 def _refuse_partial(root: Path, stage: Stage) -> None:
     """What was imported with --no-download is only where that was, and may be another thing there by now."""
-    if any(out.md5 for out in stage.outs):
+    if stage.updates or any(out.md5 for out in stage.outs):
         return
     outs = reading.document(root / stage.file).get("outs") or [{}]
     if not HASHES & set(outs[0]):

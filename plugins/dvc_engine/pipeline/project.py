@@ -121,6 +121,11 @@ class Stage:
         return path if outside(path) else posixpath.normpath(posixpath.join(self.wdir, path))
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it goes on in what it made last."""
+        return any(out.persist for out in self.outs)
+
+    @property
     def updates(self) -> bool:
         """Whether it is an import that each night fetches anew."""
         said = self.meta.get("airflow")

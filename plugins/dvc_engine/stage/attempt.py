@@ -72,6 +72,7 @@ class Attempt:
         self.stage: Stage = project.stages[stage]
         self.entry: Entry | None = night.entries.get(stage)
         self.asks_dvc = False  # whether only DVC can tell that it is unchanged; it must have what was made last
+        self.sure = False  # whether an entry is known that nothing speaks against
         self.cache = workspace.cache_of(night.root)
         self.remote = workspace.remote_of(night.root) is not None
         self.job = job.folder(clones, owner, night.run, stage, number)
@@ -170,17 +171,10 @@ class Attempt:
 
         A stage that goes on in what it made goes on in the newest.
         """
-        made = self._made()
-        for entry in [newest] if self._goes_on else [entry for entry, _ in self.night.known(self.stage.name)]:
-            same = plan.unchanged(self.stage, entry, made, self.night.pinned, self.cache, self.remote)
-            if same is not False:
-                return entry, same
-        return newest, False
-
-    @property
-    def _goes_on(self) -> bool:
-        """Whether it goes on in what it made last."""
-        return any(out.persist for out in self.stage.outs)
+        known = self.night.known(self.stage.name)[: 1 if self.stage.goes_on else None]
+        found = plan.choose(self.stage, known, self._made(), self.night.pinned, self.cache, self.remote)
+        self.sure = found is not None and found.sure
+        return (found.entry, found.same) if found else (newest, False)
 
     def _before(self) -> Result | None:
         """As `kept`, from nights before the newest: of a change that is taken back nobody waits for the result again.
@@ -188,19 +182,21 @@ class Attempt:
         What DVC keeps for that (its run cache) is on the disk of the worker that ran it.
         """
         night, stage = self.night, self.stage
-        if night.tip is None or self.asks_dvc or stage.frozen or stage.imported or self._goes_on:
+        if night.tip is None or self.sure or stage.frozen or stage.imported or stage.goes_on:
             return None
-        made = self._made()
-        with suppress(GitError):  # who has not these nights runs it
+        try:
             if self.record is not None:
                 self.record.have(night.run, night.commit, [night.tip])
-            for entry, came in history.before(night.at(night.tip), stage):
-                same = plan.unchanged(stage, entry, made, night.pinned, self.cache, self.remote)
-                if same is not False:
-                    others = [*night.older.get(stage.name, []), (entry, came)]
-                    self.night = replace(night, older={**night.older, stage.name: others})
-                    return self._taken(entry, same)
-        return None
+            earlier = history.before(night.at(night.tip), stage)
+            found = plan.choose(stage, earlier, self._made(), night.pinned, self.cache, self.remote)
+        except GitError:  # who has not these nights runs it
+            return None
+        if found is None or not found.sure:
+            return None
+        others = [*night.older.get(stage.name, []), (found.entry, str(found.came))]
+        self.night = replace(night, older={**night.older, stage.name: others})
+        # what Git alone has of it other workers look for at DVC's remote, and the child takes it there
+        return self._taken(found.entry, None if self.remote and stage.uncached else found.same)
 
     def _unmade(self) -> str:
         """What is said where a stage that it rests on has no entry tonight; "" where all have."""

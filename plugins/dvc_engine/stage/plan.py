@@ -7,10 +7,10 @@ reads) is left to DVC in a clone with what the stage made last, which is slower.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dvc_engine.pipeline.lock import Entry, hashes
 from dvc_engine.pipeline.project import Stage, outside
@@ -45,6 +45,50 @@ def unchanged(
     if False not in told:  # else nobody asks for the outs, and they may be many files
         told += _outs(stage, entry, cache, remote)
     return (False, None, True)[rank(told)]
+
+
+class Found(NamedTuple):
+    """An entry that is what running a stage would give, or may be.
+
+    Args:
+        came: the commit that it came with; None for one that was made tonight.
+        same: None where only DVC can tell.
+        sure: whether nothing speaks against it: what only DVC can tell of is the same in Git.
+    """
+
+    entry: Entry
+    came: str | None
+    same: bool | None
+    sure: bool
+
+
+def choose(
+    stage: Stage,
+    entries: Iterable[tuple[Entry, str | None]],
+    made: Mapping[str, str],
+    commit: Commit,
+    cache: Path,
+    remote: bool,
+) -> Found | None:
+    """Of a stage's entries, each with its commit, the first that is sure, else the first that may be; None for none.
+
+    The rest is as of `unchanged`.
+    """
+    maybe = None
+    for entry, came in entries:
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # somebody broke it
+            if (same := unchanged(stage, entry, made, commit, cache, remote)) is False:
+                continue
+            told = same or rank(reads(stage, entry, made, commit, cache)) == 2  # and DVC's remote has the outs, say
+            if told or (came and _alike(stage, Commit(commit.repository, came, commit.folder), made, commit)):
+                return Found(entry, came, same, sure=True)
+            maybe = maybe or Found(entry, came, same, sure=False)
+    return maybe
+
+
+def _alike(stage: Stage, one: Commit, made: Mapping[str, str], other: Commit) -> bool:
+    """Whether two commits have the same of what a stage reads of Git: a folder's hash only DVC can tell."""
+    return all(one.named(dep) == other.named(dep) for dep in stage.deps if dep not in made)
 
 
 def reads(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit, cache: Path) -> list[bool | None]:

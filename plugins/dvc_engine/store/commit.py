@@ -69,6 +69,13 @@ def _filtered(repository: Path, name: str) -> str | None:
     return objects.md5(ended.stdout) if ended.returncode == 0 else None
 
 
+@lru_cache(4096)  # many stages may read one folder
+def _object(repository: Path, name: str) -> str | None:
+    with suppress(GitError):
+        return git(repository, "rev-parse", "--verify", "--quiet", name)
+    return None
+
+
 class Commit:
     """One commit, and a project in it.
 
@@ -108,6 +115,11 @@ class Commit:
         """The md5 of a file as this checkout has it: by Git's attributes and filters it may not be the blob's."""
         name = self._name(path)
         return _filtered(self.repository, name) if name else None
+
+    def named(self, path: str) -> str | None:
+        """Git's name of a file or a folder at this commit; None for none."""
+        name = self._name(path)
+        return _object(self.repository, name) if name else None
 
     def _name(self, path: str) -> str | None:
         """What Git calls a file at this commit; None for one outside the repository, or that it cannot be asked of."""

@@ -195,18 +195,14 @@ def _history(record: Repository) -> list[str]:
     return _nights(record, record.tip) if record.tip else []
 
 
-def _others(record: Repository) -> Iterator[str]:
+def _others(record: Repository) -> list[str]:
     """Nights of other DAGs, on branches of their own, here or at a remote: how many stay these say themselves."""
-    apart = ["--no-merged", record.tip] if record.tip else []
-    asked = ["for-each-ref", *apart, "--format=%(refname) %(objectname) %(authorname)"]
-    for line in git(record.path, *asked).splitlines():
-        ref, tip, author = line.split(" ", 2)
-        if author == NAME and not ref.startswith(f"{record.refs}/"):
-            yield from _nights(record, tip)
+    ours = ["--not", record.tip] if record.tip else []
+    return _nights(record, f"--exclude={record.refs}/*", "--all", *ours)
 
 
-def _nights(record: Repository, tip: str) -> list[str]:
-    return git(record.path, "rev-list", "--first-parent", f"--author=^{NAME} ", tip).splitlines()
+def _nights(record: Repository, *of: str) -> list[str]:
+    return git(record.path, "rev-list", "--first-parent", f"--author=^{NAME} ", *of).splitlines()
 
 
 def _runs(cache: Path, left: Set[str], said: Sweep) -> None:
