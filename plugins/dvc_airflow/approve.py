@@ -7,8 +7,7 @@ from typing import Any
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from dvc_airflow.operator import RESULT, refusal
-from dvc_engine.stage.outcome import Night
+from dvc_airflow.operator import RESULT, SETTLED, refusal
 
 
 class ApproveOperator(ApprovalOperator):
@@ -29,10 +28,10 @@ class ApproveOperator(ApprovalOperator):
     def execute(self, context: Any) -> Any:
         """Ask; of what the branch of nights has already nobody: it was let out then."""
         ti = context["ti"]
-        night = Night.loads(ti.xcom_pull(task_ids=self.pin)["night"])
-        said = ti.xcom_pull(task_ids=self.made_by, key=RESULT) or {}
-        same = self.stage in night.settled or said.get("outcome") == "unchanged"
-        if same and night.came.get(self.stage) == night.tip:
+        pinned, said = ti.xcom_pull(task_ids=self.pin), ti.xcom_pull(task_ids=self.made_by, key=RESULT) or {}
+        settled = ti.xcom_pull(task_ids=self.pin, key=SETTLED) or {"stages": []}
+        same = self.stage in settled["stages"] or said.get("outcome") == "unchanged"
+        if same and self.stage in pinned["let_out"]:
             self.log.info("%s is unchanged, and was let out before", self.stage)
             return None
         return super().execute(context)

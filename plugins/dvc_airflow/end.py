@@ -184,8 +184,9 @@ class EndOperator(Task):
 def _newest(record: Repository, night: Night) -> bool:
     """Whether no night has kept or published anything since this one, which has ended. Raises GitError."""
     record.fetch()
-    said = [git(record.path, "show", "-s", "--format=%s", one) for one in record.unpublished().values()]
-    return record.tip == night.tip and all(one.startswith(f"Night {night.run} of ") for one in said)
+    since = [one for one in record.nights() if one not in night.seen]
+    said = [git(record.path, "show", "-s", "--format=%s", one) for one in since]
+    return all(one.startswith(f"Night {night.run} of ") for one in said)
 
 
 def _states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ from dvc_airflow.operator import KEPT, SETTLED, Task, refusal
 from dvc_airflow.settings import Settings, run_name
 from dvc_engine.git import GitError, git, tags_of, top
 from dvc_engine.pipeline import check, kept, project, reading, selection
-from dvc_engine.pipeline.project import Project
+from dvc_engine.pipeline.project import Project, Stage
 from dvc_engine.stage.outcome import Night
 from dvc_engine.store import lease, params, snapshot, workspace
 from dvc_engine.store.commit import Commit
@@ -44,7 +44,7 @@ class PinOperator(Task):
         self.fields: Mapping[str, Any] = {}
         self.own = False
 
-    def execute(self, context: Any) -> dict[str, str]:
+    def execute(self, context: Any) -> dict[str, Any]:
         """Pin the night. Fails at once for another night under way, an unknown key, a graph that would change."""
         from dvc_engine.stage import job, start
         from dvc_engine.stage.settled import settled
@@ -69,7 +69,10 @@ class PinOperator(Task):
             (entries, came, older), nearest = start.known(known, pinned, record)
             self._same_graph(context, known)
             record.pin(run, commit)
-            night = Night(str(repository), commit, tags, entries, came, run, folder, record.tip, (), older, nearest)
+            seen = record.nights()
+            night = Night(
+                str(repository), commit, tags, entries, came, run, folder, record.tip, (), older, nearest, seen
+            )
             still = settled(night, known, self.settings.clones)
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, again=bool(self.settings.remote)) from None
@@ -81,7 +84,9 @@ class PinOperator(Task):
         context["ti"].xcom_push(key=SETTLED, value={"commit": commit, "stages": list(still)})
         context["ti"].xcom_push(key=KEPT, value={name: one.as_json() | {"attempts": 1} for name, one in still.items()})
         night = replace(night, settled=list(still))
-        return {"night": night.dumps(), "project": project.dumps(known), "holder": self.holder(context)}
+        let_out = [one.name for one in known.selected if one.airflow.approve and _let_out(night, one)]
+        told = {"night": night.dumps(), "project": project.dumps(known), "holder": self.holder(context)}
+        return told | {"let_out": let_out}
 
     def _commit(self, context: Any, record: Repository, folder: str) -> str:
         """The commit that this night runs, with what was chosen when it was triggered.
@@ -157,6 +162,13 @@ def _refuse_names(record: Repository) -> None:
             git(record.path, "check-ref-format", ref)
         except GitError:
             raise snapshot.Refused(f"Git takes no ref {ref}; give the DAG another `{name}`") from None
+
+
+def _let_out(night: Night, stage: Stage) -> bool:
+    """Whether the branch of nights has what is known of a stage: a person let it out then."""
+    from dvc_engine.store import history
+
+    return night.tip is not None and history.published(night.at(night.tip), stage) == night.entries.get(stage.name)
 
 
 def in_state(ti: Any, dag_id: str, run_id: str, states: Sequence[str]) -> bool:

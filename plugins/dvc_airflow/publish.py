@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -78,16 +79,36 @@ class CommandOperator(Task):
         now, root = replace(night, commit=done["commit"], tags=tags_of(record.path)), Path(self.settings.root)
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         self._command = self.command(context, self.text)
-        # what a person tags meanwhile is a person's; but what an attempt before this one made is not to be lost
-        before = now.tags if context["ti"].try_number == 1 else night.tags
         try:
             with self.leased(context), attended(self.on_kill):
                 cache = workspace.cache_of(root)
+                before = self._before(night.run, now.tags)
                 said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
                 record.share(dict(tags_of(record.path).items() - before.items()))
+            self._noted(night.run).unlink(missing_ok=True)
             return said
         except (publish.PublishError, GitError, OSError) as error:
             raise refusal(context, error, again=True) from None
+
+    def _before(self, run: str, tags: Mapping[str, str]) -> Mapping[str, str]:
+        """The tags that were here before the first attempt: what one that failed has made is to be shared by the next.
+
+        Others are people's, who may not want them at the remote.
+        """
+        from dvc_engine.store.written import write
+
+        noted = self._noted(run)
+        if not noted.is_file():
+            write(str(noted), json.dumps(dict(tags)).encode())
+        found: dict[str, str] = json.loads(noted.read_text(encoding="utf-8"))
+        return found
+
+    def _noted(self, run: str) -> Path:
+        from dvc_engine.stage import job
+
+        return Path(
+            self.settings.root, ".dvc", "tmp", "tags", f"{job.folder(Path(), self.whose, run, self.task_id, 0)}.json"
+        )
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,9 +92,10 @@ def _checked(make: Callable[P, T]) -> Callable[P, T]:
             return typed(*args, **options)
         except ValidationError as error:
             wrong = error.errors()[0]
-            name, *rest = map(str, wrong["loc"])
-            at = "".join(f"[{one}]" for one in rest if one.isalnum())  # and no names of types
-            said = f"{name}{at} is {wrong['input']!r}: {wrong['msg']}"
+            name, key = str(wrong["loc"][0]), next(iter(wrong["loc"][1:]), None)
+            given = options.get(name)
+            within = isinstance(key, int) or (isinstance(given, Mapping) and key in given)  # else it names a type
+            said = f"{name}{f'[{key}]' if within else ''} is {wrong['input']!r}: {wrong['msg']}"
             raise ProjectError(f"{said}; what it takes is told in dvc_airflow.settings.night") from None
 
     return made
@@ -154,6 +156,8 @@ def night(
         keep_bytes: that what stays may take together, before older nights go; None for no limit.
         pods: False where Airflow has no Kubernetes: a stage with `image` or `pod` runs where the others do.
     """
+    if record is not None and not isinstance(record, str | os.PathLike) and "://" not in str(record):
+        raise ProjectError(f"record is {record!r}: it is a folder or a URL")
     numbers = {"limit_bytes": limit_bytes, "keep_nights": keep_nights, "keep_bytes": keep_bytes}
     if wrong := next((name for name, value in numbers.items() if value is not None and value < 0), None):
         raise ProjectError(f"{wrong}: it is {numbers[wrong]}, and less than nothing cannot be kept")

@@ -261,6 +261,9 @@ def test_the_end_of_a_night_that_failed_keeps_what_it_finished(
         ended(made, dag, ti)
         assert list(record(made).unpublished().values()) == [newer]
         made.git("update-ref", "-d", f"{REFS}/unpublished/of-some-stages")
+        record(made).keep("monday", newer)  # this waited when the night was pinned
+        night_of = replace(made.night("HEAD"), seen=record(made).nights())
+        ti.said["pin", "return_value"]["night"] = night_of.dumps()
     else:
         dag.get_task("pin")._lease({"ti": ti, "run_id": RUN})
         ti.said["pin", "return_value"]["holder"] = dag.get_task("pin").holder({})
@@ -426,15 +429,42 @@ def test_a_night_before_that_somebody_broke_is_passed_over(broken: str, toy: Mak
     assert outcomes(night(made)) == {"train": "ran"}
 
 
-def test_a_folder_of_git_that_is_the_same_again_is_found_among_nights_before(toy: Make) -> None:
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_folder_of_git_that_is_the_same_again_is_found_among_nights_before(merged: bool, toy: Make) -> None:
     made = toy("stages:\n  train: {cmd: cat seed.txt src/* > model, deps: [seed.txt, src], outs: [model]}\n")
     (made.root / "src").mkdir()
     entries = list[lock.Entry | None]()
     for source in "ABC":
         made.commit({"src/a": source})
         entries.append(night(made)["train"].entry)
+        if merged and source == "A":  # from here on a lock file stands in each commit, and says what was
+            made.git("merge", "-q", "nights")
     assert entries[0] != entries[1] != entries[2]
     shutil.rmtree(made.root / ".dvc" / "cache" / "runs")
     made.commit({"src/a": "A"})
     again = night(made)["train"]
     assert (again.outcome, again.entry) == ("cached", entries[0])
+
+
+def test_the_newest_entry_comes_before_one_of_the_same_whose_commit_is_nearer(toy: Make) -> None:
+    made = toy("stages:\n  train: {cmd: cat seed.txt src/a > model, deps: [seed.txt, src], outs: [model]}\n")
+    (made.root / "src").mkdir()
+    (made.root / ".dvcignore").write_text("*.md\n")
+    made.commit({"src/a": "A"})
+    night(made)
+    made.git("merge", "-q", "nights")
+    made.commit({"src/a": "B"})
+    night(made)
+    made.commit({"src/README.md": "words"})
+    shutil.rmtree(made.root / ".dvc" / "cache" / "runs")
+    assert outcomes(night(made)) == {"train": "unchanged"}
+
+
+def test_what_people_made_is_not_what_the_branch_of_nights_has(toy: Make) -> None:
+    made = toy(FROZEN)
+    first = night(made)["make"].entry
+    made.commit({"seed.txt": "8"})
+    by_hand(made)
+    made.commit({})
+    stage, tip = made.known().stages["make"], Commit(made.root, made.git("rev-parse", "nights"))
+    assert history.published(tip, stage) == first != known(made).entries["make"]

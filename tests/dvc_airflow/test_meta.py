@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -313,12 +312,15 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
     assert (asks.subject, asks.upstream_task_ids, asks.downstream_task_ids) == ("Is it good", {"one"}, {"two"})
     assert (asks.template_fields, asks.retries) == ((), RETRIES + OUTAGE)  # `echo {{ run_id }}` is a command's own
     assert dag.get_task("each.a-approve").downstream_task_ids == {"publish"}
-    of: dict[str, Any] = {"came": {"one": "t", "each@a": "t"}, "tip": "t", "settled": ["one"]}
-    night = {"repository": "", "commit": "c", "tags": {}, "entries": {}, "run": "one"} | of
 
-    def asked(task: Any, **more: Any) -> bool:
-        told = {"pin": {"night": json.dumps(night | more)}, "each.a": {"outcome": "unchanged"}}
-        pulls = type("Ti", (), {"xcom_pull": lambda self, task_ids, key="": told.get(task_ids)})()
+    def asked(task: Any, let_out: list[str], settled: tuple[str, ...] = ("one",)) -> bool:
+        told = {
+            ("pin", "return_value"): {"let_out": let_out},
+            ("pin", "settled"): {"stages": list(settled)},
+            ("each.a", "result"): {"outcome": "unchanged"},
+        }
+        pull = lambda self, task_ids, key="return_value": told.get((task_ids, key))  # noqa: E731
+        pulls = type("Ti", (), {"xcom_pull": pull})()
         try:
             task.execute({"ti": pulls})
         except KeyError as error:  # as Airflow's own asks
@@ -326,9 +328,9 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
         return False
 
     both = [asks, dag.get_task("each.a-approve")]
-    assert [asked(one) for one in both] == [False, False]  # it was let out before
-    assert [asked(one, tip="another") for one in both] == [True, True]  # by nobody: a person ran it by hand, say
-    assert asked(asks, settled=[])
+    assert [asked(one, ["one", "each@a"]) for one in both] == [False, False]  # it was let out before
+    assert [asked(one, []) for one in both] == [True, True]  # by nobody: a person ran it by hand, say
+    assert asked(asks, ["one"], settled=())
     said = {"chosen_options": ["Reject"], "params_input": {}, "responded_at": utcnow()}
     pushed: dict[str, str] = {}
     ti = type("Ti", (), {"xcom_push": lambda self, key, value: pushed.update({key: value})})()

@@ -268,11 +268,12 @@ def test_a_name_that_git_does_not_take_is_refused_at_the_pin(name: str, value: s
     [
         ({"select": "train"}, "select is 'train': 'str' instances are not allowed as a Sequence"),
         (
-            {"env": {"A": 1}},
-            "env.A. is 1: Input should be a valid string; what it takes is told in dvc_airflow.settings.night",
+            {"env": {"A_B": 1}},
+            "env.A_B. is 1: Input should be a valid string; what it takes is told in dvc_airflow.settings.night",
         ),
         ({"keep_bytes": "5GB"}, "keep_bytes is '5GB': Input should be a valid integer"),
         ({"late_after": 3, "on_late": "true"}, "late_after is 3: it is a timedelta, above 0"),
+        ({"record": 5}, "record is 5: it is a folder or a URL"),
         ({"keep_nights": -3}, "keep_nights: it is -3, and less than nothing cannot be kept"),
     ],
 )
@@ -433,7 +434,7 @@ def test_a_dag_file_imports_what_defines_its_tasks_and_no_more(toy: Make, tmp_pa
     held = set(json.loads(said.stdout.splitlines()[-1]))
     assert "dvc_airflow.operator" in held
     standard = {f"airflow.providers.standard.operators.{one}" for one in ("hitl", "python")}
-    ours = {f"dvc_airflow.{one}" for one in ("night.publish", "stage.attempt", "store.history", "store.gc")}
+    ours = {f"dvc_engine.{one}" for one in ("night.publish", "stage.attempt", "store.history", "store.gc")}
     assert not held & (standard | ours | {"dvc", "ruamel.yaml", "configobj", "packaging.requirements"})
 
 

@@ -182,7 +182,7 @@ class Attempt:
         What DVC keeps for that (its run cache) is on the disk of the worker that ran it.
         """
         night, stage = self.night, self.stage
-        if night.tip is None or self.sure or stage.frozen or stage.imported or stage.goes_on:
+        if night.tip is None or self.sure or stage.frozen or stage.imported or stage.goes_on or stage.always_changed:
             return None
         try:
             if self.record is not None:
@@ -191,7 +191,7 @@ class Attempt:
             found = plan.choose(stage, earlier, self._made(), night.pinned, self.cache, self.remote)
         except GitError:  # who has not these nights runs it
             return None
-        if found is None or not found.sure:
+        if found is None or not found.sure or (self.asks_dvc and plan.of_the_same(found.entry, self.entry or {})):
             return None
         others = [*night.older.get(stage.name, []), (found.entry, str(found.came))]
         self.night = replace(night, older={**night.older, stage.name: others})

@@ -46,6 +46,7 @@ class Night:
         run: name of the run.
         folder: of the project in the repository; "" at its top.
         tip: of the branch of nights, when it was pinned; None where there was none.
+        seen: that, and the nights that waited then.
         settled: stages that need not run, whatever the others do.
     """
 
@@ -60,6 +61,7 @@ class Night:
     settled: Sequence[str] = ()
     older: Mapping[str, Sequence[tuple[Entry, str]]] = field(default_factory=dict)
     nearest: Mapping[str, Entry] = field(default_factory=dict)
+    seen: Sequence[str] = ()
 
     def dumps(self) -> str:
         """It as a text, for the tasks of the night."""

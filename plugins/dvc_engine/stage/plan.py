@@ -74,21 +74,35 @@ def choose(
 
     The rest is as of `unchanged`.
     """
-    maybe = None
+    maybe = list[Found]()
     for entry, came in entries:
         with suppress(AttributeError, KeyError, TypeError, ValueError):  # somebody broke it
             if (same := unchanged(stage, entry, made, commit, cache, remote)) is False:
                 continue
             told = same or rank(reads(stage, entry, made, commit, cache)) == 2  # and DVC's remote has the outs, say
-            if told or (came and _alike(stage, Commit(commit.repository, came, commit.folder), made, commit)):
-                return Found(entry, came, same, sure=True)
-            maybe = maybe or Found(entry, came, same, sure=False)
-    return maybe
+            if told or _alike(stage, came, made, commit):
+                newer = next((one for one in maybe if of_the_same(one.entry, entry)), None)
+                return newer or Found(entry, came, same, sure=True)
+            maybe.append(Found(entry, came, same, sure=False))
+    return maybe[0] if maybe else None
 
 
-def _alike(stage: Stage, one: Commit, made: Mapping[str, str], other: Commit) -> bool:
-    """Whether two commits have the same of what a stage reads of Git: a folder's hash only DVC can tell."""
-    return all(one.named(dep) == other.named(dep) for dep in stage.deps if dep not in made)
+def of_the_same(one: Entry, other: Entry) -> bool:
+    """Whether two entries are of the same command, deps and params."""
+    return all(one.get(part) == other.get(part) for part in ("cmd", "deps", "params"))
+
+
+def _alike(stage: Stage, came: str | None, made: Mapping[str, str], commit: Commit) -> bool:
+    """Whether another commit has the same of what a stage reads of Git, and only DVC can hash: a folder, say.
+
+    An entry of this commit itself may be of one before it.
+    """
+    if came in (None, commit.commit):
+        return False
+    there = Commit(commit.repository, str(came), commit.folder)
+    read = [dep for dep in stage.deps if dep not in made]
+    read += [file for file in stage.params if file not in made and commit.params(file) is None]
+    return all(commit.named(one) is not None and there.named(one) == commit.named(one) for one in read)
 
 
 def reads(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit, cache: Path) -> list[bool | None]:

@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +18,7 @@ from dvc_engine.stage import leash
 from dvc_engine.stage.process import Leashed, scrubbed
 
 MOST_KEPT = 10
+LOOK_S = 0.1  # between two looks whether another has installed it
 MADE = "complete"  # a file in one that was made to its end
 
 _used: dict[Path, TextIO] = {}  # environment → its lock, held open
@@ -43,18 +46,29 @@ def make(requirements: Path, folder: Path, installer: Leashed | None = None) -> 
     content = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     made, held = folder / content, (folder / f"{content}.lock").open("a+")
-    fcntl.flock(held, fcntl.LOCK_SH)
+    installer = installer or Leashed(whole=True)
+    _locked(held, fcntl.LOCK_SH, installer)
     while not (made / MADE).is_file():
-        fcntl.flock(held, fcntl.LOCK_EX)  # lets go first, so that two who want it do not wait for each other
+        _locked(held, fcntl.LOCK_EX, installer)  # lets go first, so that two who want it do not wait for each other
         if not (made / MADE).is_file():
             shutil.rmtree(made, ignore_errors=True)
-            _install(requirements, made, held, installer or Leashed(whole=True))
+            _install(requirements, made, held, installer)
             (made / MADE).touch()
-        fcntl.flock(held, fcntl.LOCK_SH)  # in between somebody may have removed it
+        _locked(held, fcntl.LOCK_SH, installer)  # in between somebody may have removed it
     _used[made] = held
     os.utime(made)
     _sweep(folder)
     return made
+
+
+def _locked(held: TextIO, how: int, installer: Leashed) -> None:
+    """Take a lock, however long others install; not by `flock` alone, which a signal's handler does not end."""
+    fcntl.flock(held, fcntl.LOCK_UN)
+    while not installer.killed:
+        with suppress(BlockingIOError):
+            return fcntl.flock(held, how | fcntl.LOCK_NB)
+        time.sleep(LOOK_S)
+    raise VenvError("it was ended while another installed it")
 
 
 def _install(requirements: Path, made: Path, held: TextIO, installer: Leashed) -> None:

@@ -197,8 +197,8 @@ def _history(record: Repository) -> list[str]:
 
 def _others(record: Repository) -> list[str]:
     """Nights of other DAGs, on branches of their own, here or at a remote: how many stay these say themselves."""
-    ours = ["--not", record.tip] if record.tip else []
-    return _nights(record, f"--exclude={record.refs}/*", "--all", *ours)
+    ours = set(_history(record))
+    return [one for one in _nights(record, f"--exclude={record.refs}/*", "--all") if one not in ours]
 
 
 def _nights(record: Repository, *of: str) -> list[str]:

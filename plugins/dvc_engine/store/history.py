@@ -84,6 +84,15 @@ def before(tip: Commit, stage: Stage) -> Iterator[tuple[lock.Entry, str]]:
                 yield lock.parse(text)[stage.key], night
 
 
+def published(tip: Commit, stage: Stage) -> lock.Entry | None:
+    """What the newest night on the branch says of a stage; None for nothing."""
+    with suppress(YAMLError, AttributeError):  # somebody broke it
+        return lock.parse(lock.alone((tip.content(stage.lock) or b"").decode(errors="replace"), stage.key)).get(
+            stage.key
+        )
+    return None
+
+
 def _older(entries: list[tuple[lock.Entry, str]], own: lock.Entry | None) -> list[tuple[lock.Entry, str]]:
     """Of the entries of a stage those behind the newest that a night looks at."""
     return [*entries[1:MOST], *(one for one in entries[MOST:] if one[0] == own)]
