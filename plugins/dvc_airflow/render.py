@@ -50,9 +50,8 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     Raises:
         ProjectError: dvc.yaml cannot be used as it is.
     """
-    ours, dag = _split(options)
     project = Path(project).absolute()
-    known, settings, after = night(project, **ours)
+    (known, settings, after), dag = _night(project, options)
     fields = dag.pop("params", None)
     dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*dag.get("tags", []), shape_tag(known)]}
     if late_after is not None and not (isinstance(late_after, timedelta) and late_after > timedelta()):
@@ -89,9 +88,8 @@ def DvcTaskGroup(group_id: str, project: Path | str, **options: Any) -> TaskGrou
     Raises:
         ProjectError: dvc.yaml cannot be used as it is.
     """
-    ours, group = _split(options)
     project = Path(project).absolute()
-    known, settings, after = night(project, **ours)
+    (known, settings, after), group = _night(project, options)
     with TaskGroup(group_id, **group) as made:
         own = replace(settings, group=made.child_id(""))
         _tasks(known, own, after, f"{made.dag.dag_id}/{made.group_id}", project)
@@ -105,10 +103,13 @@ def _form(project: Path) -> dict[str, Param]:
     return form(project)
 
 
-def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of `night`, and others."""
+def _night(
+    project: Path, options: dict[str, Any]
+) -> tuple[tuple[Project, Settings, Mapping[str, str]], dict[str, Any]]:
+    """What `night` makes of those options that are its own, and the others. Raises ProjectError."""
     ours = {name for name in signature(night).parameters if name != "project"} & set(options)
-    return {name: options[name] for name in ours}, {name: options[name] for name in options if name not in ours}
+    others = {name: options[name] for name in options if name not in ours}
+    return night(project, **{name: options[name] for name in ours}), others
 
 
 def _tasks(known: Project, settings: Settings, after: Mapping[str, str], where: str, root: Path) -> PinOperator:
