@@ -55,7 +55,7 @@ def night(root: Path, stages: int, number: int, clock: Clock) -> dict[str, int]:
     clock("read_first", reading.read, root, known_at)
     known: Project = clock("read_kept", reading.read, root, known_at)
     made = results(known, f"{number}\n", cache)
-    pinned = Night(str(root), git(root, "rev-parse", "HEAD"), {}, {}, {}, f"bench-{number}", tip=record.tip)
+    pinned = Night(str(root), git(root, "rev-parse", "HEAD"), {}, {}, f"bench-{number}", tip=record.tip)
     done = clock("publish", published, pinned, known, made, cache)
     held = lock.parse(git(root, "show", f"{done.commit}:dvc.lock"))
     if not done.new or held != {name: one.entry for name, one in made.items()}:
@@ -63,11 +63,11 @@ def night(root: Path, stages: int, number: int, clock: Clock) -> dict[str, int]:
     pinned = replace(pinned, run=f"again-{number}", tip=record.tip)
     if clock("publish_nothing_new", published, pinned, known, made, cache).new:
         raise Broke("a night that changed nothing was published")
-    entries, came, _ = clock("newest_entries", history.newest, record, pinned.pinned, known)
-    if entries != held:
-        raise Broke(f"{len(entries)} entries are found of {stages} stages, or others than were published")
+    found = replace(pinned, known=clock("newest_entries", history.newest, record, pinned.pinned, known))
+    if found.entries != held:
+        raise Broke(f"{len(found.entries)} entries are found of {stages} stages, or others than were published")
     clock("lacking", start.lacking, known, pinned.pinned)
-    sent = clock("dump", dumped, replace(pinned, entries=entries, came=came), known)
+    sent = clock("dump", dumped, found, known)
     clock("task_loads", loaded, sent)
     return {name: len(text) for name, text in sent.items()}
 

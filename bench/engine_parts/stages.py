@@ -12,7 +12,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -136,8 +135,7 @@ def large_dep(scratch: Path, megabytes: int, kind: str, rounds: int) -> dict[str
 def attempt(root: Path, stage: str, entry: lock.Entry | None, number: int, *above: Result) -> tuple[Result, float]:
     """One attempt at HEAD, above which stand these results, and its seconds."""
     known, commit = reading.read(root, kept.folder(root)), git(root, "rev-parse", "HEAD")
-    entries: Mapping[str, lock.Entry] = {stage: entry} if entry else {}
-    night = Night(str(root), commit, {}, entries, dict.fromkeys(entries, commit), f"bench-{number}")
+    night = Night(str(root), commit, {}, {stage: [(entry, commit)]} if entry else {}, f"bench-{number}")
     began = time.perf_counter()
     clones = root / ".dvc" / "tmp" / "clones"
     result = Attempt(night, known, stage, lambda _: {one.stage: one for one in above}, clones, {}).run()

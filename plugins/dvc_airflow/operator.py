@@ -177,7 +177,7 @@ class StageOperator(Task):
 
         night, known = self.pinned(context)
         number, shared = context["ti"].try_number, self.settings
-        self.pages = links.pages(shared.web, night.came.get(self.stage), night.commit)
+        self.pages = links.pages(shared.web, night.came(self.stage), night.commit)
         results = partial(self.results, context, night, known)
         said = known.stages[self.stage].airflow.env
         env = {**shared.env, **secrets.found(said)}

@@ -66,13 +66,11 @@ class PinOperator(Task):
             workspace.remove(place)
             known = selection.narrowed(known, self.settings.select, self.settings.exclude)
             pinned = Commit(repository, commit, folder)
-            (entries, came, older), nearest = start.known(known, pinned, record)
+            every, nearest = start.known(known, pinned, record)
             self._same_graph(context, known)
             record.pin(run, commit)
             seen = record.nights()
-            night = Night(
-                str(repository), commit, tags, entries, came, run, folder, record.tip, (), older, nearest, seen
-            )
+            night = Night(str(repository), commit, tags, every, run, folder, record.tip, (), nearest, seen)
             still = settled(night, known, self.settings.clones)
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, again=bool(self.settings.remote)) from None

@@ -19,6 +19,7 @@ from dvc_engine.pipeline.project import Project
 from dvc_engine.stage import process
 from dvc_engine.stage.attempt import Attempt
 from dvc_engine.stage.outcome import Night, Result
+from dvc_engine.store.history import Known
 from dvc_engine.store.repository import Repository
 
 DVC_YAML = """\
@@ -132,13 +133,19 @@ class Toy:
         self.git("commit", "-qm", "change", "--allow-empty")
         return self.git("rev-parse", "HEAD")
 
+    def learn(self, known: Known) -> None:
+        """Begin the next night with the newest of these entries."""
+        self.entries = {name: entries[0][0] for name, entries in known.items()}
+        self.came = {name: entries[0][1] for name, entries in known.items()}
+
     def known(self) -> Project:
         return selection.narrowed(reading.read(self.root, kept.folder(self.root)), self.select, [])
 
     def night(self, commit: str) -> Night:
         here, folder = top(self.root)
         commit = self.git("rev-parse", commit)
-        return Night(str(here), commit, tags_of(here), dict(self.entries), dict(self.came), "night", folder)
+        known = {name: [(entry, self.came.get(name))] for name, entry in self.entries.items()}
+        return Night(str(here), commit, tags_of(here), known, "night", folder)  # type: ignore[arg-type]
 
     def pinned(self, commit: str, record: Repository) -> Night:
         """The night, which knows where its branch is."""

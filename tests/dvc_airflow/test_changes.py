@@ -30,9 +30,9 @@ stages:
 
 def metrics(text: str, made: Toy, before: str | None) -> list[Change]:
     """What changed when the stage ends with these metrics, beside those of a commit."""
-    night = made.night("HEAD")
     if before is not None:
-        night.came["one"] = made.commit({"m.json": before})
+        made.entries, made.came = {"one": {}}, {"one": made.commit({"m.json": before})}
+    night = made.night("HEAD")
     return changes.changed(night, made.known(), {"one": Result("one", "ran", files={"m.json": text})})
 
 

@@ -247,7 +247,7 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
 
     def night() -> dict[str, str]:
         commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
-        made.entries, made.came, _ = history.newest(record(made), Commit(made.root, commit), known)
+        made.learn(history.newest(record(made), Commit(made.root, commit), known))
         results = made.run(commit)
         assert {path for one in results.values() for path in one.undeclared} == set()
         clones = made.root / ".dvc/tmp/clones"
@@ -263,7 +263,7 @@ def test_an_import_is_fetched_anew_and_what_changed_is_published(toy: Make, monk
     assert night() == {"got.dvc": "unchanged", "read": "unchanged"}
     source.unlink()
     commit, known = made.git("rev-parse", "HEAD"), reading.read(made.root)
-    made.entries, made.came, _ = history.newest(record(made), Commit(made.root, commit), known)
+    made.learn(history.newest(record(made), Commit(made.root, commit), known))
     gone = made.run(commit)["got.dvc"]
     assert gone.outcome == "storage"
     assert str(source) in gone.sentence
@@ -278,7 +278,7 @@ def test_an_import_of_another_repository_follows_its_branch(toy: Make, monkeypat
         repo.imp(f"file://{other.root}", "lib", out="got")
     text = (made.root / "got.dvc").read_text()
     made.commit({"got.dvc": f"{text}meta:\n  airflow: {{update: true}}\n"})
-    made.entries, made.came, _ = history.newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
+    made.learn(history.newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root)))
     other.commit({"lib": "two"})
     clean_repos()  # of this process, in which the child is forked
     made.root.with_name("tmp").mkdir()

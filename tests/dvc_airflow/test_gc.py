@@ -30,7 +30,7 @@ DAY = 86_400.0
 def night(made: Toy, seed: str, params: int) -> publish.Published:
     record, commit = of(made.root), made.commit({"seed.txt": seed, "params.yaml": f"total: {{by: {params}}}\n"})
     known = reading.read(made.root)
-    made.entries, made.came, _ = history.newest(record, Commit(made.root, commit), known)
+    made.learn(history.newest(record, Commit(made.root, commit), known))
     results = made.run(commit)
     assert all(one.well for one in results.values())
     return publish.publish(made.pinned(commit, record), known, results, record, None, {}, made.root / ".dvc/tmp/clones")
@@ -73,7 +73,7 @@ def test_what_goes_is_said_by_reason_and_removed_only_when_it_is_asked_for(
     assert main(["gc", str(made.root), "--nights", "2"]) == 0
     assert capsys.readouterr().out == said
     assert not stray.exists()
-    made.entries, made.came, _ = history.newest(of(made.root), Commit(made.root, "HEAD"), reading.read(made.root))
+    made.learn(history.newest(of(made.root), Commit(made.root, "HEAD"), reading.read(made.root)))
     assert {one.outcome for one in made.run("HEAD").values()} == {"unchanged"}
     assert main(["gc", str(made.root), "--nights", "2"]) == 0
     assert "goes" not in capsys.readouterr().out
@@ -174,10 +174,10 @@ def test_what_people_and_unpublished_nights_name_stays(toy: Make) -> None:
     cache, known = workspace.cache_of(made.root), reading.read(made.root)
 
     def whole(commit: str) -> bool:
-        entries, *_ = history.newest(Repository(made.root, "none", "refs/none"), Commit(made.root, commit), known)
+        found = history.newest(Repository(made.root, "none", "refs/none"), Commit(made.root, commit), known)
         return all(
             plan.unchanged(known.stages[name], entry, {}, Commit(made.root, commit), cache) is not False
-            for name, entry in entries.items()
+            for name, [(entry, _), *_] in found.items()
             if name == "make"
         )
 

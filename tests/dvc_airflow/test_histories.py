@@ -18,7 +18,7 @@ from dvc_engine.git import GitError
 from dvc_engine.pipeline import lock
 from dvc_engine.store import gc, objects
 from tests.dvc_airflow.conftest import Toy
-from tests.dvc_airflow.test_history import by_hand, known, night, outcomes, record
+from tests.dvc_airflow.test_history import by_hand, known, newest, night, outcomes, record
 
 Make = Callable[..., Toy]
 NIGHTS = 8
@@ -94,7 +94,7 @@ class History:
         for name in (one for one in ORDER if results[one].entry):
             entry = results[name].entry or {}
             assert name not in self.made.select or self._of(entry, tonight), name
-            others = [one for one, _ in found.every(name)]
+            others = [one for one, _ in found[name]]
             same = [one for one in others if self._of(one, tonight)]
             if name not in self.made.select and not set(ORDER[: ORDER.index(name)]) & set(self.made.select):
                 assert entry == [*same, *others][0], name
@@ -150,11 +150,11 @@ def test_a_night_publishes_what_its_commit_says_whatever_came_before(seed: int, 
         events.append(event.__name__)
         event(history)
         made.commit({})
-        newest = known(made).entries
+        before = newest(made)
         results = night(made)
         assert all(one.well for one in results.values()), (events, {one.sentence for one in results.values()})
         kept = {name: one.entry for name, one in results.items() if one.outcome == "unchanged"}
-        assert kept == {name: newest[name] for name in kept}, events
+        assert kept == {name: before[name] for name in kept}, events
         both = history.said["seed.txt"] + history.said["params.yaml"]
         assert f"{made.git('show', 'nights:both')}\n" == both, events
         md5 = {out["path"]: out["md5"] for one in results.values() for out in (one.entry or {})["outs"]}

@@ -47,6 +47,11 @@ def known(made: Toy) -> history.Known:
     return history.newest(record(made), Commit(made.root, made.git("rev-parse", "HEAD")), reading.read(made.root))
 
 
+def newest(made: Toy) -> dict[str, lock.Entry]:
+    """The newest entry of every stage."""
+    return {name: entries[0][0] for name, entries in known(made).items()}
+
+
 def by_hand(made: Toy, *targets: str) -> None:
     """`dvc repro` in the checkout."""
     before = Path.cwd()
@@ -62,8 +67,7 @@ def night(made: Toy) -> dict[str, Result]:
     """A night of what is committed, published or kept as its tasks do it."""
     project = made.known()
     found, nearest = start.known(project, Commit(made.root, made.git("rev-parse", "HEAD")), record(made))
-    made.entries, made.came = found.entries, found.came
-    pinned = replace(made.pinned("HEAD", record(made)), older=found.older, nearest=nearest)
+    pinned = replace(made.pinned("HEAD", record(made)), known=found, nearest=nearest)
     still = settled(pinned, project, made.root / ".dvc/tmp/clones")
     others = [one.name for one in project.stages.values() if not one.selected]
     results: dict[str, Result] = standing(pinned, [*still, *others])  # as the pin tells
@@ -101,14 +105,14 @@ def test_what_a_person_made_is_newer_than_the_night_before_and_older_than_the_ni
     made.commit({"seed.txt": "8"})
     by_hand(made)
     theirs = made.commit({})
-    found = known(made)
-    assert (dep(made, found.entries["numbers"]), found.came["numbers"]) == ("8", theirs)
-    assert [dep(made, entry) for entry, _ in found.older["numbers"]] == ["7"]
+    (entry, came), *older = known(made)["numbers"]
+    assert (dep(made, entry), came) == ("8", theirs)
+    assert [dep(made, entry) for entry, _ in older] == ["7"]
     made.commit({"seed.txt": "9"})
     night(made)
-    found = known(made)
-    assert (dep(made, found.entries["numbers"]), found.came["numbers"]) == ("9", record(made).tip)
-    assert [dep(made, entry) for entry, _ in found.older["numbers"]] == ["8"]
+    (entry, came), *older = known(made)["numbers"]
+    assert (dep(made, entry), came) == ("9", record(made).tip)
+    assert [dep(made, entry) for entry, _ in older] == ["8"]
 
 
 def test_what_a_person_made_and_committed_is_not_made_again(toy: Make) -> None:
@@ -159,7 +163,7 @@ def test_what_a_failed_night_made_is_not_newer_than_a_night_after_it(toy: Make) 
     made.commit({"seed.txt": "7", "good": ""})
     night(made)
     assert record(made).unpublished() == {}
-    assert known(made).entries["train"]["deps"][0]["md5"] == objects.md5(b"7")
+    assert newest(made)["train"]["deps"][0]["md5"] == objects.md5(b"7")
 
 
 def test_a_night_of_some_stages_leaves_out_a_file_of_another_that_nobody_has(toy: Make) -> None:
@@ -232,7 +236,7 @@ def test_what_a_person_is_asked_about_is_asked_about_again(toy: Make) -> None:
     asking = CHAIN.replace("outs: [loaded]", "outs: [loaded], meta: {airflow: {approve: is it good}}")
     made = toy(asking, src="")
     night(made)
-    assert set(known(made).entries) == {"train"}
+    assert set(known(made)) == {"train"}
 
 
 @pytest.mark.parametrize("cleared", [False, True])
@@ -269,7 +273,7 @@ def test_the_end_of_a_night_that_failed_keeps_what_it_finished(
         ti.said["pin", "return_value"]["holder"] = dag.get_task("pin").holder({})
     _, said = ended(made, dag, ti)
     assert said.startswith("the night was not published: judge: failed")
-    assert set(known(made).entries) == {"load", "train"}
+    assert set(known(made)) == {"load", "train"}
     assert lease.read(record(made)) is None
 
 
@@ -333,13 +337,13 @@ def test_a_night_of_some_stages_keeps_what_others_kept(toy: Make) -> None:
     before = made.git("rev-parse", "HEAD")
     made.select = ["make"]
     made.commit({"seed.txt": "8"})
-    newest = night(made)["make"].entry
+    eight = night(made)["make"].entry
     made.git("checkout", "-q", before)
     made.select = ["read"]
     made.commit({"dvc.yaml": FROZEN.replace("cp made seen", "cat made > seen")})
     read = lock.hashes(made.known().stages["read"], night(made)["read"].entry or {}, "deps")["made"]
     assert read == objects.md5(b"7")
-    assert known(made).entries["make"] == newest
+    assert newest(made)["make"] == eight
 
 
 def test_a_night_of_some_stages_in_which_nothing_is_new_is_no_other_commit(toy: Make) -> None:
@@ -362,7 +366,7 @@ def test_the_commits_own_entry_is_known_however_many_nights_wait(toy: Make) -> N
     for number, commit in enumerate(commits):
         record(made).keep(f"night-{9 - number}", commit)  # of those of one second Git has the first name first
     made.git("checkout", "-q", commits[0])
-    found = [entry for entry, _ in known(made).every("make")]
+    found = [entry for entry, _ in known(made)["make"]]
     assert len(found) == history.MOST + 1
     assert found[-1] == entries[0]
 
@@ -403,9 +407,7 @@ def test_what_git_alone_has_of_a_night_before_goes_where_another_worker_finds_it
     night(made)
     made.commit({"seed.txt": "7", "src": "2"})
     project = made.known()
-    found = known(made)
-    made.entries, made.came = found.entries, found.came
-    pin = replace(made.pinned("HEAD", record(made)), older=found.older)
+    pin = replace(made.pinned("HEAD", record(made)), known=known(made))
     results = dict[str, Result]()
     for stage in project.order:
         shutil.rmtree(made.root / ".dvc" / "cache", ignore_errors=True)  # each is another worker's
@@ -467,4 +469,4 @@ def test_what_people_made_is_not_what_the_branch_of_nights_has(toy: Make) -> Non
     by_hand(made)
     made.commit({})
     stage, tip = made.known().stages["make"], Commit(made.root, made.git("rev-parse", "nights"))
-    assert history.published(tip, stage) == first != known(made).entries["make"]
+    assert history.published(tip, stage) == first != newest(made)["make"]

@@ -168,9 +168,9 @@ def test_a_night_is_one_commit_with_its_tags_and_an_equal_night_is_none(toy: Mak
     again = publication(made, results, "python says.py")
     assert again == Published(done.commit, new=False, said={"released": "toy"})  # it is asked, and makes nothing
     assert made.git("rev-parse", "nightly") == done.commit
-    entries, came, _ = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
-    assert set(entries) == set(results)
-    assert set(came.values()) == {done.commit}
+    found = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
+    assert set(found) == set(results)
+    assert {came for [(_, came), *_] in found.values()} == {done.commit}
 
 
 def test_what_a_push_refuses_is_kept_and_found_again(toy: Make) -> None:
@@ -182,7 +182,7 @@ def test_what_a_push_refuses_is_kept_and_found_again(toy: Make) -> None:
     assert done.refused
     assert made.git("rev-parse", f"{REFS}/unpublished/night") == done.commit
     made.git("checkout", "-q", "main")
-    assert set(newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))[0]) == set(results)
+    assert set(newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))) == set(results)
     assert publication(made, results).new
     assert made.git("for-each-ref", REFS) == ""  # what waited is in the branch's entries
 
@@ -308,8 +308,8 @@ def test_a_lock_file_is_read_once_for_all_of_its_stages(toy: Make, monkeypatch: 
     publication(made, made.run("HEAD"))
     real, parsed = lock.parse, []
     monkeypatch.setattr(lock, "parse", lambda text: parsed.append(text) or real(text))
-    entries, *_ = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
-    assert len(entries) == 4
+    found = newest(record(made), Commit(made.root, "HEAD"), reading.read(made.root))
+    assert len(found) == 4
     assert len(parsed) == 1
 
 

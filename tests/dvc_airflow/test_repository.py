@@ -47,7 +47,7 @@ def night(made: Toy, seed: str, run: str, remote: str = "origin", command: Comma
     record, commit = at(made, remote), made.commit({"seed.txt": seed})
     record.fetch()
     known = reading.read(made.root)
-    made.entries, made.came, _ = history.newest(record, Commit(made.root, commit), known)
+    made.learn(history.newest(record, Commit(made.root, commit), known))
     results: dict[str, Result] = made.run(commit)
     return publish.publish(
         replace(made.pinned(commit, record), run=run),

@@ -102,7 +102,7 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     commit = made.commit({"params.yaml": "total: {by: 2}\n", "seed.txt": "8"})
     known = selection.narrowed(reading.read(made.root), made.select, [])
     pinned = Commit(made.root, commit)
-    made.entries, made.came, _ = history.newest(record, pinned, known)
+    made.learn(history.newest(record, pinned, known))
     results = made.run(commit)
     assert {name: one.outcome for name, one in results.items()} == {"total": "ran", "each@a": "unchanged"}
     done = publish.publish(made.pinned(commit, record), known, results, record, "false", {}, clones)
@@ -110,9 +110,9 @@ def test_a_night_of_some_stages_reads_what_others_made_and_is_kept_under_the_ref
     assert made.git("rev-parse", "nightly") == whole.commit
     assert made.git("rev-parse", f"{refs}/unpublished/of-some-stages") == done.commit
     assert made.git("show", "-s", "--format=%s", done.commit) == "Night night of total, each@a"
-    entries, *_ = history.newest(record, pinned, reading.read(made.root))
-    assert entries["total"] == results["total"].entry != first["total"].entry
-    assert entries["numbers"] == first["numbers"].entry
+    made.learn(history.newest(record, pinned, reading.read(made.root)))
+    assert made.entries["total"] == results["total"].entry != first["total"].entry
+    assert made.entries["numbers"] == first["numbers"].entry
 
 
 def test_what_is_read_and_never_ran_is_refused_by_name(toy: Make) -> None:

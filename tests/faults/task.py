@@ -64,8 +64,8 @@ def _pin(root: Path, record: repository.Repository, state: Path) -> int:
     clone = workspace.make(record.path, commit, job, tags, workspace.cache_of(root))
     known = reading.read(clone, kept.folder(root))
     workspace.remove(job)
-    entries, came, _ = history.newest(record, Commit(record.path, commit), known)
-    night = Night(str(record.path), commit, tags, entries, came, RUN, "", record.tip)
+    every = history.newest(record, Commit(record.path, commit), known)
+    night = Night(str(record.path), commit, tags, every, RUN, "", record.tip)
     _write(state / "pin.json", {"night": night.dumps(), "project": project.dumps(known)})
     return 0
 

@@ -41,7 +41,7 @@ def changed(night: Night, project: Project, results: Mapping[str, Result]) -> li
     found: list[Change] = []
     for name in project.order:
         if name in results and results[name].outcome != "unchanged":
-            came = night.came.get(name)
+            came = night.came(name)
             found += _of(project.stages[name], night.at(came) if came else None, results[name])
     return found[:MOST]
 

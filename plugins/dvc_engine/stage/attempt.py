@@ -70,7 +70,7 @@ class Attempt:
         self.results, self.record = results, record
         self.above: Mapping[str, Result] = {}  # what it rests on
         self.stage: Stage = project.stages[stage]
-        self.entry: Entry | None = night.entries.get(stage)
+        self.entry = self.newest = night.entries.get(stage)
         self.asks_dvc = False  # whether only DVC can tell that it is unchanged; it must have what was made last
         self.sure = False  # whether an entry is known that nothing speaks against
         self.cache = workspace.cache_of(night.root)
@@ -163,7 +163,7 @@ class Attempt:
         if not (same and had):
             self.asks_dvc = same is not False
             return None
-        outcome = "unchanged" if self.entry == self.night.entries.get(self.stage.name) else "cached"
+        outcome = "unchanged" if self.entry == self.newest else "cached"
         return Result(self.stage.name, outcome, entry=self.entry, files=self._told(self.entry))
 
     def _nearest(self, newest: Entry) -> tuple[Entry, bool | None]:
@@ -171,7 +171,7 @@ class Attempt:
 
         A stage that goes on in what it made goes on in the newest.
         """
-        known = self.night.known(self.stage.name)[: 1 if self.stage.goes_on else None]
+        known = self.night.known.get(self.stage.name, [])[: 1 if self.stage.goes_on else None]
         found = plan.choose(self.stage, known, self._made(), self.night.pinned, self.cache, self.remote)
         self.sure = found is not None and found.sure
         return (found.entry, found.same) if found else (newest, False)
@@ -193,8 +193,8 @@ class Attempt:
             return None
         if found is None or not found.sure or (self.asks_dvc and plan.of_the_same(found.entry, self.entry or {})):
             return None
-        others = [*night.older.get(stage.name, []), (found.entry, str(found.came))]
-        self.night = replace(night, older={**night.older, stage.name: others})
+        known = [*night.known.get(stage.name, []), (found.entry, str(found.came))]
+        self.night = replace(night, known={**night.known, stage.name: known})
         # what Git alone has of it other workers look for at DVC's remote, and the child takes it there
         return self._taken(found.entry, None if self.remote and stage.uncached else found.same)
 
@@ -266,7 +266,7 @@ class Attempt:
         if self.stage.imported:
             outcome = "unchanged" if entry == self.entry else "ran"
         else:
-            same = not result["reproduced"] and entry == self.night.entries.get(name)
+            same = not result["reproduced"] and entry == self.newest
             outcome = "ran" if record else "unchanged" if same else "cached"
         workspace.remove(self.job)
         told = self._told(entry)

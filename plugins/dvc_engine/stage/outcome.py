@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,8 @@ class Night:
         repository: the Git repository of record; clones are made from it.
         commit: what runs.
         tags: name → object, the registry as it was.
-        entries: newest known entry of every stage.
-        came: stage → the commit whose metrics belong to its entry.
-        older: stage → other entries of it, the newest first, each with its commit.
-        nearest: of stages that do not run tonight the entry that others read, where it is one of the older ones.
+        known: stage → its entries, the newest first, each with the commit whose metrics belong to it.
+        nearest: of stages that do not run tonight the entry that others read, where it is not the newest.
         run: name of the run.
         folder: of the project in the repository; "" at its top.
         tip: of the branch of nights, when it was pinned; None where there was none.
@@ -53,13 +51,11 @@ class Night:
     repository: str
     commit: str
     tags: Mapping[str, str]
-    entries: Mapping[str, Entry]
-    came: Mapping[str, str]
+    known: Mapping[str, Sequence[tuple[Entry, str]]]
     run: str
     folder: str = ""
     tip: str | None = None
     settled: Sequence[str] = ()
-    older: Mapping[str, Sequence[tuple[Entry, str]]] = field(default_factory=dict)
     nearest: Mapping[str, Entry] = field(default_factory=dict)
     seen: Sequence[str] = ()
 
@@ -77,14 +73,18 @@ class Night:
         """The project of record."""
         return Path(self.repository, self.folder)
 
-    def known(self, stage: str) -> list[tuple[Entry, str | None]]:
-        """Every entry of a stage, the newest first, each with its commit."""
-        first = [(self.entries[stage], self.came.get(stage))] if stage in self.entries else []
-        return [*first, *(self.older.get(stage) or [])]
+    @cached_property
+    def entries(self) -> Mapping[str, Entry]:
+        """Stage → its newest entry."""
+        return {name: entries[0][0] for name, entries in self.known.items()}
+
+    def came(self, stage: str) -> str | None:
+        """The commit that the newest entry of a stage came with; None for a stage without one."""
+        return next((commit for _, commit in self.known.get(stage, [])), None)
 
     def source(self, stage: str, entry: Entry) -> Commit | None:
         """The project at the commit that an entry of a stage came with; None for one that was made tonight."""
-        came = next((commit for one, commit in self.known(stage) if one == entry), None)
+        came = next((commit for one, commit in self.known.get(stage, []) if one == entry), None)
         return self.at(came) if came else None
 
     def at(self, commit: str) -> Commit:

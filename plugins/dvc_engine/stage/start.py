@@ -24,7 +24,7 @@ def known(project: Project, commit: Commit, record: Repository) -> tuple[history
         raise Refused(lacks)
     found = history.newest(record, commit, project)
     nearest = _nearest(project, commit, found)
-    if unknown := never(project, found.entries) or _gone(project, found.entries | nearest, found, commit):
+    if unknown := never(project, found) or _gone(project, found, nearest, commit):
         raise Refused(unknown)
     return found, nearest
 
@@ -38,7 +38,7 @@ def _nearest(project: Project, commit: Commit, known: history.Known) -> dict[str
     if not any(one.frozen for one in project.stages.values()):
         return found
     for name in project.order:
-        stage, entries = project.stages[name], [entry for entry, _ in known.every(name)]
+        stage, entries = project.stages[name], [entry for entry, _ in known.get(name, [])]
         made = {dep: plan.UNTOLD for dep in [*stage.deps, *stage.params] if _lies_in(dep, held)}
         made |= {**project.tracked(name), **held}
         if not stage.frozen:  # it runs, but where its result is known already
@@ -176,22 +176,22 @@ def _why_lacking(dep: str, held: set[str], commit: Commit) -> str:
     return f"it is not there, and no stage makes it{slashes}"
 
 
-def never(project: Project, entries: Mapping[str, Entry]) -> str | None:
+def never(project: Project, known: Container[str]) -> str | None:
     """A sentence about the first stage that tonight does not run, is read, and never ran; None for none."""
     read = {above for one in project.selected if not one.frozen for above in project.upstream(one.name)}
     for stage in project.stages.values():
-        if stage.name in entries or not stage.frozen or not (stage.selected or stage.name in read):
+        if stage.name in known or not stage.frozen or not (stage.selected or stage.name in read):
             continue
         what, mend = ("frozen", "`dvc unfreeze` it") if stage.selected else ("not selected", "select it too")
         return f"{stage.name} is {what}, and no commit says what it made; run it once, or {mend}"
     return None
 
 
-def _gone(project: Project, read: Mapping[str, Entry], known: history.Known, commit: Commit) -> str | None:
+def _gone(project: Project, known: history.Known, nearest: Mapping[str, Entry], commit: Commit) -> str | None:
     """A sentence about the first frozen stage of which a file that DVC does not cache is nowhere; None for none.
 
     Args:
-        read: stage → the entry that others read.
+        nearest: as of a Night.
     """
     root = commit.repository / commit.folder
     if workspace.remote_of(root):  # it may be there
@@ -199,8 +199,7 @@ def _gone(project: Project, read: Mapping[str, Entry], known: history.Known, com
     for stage in (one for one in project.selected if one.frozen and not one.imported):
         committed = _with_folders(_here(path, commit.folder) for path in commit.modes)
         lost = [path for path in stage.uncached if not outside(path) and path not in committed]
-        entry = read[stage.name]
-        came = next(made for one, made in known.every(stage.name) if one == entry)
+        entry, came = next(one for one in known[stage.name] if one[0] == nearest.get(stage.name, one[0]))
         source = Commit(commit.repository, came, commit.folder)
         if lost and not uncached.had(stage, entry, source.content, workspace.cache_of(root)):
             what = f"{stage.name} is frozen, and {lost[0]}, which DVC does not cache, is in no commit"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -22,21 +22,12 @@ MOST = 4  # entries of a stage that a night looks at, beside the commit's own
 LOOKED = 30  # nights before the newest in which a stage that would run is looked for
 
 
-class Known(NamedTuple):
-    """The newest entry of every stage, its commit, and the older ones with theirs, the newest of them first."""
-
-    entries: dict[str, lock.Entry]
-    came: dict[str, str]
-    older: dict[str, list[tuple[lock.Entry, str]]]
-
-    def every(self, stage: str) -> list[tuple[lock.Entry, str]]:
-        """The entries of a stage, the newest first, each with its commit."""
-        first = [(self.entries[stage], self.came[stage])] if stage in self.entries else []
-        return [*first, *self.older.get(stage, [])]
+Known = dict[str, list[tuple[lock.Entry, str]]]
+"""Stage → its entries, the newest first, each with the commit that says so."""
 
 
 def newest(record: Repository, commit: Commit, project: Project) -> Known:
-    """What is known of every stage.
+    """What is known of every stage; of one of which nothing is known there is no list.
 
     Entries stand in nights, published or not, and in the pinned commit. There people write too: what differs from the
     commit that they share with the newest night is newer than that. What a `.dvc` file says counts as an entry where
@@ -45,7 +36,7 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
     held: dict[str, list[Stage]] = {}
     for stage in project.stages.values():
         held.setdefault(stage.lock, []).append(stage)
-    nights, found, own = record.nights(), dict[str, list[tuple[lock.Entry, str]]](), dict[str, lock.Entry]()
+    nights, found, own = record.nights(), Known(), dict[str, lock.Entry]()
     shared = _shared(record, nights[0], commit) if nights else None
     for path, stages in held.items():
         entries = cache(partial(_entries, stages, commit.content(path)))  # most commits say the same
@@ -61,11 +52,7 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
                 others = found.setdefault(name, [])
                 if all(entry != other for other, _ in others):
                     others.append((entry, one))
-    return Known(
-        {name: entries[0][0] for name, entries in found.items()},
-        {name: entries[0][1] for name, entries in found.items()},
-        {name: _older(entries, own.get(name)) for name, entries in found.items() if entries[1:]},
-    )
+    return {name: _looked_at(entries, own.get(name)) for name, entries in found.items()}
 
 
 def before(tip: Commit, stage: Stage) -> Iterator[tuple[lock.Entry, str]]:
@@ -76,8 +63,7 @@ def before(tip: Commit, stage: Stage) -> Iterator[tuple[lock.Entry, str]]:
     asked = ["rev-list", "--first-parent", "--skip=1", f"--max-count={LOOKED}", tip.commit]
     said = {""}
     for night in git(tip.repository, *asked).split():
-        content = Commit(tip.repository, night, tip.folder).content(stage.lock) or b""
-        text = lock.alone(content.decode(errors="replace"), stage.key)
+        text = _alone(Commit(tip.repository, night, tip.folder), stage)
         if text not in said:
             said.add(text)
             with suppress(YAMLError, AttributeError, KeyError):  # somebody broke it
@@ -87,15 +73,18 @@ def before(tip: Commit, stage: Stage) -> Iterator[tuple[lock.Entry, str]]:
 def published(tip: Commit, stage: Stage) -> lock.Entry | None:
     """What the newest night on the branch says of a stage; None for nothing."""
     with suppress(YAMLError, AttributeError):  # somebody broke it
-        return lock.parse(lock.alone((tip.content(stage.lock) or b"").decode(errors="replace"), stage.key)).get(
-            stage.key
-        )
+        return lock.parse(_alone(tip, stage)).get(stage.key)
     return None
 
 
-def _older(entries: list[tuple[lock.Entry, str]], own: lock.Entry | None) -> list[tuple[lock.Entry, str]]:
-    """Of the entries of a stage those behind the newest that a night looks at."""
-    return [*entries[1:MOST], *(one for one in entries[MOST:] if one[0] == own)]
+def _alone(commit: Commit, stage: Stage) -> str:
+    """The lock file of a commit, with no other stage's entry."""
+    return lock.alone((commit.content(stage.lock) or b"").decode(errors="replace"), stage.key)
+
+
+def _looked_at(entries: list[tuple[lock.Entry, str]], own: lock.Entry | None) -> list[tuple[lock.Entry, str]]:
+    """Of the entries of a stage those that a night looks at."""
+    return [*entries[:MOST], *(one for one in entries[MOST:] if one[0] == own)]
 
 
 def _entries(stages: Sequence[Stage], pinned: bytes | None, content: bytes | None) -> dict[str, lock.Entry]:
