@@ -50,7 +50,7 @@ def endpoint(reply: Callable[[str], Reply]) -> Iterator[tuple[batch.Endpoint, li
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     pauses: list[float] = []
     try:
         yield batch.Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "ns_x", pauses.append), pauses

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from dvc_engine.git import GitError, tags_of
 from dvc_engine.pipeline.naming import PUBLISH
 from dvc_engine.stage.process import attended
 from dvc_engine.store import workspace
+from dvc_engine.store.repository import Repository
 
 
 class PublishOperator(Task):
@@ -82,33 +83,35 @@ class CommandOperator(Task):
         try:
             with self.leased(context), attended(self.on_kill):
                 cache = workspace.cache_of(root)
-                before = self._before(night.run, now.tags)
-                said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
-                record.share(dict(tags_of(record.path).items() - before.items()))
-            self._noted(night.run).unlink(missing_ok=True)
-            return said
+                with self._sharing(record, night.run, now.tags):
+                    return publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
         except (publish.PublishError, GitError, OSError) as error:
             raise refusal(context, error, again=True) from None
 
-    def _before(self, run: str, tags: Mapping[str, str]) -> Mapping[str, str]:
-        """The tags that were here before the first attempt: what one that failed has made is to be shared by the next.
+    @contextmanager
+    def _sharing(self, record: Repository, run: str, before: Mapping[str, str]) -> Iterator[None]:
+        """Share the tags that a command makes, and what attempts before this one made and could not share.
 
-        Others are people's, who may not want them at the remote.
+        Others are people's, who may not want them at the remote. What an attempt makes is noted when it ends; of one
+        that was killed the note says what was here when it began.
         """
+        from dvc_engine.stage import job
         from dvc_engine.store.written import write
 
-        noted = self._noted(run)
-        if not noted.is_file():
-            write(str(noted), json.dumps(dict(tags)).encode())
-        found: dict[str, str] = json.loads(noted.read_text(encoding="utf-8"))
-        return found
-
-    def _noted(self, run: str) -> Path:
-        from dvc_engine.stage import job
-
-        return Path(
-            self.settings.root, ".dvc", "tmp", "tags", f"{job.folder(Path(), self.whose, run, self.task_id, 0)}.json"
-        )
+        name = job.folder(Path(), self.whose, run, self.task_id, 0)
+        noted, made = Path(self.settings.root, ".dvc", "tmp", "tags", f"{name}.json"), dict[str, str]()
+        if noted.is_file():
+            said = json.loads(noted.read_text(encoding="utf-8"))
+            made = said["made"] | (dict(before.items() - said["before"].items()) if said["before"] is not None else {})
+        write(str(noted), json.dumps({"made": made, "before": dict(before)}).encode())
+        try:
+            yield
+        finally:
+            now = tags_of(record.path)
+            made |= now.items() - before.items()
+            write(str(noted), json.dumps({"made": made, "before": None}).encode())
+        record.share({tag: one for tag, one in made.items() if now.get(tag) == one}, before)
+        noted.unlink()
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

@@ -191,6 +191,34 @@ def test_tags_that_a_command_makes_go_to_the_remote_and_a_persons_do_not(
     ti.try_number = 1
     dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
     assert git(bare, "tag") == "live"
+    made.commit({"seed.txt": "8"})  # which the next release is, and the tag moves
+    made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
+    ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
+    dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+    assert git(bare, "rev-parse", "live") == made.git("rev-parse", "HEAD")
+
+
+def test_a_persons_tag_is_not_shared_when_a_command_that_failed_is_cleared(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    from dvc_airflow import DvcDag
+
+    made, bare, mended = toy(), tmp_path / "bare", tmp_path / "mended"
+    made.git("init", "-q", "--bare", str(bare))
+    made.git("remote", "add", "origin", str(bare))
+    made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
+    tags = f"git -C {made.root} tag live; test -e {mended} && echo {{}}"
+    dag = DvcDag("toy", made.root, remote="origin", after={"deploy": f"sh -c '{tags}'"})
+    ti = published(made, released="a" * 64)
+    ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
+    with pytest.raises(AirflowException):
+        dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+    made.git("tag", "mine")
+    mended.touch()
+    dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+    assert git(bare, "tag") == "live"
 
 
 @pytest.mark.parametrize("tags", ["v1", [None], [{"message": "no name"}], ["v1"], 5, {"name": "v1"}])

@@ -359,7 +359,7 @@ def test_of_a_bad_remote_nothing_reaches_the_cache_nor_a_stage(
     folder.mkdir()
     monkeypatch.setattr(Bad, "mode", "")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Bad, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         config = made.root / ".dvc" / "config"
         config.write_text(
             f"{config.read_text()}[core]\n    remote = r\n['remote \"r\"']\n"
@@ -393,7 +393,7 @@ def test_a_remote_that_is_away_is_not_one_that_lacks_an_object(
     config = made.root / ".dvc" / "config"
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Bad, directory=str(folder))) as server:
         config.write_text(config.read_text().replace(f"{folder}", f"http://127.0.0.1:{server.server_port}"))
-        serving = threading.Thread(target=server.serve_forever)
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
         serving.start()
         uncached.bring(made.root, {"x": md5}, workspace.cache_of(made.root))
         server.shutdown()

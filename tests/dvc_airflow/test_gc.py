@@ -281,6 +281,25 @@ def test_what_is_stashed_stays(toy: Make) -> None:
     assert gc.look(made.root, of(made.root), nights=1).gone == {}
 
 
+def test_nights_of_another_dag_stay_though_the_branch_goes_on_from_them(toy: Make) -> None:
+    made, theirs = toy(STAGE), set[str]()
+    for branch in ("weekly", "dvc-airflow"):
+        record = of(made.root, branch)
+        for number in range(3):
+            commit, known = made.commit({"seed.txt": f"{branch} {number}"}), reading.read(made.root)
+            made.learn(history.newest(record, Commit(made.root, commit), known))
+            results, clones = made.run(commit), made.root / ".dvc/tmp/clones"
+            assert publish.publish(made.pinned(commit, record), known, results, record, None, {}, clones).new
+            theirs |= {one["md5"] for one in results["make"].entry["outs"]} if branch == "weekly" else set()
+        made.git("merge", "-q", "--ff-only", branch)
+    age(made, 10)
+    gone = gc.look(made.root, of(made.root), nights=1)
+    assert gone.files
+    gone.remove()
+    cache = workspace.cache_of(made.root)
+    assert [md5 for md5 in theirs if not objects.place(cache, md5).is_file()] == []
+
+
 @pytest.mark.parametrize("nights", [40, pytest.param(365, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_nights_stay_under_the_limit(nights: int, toy: Make) -> None:
     """A folder of two files, a tenth of it shared with the night before; each tenth night is a release, with a tag."""
@@ -302,7 +321,7 @@ def test_nights_stay_under_the_limit(nights: int, toy: Make) -> None:
         )
         blob = git(root, "hash-object", "-w", "--stdin", stdin=lock)
         tree = git(root, "mktree", stdin=f"100644 blob {blob}\tdvc.lock\n")
-        commit = git(root, "commit-tree", tree, "-p", parent, "-m", f"Night {number}", env=WHO)
+        commit = git(root, "commit-tree", tree, "-p", parent, "-m", f"Night {number}", "-m", record.trailer, env=WHO)
         if number == nights // 2:
             made.git("update-ref", "refs/dvc-airflow/unpublished/x", commit)
             waiting = own

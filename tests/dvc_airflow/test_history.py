@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -470,3 +471,61 @@ def test_what_people_made_is_not_what_the_branch_of_nights_has(toy: Make) -> Non
     made.commit({})
     stage, tip = made.known().stages["make"], Commit(made.root, made.git("rev-parse", "nights"))
     assert history.published(tip, stage) == first != newest(made)["make"]
+
+
+def test_an_older_entry_of_the_same_tree_is_not_taken_where_others_make_what_lies_in_it(toy: Make) -> None:
+    made = toy("""\
+stages:
+  make: {cmd: cp seed.txt data/x, deps: [seed.txt], outs: [data/x]}
+  train: {cmd: cat data/x > model, deps: [data], outs: [model]}
+""")
+    (made.root / "data").mkdir()
+    made.commit({"data/readme": "r", "data/.gitignore": "/x\n", ".dvcignore": "*.md\n"})
+    night(made)
+    made.commit({"seed.txt": "8", "data/notes.md": "n"})
+    night(made)
+    made.git("rm", "-q", "data/notes.md")
+    made.commit({})  # the tree of the first night, but for what lies in it and Git does not have
+    shutil.rmtree(made.root / ".dvc" / "cache" / "runs")
+    assert outcomes(night(made)) == {"make": "unchanged", "train": "unchanged"}
+
+
+def test_what_git_alone_has_of_a_stage_that_need_not_run_reaches_who_reads_it(toy: Make) -> None:
+    text = "stages:\n  train: {cmd: cp seed.txt model, deps: [seed.txt], outs: [{model: {cache: false}}]}\n"
+    made = toy(f"{text}  judge: {{cmd: cat model src > said, deps: [model, src], outs: [said]}}\n", src="1")
+    by_hand(made)
+    made.commit({})
+    made.commit({"src": "2"})
+    project = made.known()
+    pin = replace(made.pinned("HEAD", record(made)), known=known(made))
+    still = settled(pin, project, made.root / ".dvc/tmp/clones")
+    assert set(still) == {"train"}
+    shutil.rmtree(made.root / ".dvc" / "cache")  # of the worker that runs the other
+    assert made.attempt("judge", replace(pin, settled=list(still)), standing(pin, still)).run().well
+
+
+def test_a_publication_that_died_before_what_waited_was_gone_is_found_by_the_next_attempt(toy: Make) -> None:
+    made = toy(CHAIN, src="")
+    night(made)  # which fails, and keeps what it made
+    made.commit({"good": ""})
+    waiting = record(made).unpublished()
+    assert waiting
+    results, pin = night(made), made.pinned("HEAD", record(made))
+    for ref, commit in waiting.items():
+        made.git("update-ref", ref, commit)
+    record(made).fetch()  # as its task does
+    assert record(made).unpublished() == {}
+    tip = record(made).tip
+    again = publish.publish(pin, made.known(), results, record(made), None, {}, made.root / ".dvc/tmp/clones")
+    assert (again.commit, again.new, again.refused) == (tip, False, "")
+
+
+@pytest.mark.parametrize("name", ["y2024", "2024", "true", "1e3", "say: it's", "#1"])
+def test_what_the_branch_has_of_a_stage_is_found_however_its_name_is_written(name: str, toy: Make) -> None:
+    made = toy(json.dumps({"stages": {"each": {
+        "matrix": {"a": [name]}, "cmd": "cp seed.txt made", "deps": ["seed.txt"], "outs": ["made"],
+    }, name if name.isalnum() else "other": {"cmd": "true", "deps": ["seed.txt"]}}}))  # fmt: skip
+    night(made)
+    tip = Commit(made.root, made.git("rev-parse", "nights"))
+    for stage in made.known().stages.values():
+        assert history.published(tip, stage) == newest(made)[stage.name]

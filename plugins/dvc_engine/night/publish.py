@@ -132,7 +132,7 @@ def _commit(night: Night, record: Repository, tree: str, waiting: Mapping[str, s
     """A commit of a night's tree, behind the branch's tip, what the night is of, and the nights that wait."""
     before = dict.fromkeys(filter(None, [record.tip, night.commit, *waiting.values()]))
     parents = [word for one in before for word in ("-p", one)]
-    return git(record.path, "commit-tree", tree, *parents, "-m", message, env=WHO)
+    return git(record.path, "commit-tree", tree, *parents, "-m", message, "-m", record.trailer, env=WHO)
 
 
 def _tree(night: Night, project: Project, made: Mapping[str, lock.Entry]) -> str:

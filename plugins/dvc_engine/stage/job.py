@@ -150,7 +150,7 @@ class Job:
             stage, entry = self.project.stages[name], result.entry or {}
             md5 = lock.hashes(stage, entry, "outs")
             read = {path: md5[path] for path in stage.uncached if path in md5 and _touches(path, self._reads)}
-            if read and not stage.selected:  # no task of tonight has looked whether it is there
+            if read:  # Git may have it, and this worker has not looked
                 had(self.night, stage, entry, self.cache)
             found |= read
         return found

@@ -8,6 +8,7 @@ Objects of DVC before version 3 are not touched.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import Counter
@@ -192,7 +193,8 @@ def _trees(record: Repository) -> Iterator[tuple[Path, str]]:
 
 def _history(record: Repository) -> list[str]:
     """Nights on the branch, the newest first."""
-    return _nights(record, record.tip) if record.tip else []
+    whose = f"--grep=^{re.escape(record.trailer)}$"
+    return _nights(record, "--extended-regexp", whose, record.tip) if record.tip else []
 
 
 def _others(record: Repository) -> list[str]:

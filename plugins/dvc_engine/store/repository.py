@@ -60,6 +60,11 @@ class Repository:
         """The ref here that the branch's tip is at."""
         return f"{self.refs}/tip" if self.remote else f"refs/heads/{self.branch}"
 
+    @property
+    def trailer(self) -> str:
+        """Of a night's message: whose it is, since the branch of one may go on from that of another."""
+        return f"Branch: {self.branch}"
+
     def nights(self) -> list[str]:
         """The branch's tip and the nights that are not on it, the newest first."""
         asked = ["for-each-ref", "--sort=-committerdate", "--format=%(objectname)"]
@@ -72,10 +77,11 @@ class Repository:
 
     def fetch(self) -> None:
         """Bring branch, tags and what was not published from the remote. Raises GitError."""
-        if not self.remote:
-            return
-        with self._alone():
-            self._fetch()
+        if self.remote:
+            with self._alone():
+                self._fetch()
+        else:
+            self._passed()
 
     def _fetch(self) -> None:
         branch, waiting = f"refs/heads/{self.branch}", f"{self.refs}/unpublished/*"
@@ -90,7 +96,11 @@ class Repository:
         elif self.tip:  # somebody removed it there: the next night begins it anew
             git(self.path, "update-ref", "-d", self.nights_ref)
         git(self.path, *FETCH, "--tags", "--force", self.remote, *wanted)
-        if tip := self.tip:  # what another checkout has published since waits here no more
+        self._passed()
+
+    def _passed(self) -> None:
+        """Let what is on the branch by now wait no more: another checkout, or an attempt that died, published it."""
+        if tip := self.tip:
             asked = ["for-each-ref", "--merged", tip, "--format=delete %(refname) %(objectname)"]
             if gone := git(self.path, *asked, f"{self.refs}/unpublished"):
                 git(self.path, "update-ref", "--stdin", stdin=f"{gone}\n")
@@ -207,10 +217,12 @@ class Repository:
                 git(self.path, "update-ref", *one)
         return ""
 
-    def share(self, tags: Mapping[str, str]) -> None:
-        """Push tags, name → object. Raises GitError."""
+    def share(self, tags: Mapping[str, str], before: Mapping[str, str] | None = None) -> None:
+        """Push tags, name → object; those that were at another `before` are moved. Raises GitError."""
+        others = {name: old for name, old in (before or {}).items() if tags.get(name, old) != old}
+        moved = [f"--force-with-lease=refs/tags/{name}:{old}" for name, old in others.items()]
         if self.remote and tags:
-            git(self.path, *PUSH, self.remote, *(f"{made}:refs/tags/{name}" for name, made in tags.items()))
+            git(self.path, *PUSH, *moved, self.remote, *(f"{made}:refs/tags/{name}" for name, made in tags.items()))
 
     def keep(self, run: str, commit: str) -> None:
         """Keep a night that is not on the branch: here, and where others find it if the remote takes it."""
