@@ -64,7 +64,7 @@ class EndOperator(Task):
         told["why_not_deployed"] = None if told["deployed"] else why
         if told["refused"]:
             self.log.warning("the night is not on %s: %s", self.settings.branch, told["refused"])
-        write(place, json.dumps(told, indent=2).encode())
+        self._write(context, place, json.dumps(told, indent=2).encode())
         if failed:
             raise AirflowFailException(told["sentence"])
         if not done:
@@ -72,12 +72,25 @@ class EndOperator(Task):
 
     def _place(self, run: str) -> str:
         """Of night.json. Raises GitError: one in the checkout needs that first, for none can be made around a file."""
-        shared, folder = self.settings, self.settings.record
-        if not folder:
-            if shared.checkout:
-                checked_out(Path(shared.checkout), shared.remote)
-            folder = f"{shared.root}/.dvc/tmp/runs/{self.whose.rstrip('/.')}"
-        return f"{folder}/{run}/night.json"
+        if self.settings.record:
+            return f"{self.settings.record}/{run}/night.json"
+        if self.settings.checkout:
+            checked_out(Path(self.settings.checkout), self.settings.remote)
+        return self._here(run)
+
+    def _here(self, run: str) -> str:
+        return f"{self.settings.root}/.dvc/tmp/runs/{self.whose.rstrip('/.')}/{run}/night.json"
+
+    def _write(self, context: Any, place: str, told: bytes) -> None:
+        """Write night.json; in the checkout where its place takes nothing, and then it is tried again."""
+        try:
+            write(place, told)
+        except Exception as error:  # a file system's own, of any kind
+            here = self._here(run_name(context["run_id"]))
+            if place == here or not Path(self.settings.root).is_dir():
+                raise
+            write(here, told)
+            raise refusal(context, Exception(f"the night is recorded in {here}, for {place}: {error}"), True) from None
 
     def _leave(self, context: Any, pinned: str | None, unpublished: Unpublished | None = None) -> None:
         """Keep what ended well, remove what is not kept, give the lease back; where that fails the night does not.

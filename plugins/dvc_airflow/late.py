@@ -9,7 +9,6 @@ the scheduler with an exception when one is due, at each start anew.
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback  # type: 
 from airflow.sdk.configuration import conf
 
 from dvc_engine.pipeline.project import ProjectError
-from dvc_engine.stage.command import Command
+from dvc_engine.stage.command import Command, words
 from dvc_engine.stage.process import scrubbed
 
 ENDED = ("success", "failed")
@@ -52,9 +51,9 @@ def tell(command: str, root: str, env: dict[str, str], context: dict[str, Any]) 
         return
     run = run_name(said["dag_run_id"])
     around = scrubbed() | {name: value.replace("{clone}", root) for name, value in env.items()}
-    words = [word.replace("{run}", run) for word in shlex.split(command)]
+    split = [word.replace("{run}", run) for word in words(command)]
     with TemporaryDirectory() as folder:
-        code, out, errors = Command(command).run(words, Path(folder), Path(root), around | {"DVC_AIRFLOW_RUN": run})
-    log.info("%s\n%s%s", shlex.join(words), out, errors)
+        code, out, errors = Command(command).run(split, Path(folder), Path(root), around | {"DVC_AIRFLOW_RUN": run})
+    log.info("%s\n%s%s", command, out, errors)
     if code:
-        raise CalledProcessError(code, words)
+        raise CalledProcessError(code, split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,12 @@ from dvc_engine.git import GitError, git, tags_of, top
 from dvc_engine.pipeline import check, kept, project, reading, selection
 from dvc_engine.pipeline.project import Project, Stage
 from dvc_engine.stage.outcome import Night
-from dvc_engine.store import lease, params, snapshot, workspace
+from dvc_engine.store import lease, params, snapshot, workspace, written
 from dvc_engine.store.commit import Commit
 from dvc_engine.store.repository import Repository
 
 WAIT_FOR_SHAPE_S = 60.0
+OURS = re.compile(r"refs/(?!heads/|tags/|remotes/|notes/|stash/|exps/).")
 
 
 class PinOperator(Task):
@@ -54,6 +56,8 @@ class PinOperator(Task):
             workspace.sweep(self.settings.clones)  # first, since on a full disk nothing else can be
             record = self.settings.repository
             _refuse_names(record)
+            if self.settings.record:  # else the night would run, and not be recorded
+                written.refuse(self.settings.record)
             self._lease(context)
             record.fetch()
             repository, folder = top(root)
@@ -75,7 +79,8 @@ class PinOperator(Task):
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, again=bool(self.settings.remote)) from None
         except OSError as error:  # a full disk
-            raise refusal(context, Exception(f"{error.filename}: {error.strerror}"), again=True) from None
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise refusal(context, Exception(what), again=True) from None
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
         self.pages = links.pages(self.settings.web, record.tip, commit)
@@ -154,7 +159,10 @@ class PinOperator(Task):
 
 
 def _refuse_names(record: Repository) -> None:
-    """Raises Refused where Git does not take the names of the branch or of the refs."""
+    """Raises Refused where Git does not take the names of the branch or of the refs, or has others under these."""
+    if not OURS.match(f"{record.refs}/"):
+        what = f"refs is {record.refs}, where Git looks for nothing or keeps what is people's"
+        raise snapshot.Refused(f"{what}; give the DAG some of its own, like refs/dvc-airflow")
     for name, ref in (("branch", f"refs/heads/{record.branch}"), ("refs", f"{record.refs}/running")):
         try:
             git(record.path, "check-ref-format", ref)

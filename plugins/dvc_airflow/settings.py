@@ -16,6 +16,7 @@ from dvc_engine.git import top
 from dvc_engine.pipeline import check, kept, reading, selection
 from dvc_engine.pipeline.naming import RESERVED, task_id
 from dvc_engine.pipeline.project import Project, ProjectError
+from dvc_engine.stage.command import words
 from dvc_engine.store import repository, uncached
 from dvc_engine.store import web as pages
 from dvc_engine.store.repository import Repository
@@ -164,6 +165,12 @@ def night(
     known = reading.read(project, kept.folder(project))
     check.refuse(project, known)
     where = repository.of(project, branch, refs, remote)
+    for name, value in (env or {}).items():
+        if not re.fullmatch(r"[^=\0]+", name) or "\0" in value or value.startswith("airflow://"):
+            what = "a value from Airflow is for a stage's meta.airflow.env" if "://" in value else "no variable is such"
+            raise ProjectError(f"env[{name!r}] is {value!r}: {what}")
+    for name, text in {"publish": publish, **(after or {})}.items():
+        refuse(name, text)
     if checkout and not remote:
         raise ProjectError("checkout: it is made of a remote; say which, as `remote`")
     root = Path(checkout, top(project)[1]) if checkout else project
@@ -191,6 +198,14 @@ def night(
     if twice := [name for name in after or {} if name in taken]:
         raise ProjectError(f"after: {twice[0]} is the id of another task; call that command otherwise")
     return selection.narrowed(known, select, exclude), settings, dict(after or {})
+
+
+def refuse(name: str, text: str | None) -> None:
+    """Raises ProjectError for a command that has no words; a night would say so when all its stages have run."""
+    try:
+        words(text) if text is not None else []
+    except ValueError as error:
+        raise ProjectError(f"{name}: `{text}` cannot be split into words: {error}") from None
 
 
 def _web(where: Repository, page: str) -> Web:

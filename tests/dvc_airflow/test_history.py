@@ -15,6 +15,7 @@ from dvc.repo import Repo
 
 from dvc_engine.night import publish
 from dvc_engine.pipeline import lock, reading
+from dvc_engine.pipeline.project import ProjectError
 from dvc_engine.stage import start
 from dvc_engine.stage.outcome import Result, standing
 from dvc_engine.stage.settled import settled
@@ -529,3 +530,20 @@ def test_what_the_branch_has_of_a_stage_is_found_however_its_name_is_written(nam
     tip = Commit(made.root, made.git("rev-parse", "nights"))
     for stage in made.known().stages.values():
         assert history.published(tip, stage) == newest(made)[stage.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("stages:\n  make:\n<<<<<<< HEAD\n    cmd: x\n=======\n    cmd: y\n>>>>>>> other\n", "dvc.lock:4"),
+        ("<<<<<<< HEAD\n", "dvc.lock"),
+        ("- 1\n", "dvc.lock"),
+        ("stages: [make]\n", "dvc.lock"),
+    ],
+)
+def test_a_commit_whose_lock_file_is_broken_is_refused(text: str, where: str, toy: Make) -> None:
+    made = toy(FROZEN)
+    project = made.known()  # which is kept: no lock file is read when dvc.yaml is as it was
+    made.commit({"dvc.lock": text})
+    with pytest.raises(ProjectError, match=rf"^{where}: cannot be read as DVC writes it \(conflicts of a merge"):
+        start.known(project, Commit(made.root, made.git("rev-parse", "HEAD")), record(made))

@@ -263,6 +263,43 @@ def test_a_name_that_git_does_not_take_is_refused_at_the_pin(name: str, value: s
         pin.execute({"ti": Task(), "run_id": RUN})
 
 
+@pytest.mark.parametrize("refs", ["refs/heads", "refs/tags/x", "x", "refs"])
+def test_refs_that_are_others_are_refused_at_the_pin(refs: str, toy: Make) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from dvc_airflow import DvcDag
+
+    pin = DvcDag("toy", toy().root, refs=refs).get_task("pin")
+    with pytest.raises(
+        AirflowFailException, match=f"refs is {refs}, where .*; give the DAG some of its own, like refs"
+    ):
+        pin.execute({"ti": Task(), "run_id": RUN})
+
+
+@pytest.mark.parametrize("record", ["foo://x", "/proc/x"])
+def test_a_place_where_no_night_can_be_recorded_is_refused_at_the_pin(record: str, toy: Make) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    from dvc_airflow import DvcDag
+
+    pin = DvcDag("toy", toy().root, record=record).get_task("pin")
+    with pytest.raises(AirflowException, match=f"^{record}"):
+        pin.execute({"ti": Task(), "run_id": RUN})
+
+
+def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Make) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    from dvc_airflow import DvcDag
+
+    made = toy()
+    end = DvcDag("toy", made.root, record="foo://x").get_task("end")
+    with pytest.raises(AirflowException, match=r"the night is recorded in .*night\.json, for foo://x/.*: Protocol"):
+        end.execute({"ti": pinned(made), "run_id": RUN})
+    (told,) = (made.root / ".dvc" / "tmp" / "runs").rglob("night.json")
+    assert "stages" in json.loads(told.read_text())
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -274,6 +311,11 @@ def test_a_name_that_git_does_not_take_is_refused_at_the_pin(name: str, value: s
         ({"keep_bytes": "5GB"}, "keep_bytes is '5GB': Input should be a valid integer"),
         ({"late_after": 3, "on_late": "true"}, "late_after is 3: it is a timedelta, above 0"),
         ({"record": 5}, "record is 5: it is a folder or a URL"),
+        ({"env": {"A=B": "1"}}, "env.'A=B'. is '1': no variable is such"),
+        ({"env": {"": "1"}}, "env.''. is '1': no variable is such"),
+        ({"env": {"A": "airflow://variables/X"}}, "a value from Airflow is for a stage's meta.airflow.env"),
+        ({"publish": "'"}, "publish: `'` cannot be split into words: No closing quotation"),
+        ({"after": {"deploy": ""}}, "deploy: `` cannot be split into words: there is none"),
         ({"keep_nights": -3}, "keep_nights: it is -3, and less than nothing cannot be kept"),
     ],
 )

@@ -30,6 +30,14 @@ def test_who_reads_an_out_without_saying_so_is_told_whose_it_is(toy: Make) -> No
     assert "one.txt is made by one, and is not among these deps: add it" in result.sentence
 
 
+def test_who_reads_more_of_a_folder_than_it_says_is_told_whose_that_is(toy: Make) -> None:
+    stages = "stages:\n  one: {cmd: mkdir models && echo 1 | tee models/a > models/latest, outs: [models]}\n"
+    made = toy(f"{stages}  two: {{cmd: cat models/a models/latest > two.txt, deps: [models/a], outs: [two.txt]}}\n")
+    result = made.run("HEAD")["two"]
+    assert result.outcome == "failed"
+    assert "\nmodels/latest is made by one in models, and is not among these deps: add it" in result.sentence
+
+
 def test_who_names_tracked_data_that_it_reads_is_told_nothing(toy: Make) -> None:
     made = toy("stages:\n  one: {cmd: 'echo table.csv is empty >&2; exit 3', deps: [table.csv], outs: [one.txt]}\n")
     (made.root / "table.csv").write_text("5")

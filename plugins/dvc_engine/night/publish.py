@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import shlex
 import sys
 from collections.abc import Container, Mapping
 from contextlib import suppress
@@ -24,7 +23,7 @@ from typing import Any
 from dvc_engine.git import GitError, git
 from dvc_engine.pipeline import lock
 from dvc_engine.pipeline.project import Project
-from dvc_engine.stage.command import Command
+from dvc_engine.stage.command import Command, words
 from dvc_engine.stage.outcome import Night, Result, plain
 from dvc_engine.stage.process import scrubbed
 from dvc_engine.store import snapshot, uncached, workspace
@@ -191,14 +190,13 @@ def ask(
     """Run a command of the project in a clone of a commit; what its last line says, as JSON. Raises PublishError."""
     named, job = f"`{command.text}`", command.folder(clones, night.run)
     try:
-        if not (words := shlex.split(command.text)):
-            raise ValueError("there is none")
+        split = words(command.text)
     except ValueError as error:
         raise PublishError(f"{named} cannot be split into words: {error}") from None
     clone = workspace.make(Path(night.repository), commit, job, night.tags, cache, night.folder)
     stage_env = {name: value.replace("{clone}", str(clone)) for name, value in env.items()}
     around = scrubbed() | stage_env
-    code, out, errors = (0, "", "") if command.killed else command.run(words, job, clone, around)
+    code, out, errors = (0, "", "") if command.killed else command.run(split, job, clone, around)
     sys.stderr.write(errors)
     if command.killed:
         raise PublishError(f"{named} was ended from outside (its clone is kept at {clone})")
@@ -212,6 +210,8 @@ def ask(
             raise ValueError
     except ValueError:
         raise PublishError(f"the last line of {named} is no JSON object: {lines[-1][:200]}") from None
+    if not isinstance(said.get("message", ""), str | None):
+        raise PublishError(f"the message of {named} is {json.dumps(said['message'])[:200]}, and no text")
     return said
 
 

@@ -6,6 +6,7 @@ What the command says goes into files: a helper that it leaves behind would keep
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,13 @@ class Command(Leashed):
         code = self.wait()
         said, wrong = (place.read_text(encoding="utf-8", errors="replace") for place in places)
         return code if code >= 0 else 128 - code, said, wrong
+
+
+def words(text: str) -> list[str]:
+    """A command's words, as a shell splits them. Raises ValueError where there is none, or a quote is open."""
+    if not (found := shlex.split(text)):
+        raise ValueError("there is none")
+    return found
 
 
 def _own(place: Path) -> BinaryIO:

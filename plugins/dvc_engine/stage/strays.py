@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from dvc_engine.git import git, shown
-from dvc_engine.pipeline.project import LOCK, Project, Stage, within
+from dvc_engine.pipeline.project import LOCK, Project, Stage, inside, within
 from dvc_engine.stage.outcome import Result
 
 OF_TOOLS = {".dvc", ".venv", "__pycache__"}  # folders that nobody means to keep
@@ -39,11 +39,17 @@ def undeclared(clone: Path, project: Project, folder: str) -> list[str]:
 
 
 def made_by(sentence: str, stage: Stage, project: Project) -> str:
-    """Which stage makes a file that this one names in its last words and does not read; "" for none."""
-    read = {*stage.above, stage.name}
+    """Which stage makes a file that this one names in its last words and does not read; "" for none.
+
+    Of an out that is a folder it may read a part.
+    """
     for made, name in project.makers.items():
-        if name not in read and _names(sentence, made):
+        if name not in {*stage.above, stage.name} and _names(sentence, made):
             return f"\n{made} is made by {name}, and is not among these deps: add it"
+        if name in stage.above and MISSED.search(sentence):
+            for path in re.findall(rf"(?<![\w./-]){re.escape(made)}/[\w./-]*\w", sentence):
+                if not any(inside(path, dep) for dep in stage.deps):
+                    return f"\n{path} is made by {name} in {made}, and is not among these deps: add it"
     return ""
 
 

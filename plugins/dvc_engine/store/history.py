@@ -13,12 +13,13 @@ from ruamel.yaml.error import YAMLError
 
 from dvc_engine.git import GitError, git
 from dvc_engine.pipeline import lock
-from dvc_engine.pipeline.project import Project, Stage
+from dvc_engine.pipeline.project import Project, ProjectError, Stage
 from dvc_engine.store.commit import Commit
 from dvc_engine.store.repository import Repository
 
 log = logging.getLogger(__name__)
 MOST = 4  # entries of a stage that a night looks at, beside the commit's own
+UNREADABLE = (YAMLError, AttributeError, TypeError, ValueError)  # of a lock file that somebody broke
 LOOKED = 30  # nights before the newest in which a stage that would run is looked for
 
 
@@ -40,7 +41,10 @@ def newest(record: Repository, commit: Commit, project: Project) -> Known:
     shared = _shared(record, nights[0], commit) if nights else None
     for path, stages in held.items():
         entries = cache(partial(_entries, stages, commit.content(path)))  # most commits say the same
-        pinned = entries(commit.content(path))
+        try:
+            pinned = entries(commit.content(path))
+        except UNREADABLE as error:  # that of a night would go on being so; and of other commits nobody can mend it
+            raise ProjectError(_unreadable(path, error)) from None
         own |= pinned
         before = _earlier(entries, shared, path) if shared else None
         if before is None:
@@ -105,9 +109,17 @@ def _earlier(
     """Entries of another commit than the pinned one; None where they cannot be read, which nobody can mend there."""
     try:
         return entries(commit.content(path))
-    except (YAMLError, AttributeError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         log.warning("%s of commit %s cannot be read: %s", path, commit.commit, " ".join(str(error).split())[:200])
         return None
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    """A sentence about a lock file that is none."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"{path}:{mark.line + 1}" if mark else path
+    what = "cannot be read as DVC writes it (conflicts of a merge?)"
+    return f"{where}: {what}; resolve that, or remove it, and a night writes it anew"
 
 
 def _shared(record: Repository, night: str, commit: Commit) -> Commit | None:
