@@ -27,7 +27,7 @@ from dvc_airflow import operator
 from dvc_airflow.end import EndOperator
 from dvc_airflow.pin import PinOperator, shape_tag
 from dvc_airflow.publish import CommandOperator, PublishOperator, released
-from dvc_airflow.settings import Settings, night, refuse
+from dvc_airflow.settings import Settings, night, refuse_command
 from dvc_engine.pipeline.naming import END, PIN, PUBLISH, RELEASED, approval, task_id
 from dvc_engine.pipeline.project import Project, ProjectError, Stage, outside
 
@@ -61,7 +61,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     if late_after and on_late:
         from dvc_airflow import late
 
-        refuse("on_late", on_late)
+        refuse_command("on_late", on_late)
         dag |= {"deadline": late.alert(late_after, on_late, settings.root, settings.env)}
     with DAG(dag_id, **dag) as made:
         pin = _tasks(known, settings, after, dag_id, project)

@@ -157,20 +157,16 @@ def night(
         keep_bytes: that what stays may take together, before older nights go; None for no limit.
         pods: False where Airflow has no Kubernetes: a stage with `image` or `pod` runs where the others do.
     """
-    if record is not None and not isinstance(record, str | os.PathLike) and "://" not in str(record):
-        raise ProjectError(f"record is {record!r}: it is a folder or a URL")
     numbers = {"limit_bytes": limit_bytes, "keep_nights": keep_nights, "keep_bytes": keep_bytes}
-    if wrong := next((name for name, value in numbers.items() if value is not None and value < 0), None):
-        raise ProjectError(f"{wrong}: it is {numbers[wrong]}, and less than nothing cannot be kept")
+    _refuse(record, numbers, env or {}, prices or {})
+    for name, text in {"publish": publish, **(after or {})}.items():
+        refuse_command(name, text)
     known = reading.read(project, kept.folder(project))
     check.refuse(project, known)
     where = repository.of(project, branch, refs, remote)
-    for name, value in (env or {}).items():
-        if not re.fullmatch(r"[^=\0]+", name) or "\0" in value or value.startswith("airflow://"):
-            what = "a value from Airflow is for a stage's meta.airflow.env" if "://" in value else "no variable is such"
-            raise ProjectError(f"env[{name!r}] is {value!r}: {what}")
-    for name, text in {"publish": publish, **(after or {})}.items():
-        refuse(name, text)
+    for key, place in (headline or {}).items():
+        if place.rpartition(".")[0] not in known.stages:
+            raise ProjectError(f"headline[{key!r}] is {place!r}: no stage is called so; it is 'stage.metric'")
     if checkout and not remote:
         raise ProjectError("checkout: it is made of a remote; say which, as `remote`")
     root = Path(checkout, top(project)[1]) if checkout else project
@@ -200,7 +196,25 @@ def night(
     return selection.narrowed(known, select, exclude), settings, dict(after or {})
 
 
-def refuse(name: str, text: str | None) -> None:
+def _refuse(
+    record: object, numbers: Mapping[str, int | None], env: Mapping[str, str], prices: Mapping[str, float]
+) -> None:
+    """Raises ProjectError for options that no night can be run with."""
+    if record is not None and not isinstance(record, str | os.PathLike) and "://" not in str(record):
+        raise ProjectError(f"record is {record!r}: it is a folder or a URL")
+    for name, number in numbers.items():
+        if number is not None and number < 0:
+            raise ProjectError(f"{name}: it is {number}, and less than nothing cannot be kept")
+    for name, value in env.items():
+        if not re.fullmatch(r"[^=\0]+", name) or "\0" in value or value.startswith("airflow://"):
+            what = "a value from Airflow is for a stage's meta.airflow.env" if "://" in value else "no variable is such"
+            raise ProjectError(f"env[{name!r}] is {value!r}: {what}")
+    for pool, price in prices.items():
+        if not price >= 0:  # nan is neither
+            raise ProjectError(f"prices[{pool!r}] is {price}: a slot costs nothing or more")
+
+
+def refuse_command(name: str, text: str | None) -> None:
     """Raises ProjectError for a command that has no words; a night would say so when all its stages have run."""
     try:
         words(text) if text is not None else []

@@ -314,6 +314,8 @@ def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Mak
         ({"env": {"A=B": "1"}}, "env.'A=B'. is '1': no variable is such"),
         ({"env": {"": "1"}}, "env.''. is '1': no variable is such"),
         ({"env": {"A": "airflow://variables/X"}}, "a value from Airflow is for a stage's meta.airflow.env"),
+        ({"prices": {"p": float("nan")}}, "prices.'p'. is nan: a slot costs nothing or more"),
+        ({"headline": {"k": "zz.n"}}, "headline.'k'. is 'zz.n': no stage is called so; it is 'stage.metric'"),
         ({"publish": "'"}, "publish: `'` cannot be split into words: No closing quotation"),
         ({"after": {"deploy": ""}}, "deploy: `` cannot be split into words: there is none"),
         ({"keep_nights": -3}, "keep_nights: it is -3, and less than nothing cannot be kept"),
