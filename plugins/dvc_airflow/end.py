@@ -64,11 +64,12 @@ class EndOperator(Task):
         told["why_not_deployed"] = None if told["deployed"] else why
         if told["refused"]:
             self.log.warning("the night is not on %s: %s", self.settings.branch, told["refused"])
-        self._write(context, place, json.dumps(told, indent=2).encode())
-        if failed:
-            raise AirflowFailException(told["sentence"])
-        if not done:
-            raise AirflowFailException(_not_published(told))
+        elsewhere = self._write(place, run, json.dumps(told, indent=2).encode())
+        if failed or not done:
+            sentence = told["sentence"] if failed else _not_published(told)
+            raise AirflowFailException("; ".join(filter(None, [sentence, elsewhere])))
+        if elsewhere:
+            raise refusal(context, Exception(elsewhere), again=True)
 
     def _place(self, run: str) -> str:
         """Of night.json. Raises GitError: one in the checkout needs that first, for none can be made around a file."""
@@ -81,16 +82,17 @@ class EndOperator(Task):
     def _here(self, run: str) -> str:
         return f"{self.settings.root}/.dvc/tmp/runs/{self.whose.rstrip('/.')}/{run}/night.json"
 
-    def _write(self, context: Any, place: str, told: bytes) -> None:
-        """Write night.json; in the checkout where its place takes nothing, and then it is tried again."""
+    def _write(self, place: str, run: str, told: bytes) -> str:
+        """Write night.json; where its place takes nothing in the checkout, and a sentence about that. Else ""."""
         try:
             write(place, told)
         except Exception as error:  # a file system's own, of any kind
-            here = self._here(run_name(context["run_id"]))
+            here = self._here(run)
             if place == here or not Path(self.settings.root).is_dir():
                 raise
             write(here, told)
-            raise refusal(context, Exception(f"the night is recorded in {here}, for {place}: {error}"), True) from None
+            return f"the night is recorded in {here}, for {place} cannot be written: {error}"
+        return ""
 
     def _leave(self, context: Any, pinned: str | None, unpublished: Unpublished | None = None) -> None:
         """Keep what ended well, remove what is not kept, give the lease back; where that fails the night does not.

@@ -26,7 +26,7 @@ from dvc_engine.store.commit import Commit
 from dvc_engine.store.repository import Repository
 
 WAIT_FOR_SHAPE_S = 60.0
-OURS = re.compile(r"refs/(?!heads/|tags/|remotes/|notes/|stash/|exps/).")
+OURS = re.compile(r"refs/(?!heads/|tags/|remotes/|notes/|stash/|exps/|replace/|bisect/|worktree/|rewritten/).")
 
 
 class PinOperator(Task):
@@ -79,8 +79,7 @@ class PinOperator(Task):
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, again=bool(self.settings.remote)) from None
         except OSError as error:  # a full disk
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise refusal(context, Exception(what), again=True) from None
+            raise refusal(context, Exception(f"{error.filename}: {error.strerror}"), again=True) from None
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
         self.pages = links.pages(self.settings.web, record.tip, commit)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from math import inf
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -150,7 +151,7 @@ def night(
         headline: key of night.json → 'stage.metric' that it shows.
         prices: pool → price of a slot for an hour; night.json then says what each stage cost.
         record: folder or URL, of any type that is one as a text, for `<run>/night.json`, which no other DAG has;
-            default `.dvc/tmp/runs/<dag>`.
+            default `.dvc/tmp/runs/<dag>`, which serves where it takes nothing.
         limit_bytes: that a stage's outs with `cache: false` may have together.
         keep_nights: of the branch, whose objects stay in the cache when a night has ended (dvc_engine.store.gc); None
             keeps all.
@@ -159,14 +160,14 @@ def night(
     """
     numbers = {"limit_bytes": limit_bytes, "keep_nights": keep_nights, "keep_bytes": keep_bytes}
     _refuse(record, numbers, env or {}, prices or {})
-    for name, text in {"publish": publish, **(after or {})}.items():
+    for name, text in {"publish": publish or None, **(after or {})}.items():
         refuse_command(name, text)
     known = reading.read(project, kept.folder(project))
     check.refuse(project, known)
     where = repository.of(project, branch, refs, remote)
     for key, place in (headline or {}).items():
-        if place.rpartition(".")[0] not in known.stages:
-            raise ProjectError(f"headline[{key!r}] is {place!r}: no stage is called so; it is 'stage.metric'")
+        if (stage := place.rpartition(".")[0]) not in known.stages:
+            raise ProjectError(f"headline[{key!r}] is {place!r}, 'stage.metric': no stage is called {stage!r}")
     if checkout and not remote:
         raise ProjectError("checkout: it is made of a remote; say which, as `remote`")
     root = Path(checkout, top(project)[1]) if checkout else project
@@ -202,15 +203,20 @@ def _refuse(
     """Raises ProjectError for options that no night can be run with."""
     if record is not None and not isinstance(record, str | os.PathLike) and "://" not in str(record):
         raise ProjectError(f"record is {record!r}: it is a folder or a URL")
+    if re.match(r"(s3a?|gs|gcs)://[^/]*@", str(record)):
+        raise ProjectError(
+            f"record is {record}: a connection of Airflow's is not asked; write it without, as s3://bucket"
+        )
     for name, number in numbers.items():
         if number is not None and number < 0:
             raise ProjectError(f"{name}: it is {number}, and less than nothing cannot be kept")
     for name, value in env.items():
-        if not re.fullmatch(r"[^=\0]+", name) or "\0" in value or value.startswith("airflow://"):
-            what = "a value from Airflow is for a stage's meta.airflow.env" if "://" in value else "no variable is such"
-            raise ProjectError(f"env[{name!r}] is {value!r}: {what}")
+        if value.startswith("airflow://"):
+            raise ProjectError(f"env[{name!r}] is {value!r}: what Airflow keeps is for a stage's meta.airflow.env")
+        if not re.fullmatch(r"[^=\0]+", name) or "\0" in value:  # which may be a secret, and is not said
+            raise ProjectError(f"env[{name!r}]: no variable has such a name, or such a value")
     for pool, price in prices.items():
-        if not price >= 0:  # nan is neither
+        if not 0 <= price < inf:  # nan is neither
             raise ProjectError(f"prices[{pool!r}] is {price}: a slot costs nothing or more")
 
 

@@ -198,8 +198,9 @@ def test_tags_that_a_command_makes_go_to_the_remote_and_a_persons_do_not(
     assert git(bare, "rev-parse", "live") == made.git("rev-parse", "HEAD")
 
 
+@pytest.mark.parametrize("tag", ["tag live", "tag -f -a -m again live", "tag -f here"])
 def test_a_persons_tag_is_not_shared_when_a_command_that_failed_is_cleared(
-    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tag: str, toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.sdk.exceptions import AirflowException
 
@@ -209,16 +210,18 @@ def test_a_persons_tag_is_not_shared_when_a_command_that_failed_is_cleared(
     made.git("init", "-q", "--bare", str(bare))
     made.git("remote", "add", "origin", str(bare))
     made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
-    tags = f"git -C {made.root} tag live; test -e {mended} && echo {{}}"
+    made.git("tag", "here")  # which the remote does not have
+    made.commit({"seed.txt": "8"})
+    tags = f"git -C {made.root} {tag}; test -e {mended} && echo {{}}"
     dag = DvcDag("toy", made.root, remote="origin", after={"deploy": f"sh -c '{tags}'"})
     ti = published(made, released="a" * 64)
-    ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
+    ti.said["publish", "return_value"]["commit"] = git(bare, "rev-parse", "dvc-airflow")
     with pytest.raises(AirflowException):
         dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
     made.git("tag", "mine")
     mended.touch()
     dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
-    assert git(bare, "tag") == "live"
+    assert git(bare, "tag") == tag.split()[-1]
 
 
 @pytest.mark.parametrize("tags", ["v1", [None], [{"message": "no name"}], ["v1"], 5, {"name": "v1"}])

@@ -321,7 +321,8 @@ def test_nights_stay_under_the_limit(nights: int, toy: Make) -> None:
         )
         blob = git(root, "hash-object", "-w", "--stdin", stdin=lock)
         tree = git(root, "mktree", stdin=f"100644 blob {blob}\tdvc.lock\n")
-        commit = git(root, "commit-tree", tree, "-p", parent, "-m", f"Night {number}", "-m", record.trailer, env=WHO)
+        whose = ["-m", record.trailer] if number > nights // 4 else []  # nights did not always say it
+        commit = git(root, "commit-tree", tree, "-p", parent, "-m", f"Night {number}", *whose, env=WHO)
         if number == nights // 2:
             made.git("update-ref", "refs/dvc-airflow/unpublished/x", commit)
             waiting = own

@@ -547,3 +547,17 @@ def test_a_commit_whose_lock_file_is_broken_is_refused(text: str, where: str, to
     made.commit({"dvc.lock": text})
     with pytest.raises(ProjectError, match=rf"^{where}: cannot be read as DVC writes it \(conflicts of a merge"):
         start.known(project, Commit(made.root, made.git("rev-parse", "HEAD")), record(made))
+
+
+def test_a_change_that_is_taken_back_is_found_where_data_lies_in_a_folder_of_git(toy: Make) -> None:
+    made = toy("stages:\n  train: {cmd: cat data/* > model, deps: [data], outs: [model]}\n")
+    (made.root / "data").mkdir()
+    (made.root / "data" / "x").write_text("x")
+    with Repo(str(made.root)) as repo:
+        repo.add([str(made.root / "data" / "x")])
+    for text in ("1", "2"):
+        made.commit({"data/readme": text})
+        night(made)
+    made.commit({"data/readme": "1"})
+    shutil.rmtree(made.root / ".dvc" / "cache" / "runs")
+    assert outcomes(night(made))["train"] == "cached"

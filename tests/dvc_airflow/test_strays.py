@@ -35,7 +35,7 @@ def test_who_reads_more_of_a_folder_than_it_says_is_told_whose_that_is(toy: Make
     made = toy(f"{stages}  two: {{cmd: cat models/a models/latest > two.txt, deps: [models/a], outs: [two.txt]}}\n")
     result = made.run("HEAD")["two"]
     assert result.outcome == "failed"
-    assert "\nmodels/latest is made by one in models, and is not among these deps: add it" in result.sentence
+    assert "\nof models, which one makes, it has what its deps name: add models/latest, if one" in result.sentence
 
 
 def test_who_names_tracked_data_that_it_reads_is_told_nothing(toy: Make) -> None:

@@ -95,9 +95,11 @@ def of_the_same(one: Entry, other: Entry) -> bool:
 def _alike(stage: Stage, came: str | None, made: Mapping[str, str], commit: Commit) -> bool:
     """Whether another commit has the same of what a stage reads of Git, and only DVC can hash: a folder, say.
 
-    An entry of this commit itself may be of one before it, and Git does not have what others make in such a folder.
+    An entry of this commit itself may be of one before it. Of what others make in such a folder Git has at most the
+    `.dvc` file.
     """
-    if came in (None, commit.commit) or any(path.startswith(f"{dep}/") for path in made for dep in stage.deps):
+    within = [path for path in made if any(path.startswith(f"{dep}/") for dep in stage.deps)]
+    if came in (None, commit.commit) or any(commit.named(f"{path}.dvc") is None for path in within):
         return False
     there = Commit(commit.repository, str(came), commit.folder)
     read = [dep for dep in stage.deps if dep not in made]

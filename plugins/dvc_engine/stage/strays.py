@@ -48,8 +48,9 @@ def made_by(sentence: str, stage: Stage, project: Project) -> str:
             return f"\n{made} is made by {name}, and is not among these deps: add it"
         if name in stage.above and MISSED.search(sentence):
             for path in re.findall(rf"(?<![\w./-]){re.escape(made)}/[\w./-]*\w", sentence):
-                if not any(inside(path, dep) for dep in stage.deps):
-                    return f"\n{path} is made by {name} in {made}, and is not among these deps: add it"
+                if ".." not in path and not any(inside(path, dep) for dep in stage.deps):
+                    what = f"of {made}, which {name} makes, it has what its deps name: add {path}"
+                    return f"\n{what}, if {name} makes that"
     return ""
 
 

@@ -8,7 +8,6 @@ Objects of DVC before version 3 are not touched.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from dvc_engine.git import GitError, git, top
 from dvc_engine.pipeline.project import LOCK, ProjectError
 from dvc_engine.store import objects, uncached, workspace
 from dvc_engine.store.lease import RUNNING
-from dvc_engine.store.repository import NAME, NONE, Repository
+from dvc_engine.store.repository import NAME, NONE, TRAILER, Repository
 
 STASH = "refs/stash"
 PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/", "refs/exps/")  # what is called as a lease is there is none
@@ -192,19 +191,20 @@ def _trees(record: Repository) -> Iterator[tuple[Path, str]]:
 
 
 def _history(record: Repository) -> list[str]:
-    """Nights on the branch, the newest first."""
-    whose = f"--grep=^{re.escape(record.trailer)}$"
-    return _nights(record, "--extended-regexp", whose, record.tip) if record.tip else []
+    """Nights of this DAG on the branch, the newest first."""
+    if not record.tip:
+        return []
+    whose = f"--format=%H %(trailers:key={TRAILER},valueonly,separator=%x2C)"
+    listed = git(record.path, "log", "--first-parent", f"--author=^{NAME} ", whose, record.tip).splitlines()
+    nights = (line.partition(" ") for line in listed)
+    return [night for night, _, branch in nights if branch.strip() in ("", record.branch)]
 
 
 def _others(record: Repository) -> list[str]:
     """Nights of other DAGs, on branches of their own, here or at a remote: how many stay these say themselves."""
     ours = set(_history(record))
-    return [one for one in _nights(record, f"--exclude={record.refs}/*", "--all") if one not in ours]
-
-
-def _nights(record: Repository, *of: str) -> list[str]:
-    return git(record.path, "rev-list", "--first-parent", f"--author=^{NAME} ", *of).splitlines()
+    every = ["--first-parent", f"--author=^{NAME} ", f"--exclude={record.refs}/*", "--all"]
+    return [one for one in git(record.path, "rev-list", *every).splitlines() if one not in ours]
 
 
 def _runs(cache: Path, left: Set[str], said: Sweep) -> None:

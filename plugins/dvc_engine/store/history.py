@@ -13,13 +13,13 @@ from ruamel.yaml.error import YAMLError
 
 from dvc_engine.git import GitError, git
 from dvc_engine.pipeline import lock
-from dvc_engine.pipeline.project import Project, ProjectError, Stage
+from dvc_engine.pipeline.project import LOCK, Project, ProjectError, Stage
 from dvc_engine.store.commit import Commit
 from dvc_engine.store.repository import Repository
 
 log = logging.getLogger(__name__)
 MOST = 4  # entries of a stage that a night looks at, beside the commit's own
-UNREADABLE = (YAMLError, AttributeError, TypeError, ValueError)  # of a lock file that somebody broke
+UNREADABLE = (YAMLError, AttributeError, KeyError, TypeError, ValueError)  # of a lock file that somebody broke
 LOOKED = 30  # nights before the newest in which a stage that would run is looked for
 
 
@@ -118,8 +118,8 @@ def _unreadable(path: str, error: Exception) -> str:
     """A sentence about a lock file that is none."""
     mark = getattr(error, "problem_mark", None)
     where = f"{path}:{mark.line + 1}" if mark else path
-    what = "cannot be read as DVC writes it (conflicts of a merge?)"
-    return f"{where}: {what}; resolve that, or remove it, and a night writes it anew"
+    do = "resolve that, or remove it, and a night writes it anew" if path.endswith(LOCK) else "mend it there"
+    return f"{where}: cannot be read as DVC writes it (conflicts of a merge?); {do}"
 
 
 def _shared(record: Repository, night: str, commit: Commit) -> Commit | None:

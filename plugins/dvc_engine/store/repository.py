@@ -25,6 +25,7 @@ ALONE = "--no-recurse-submodules"  # they may lie elsewhere in what is fetched: 
 FETCH = ["fetch", "--quiet", ALONE, "--no-write-fetch-head"]  # that file is one for all tasks of a checkout
 OURS = Path(".git") / "dvc-airflow"  # in a checkout that the engine made: nobody works in it
 NAME = "dvc-airflow"
+TRAILER = "Branch"  # of a night's message
 WHO = {  # makes the commits
     f"GIT_{role}_{part}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -63,7 +64,7 @@ class Repository:
     @property
     def trailer(self) -> str:
         """Of a night's message: whose it is, since the branch of one may go on from that of another."""
-        return f"Branch: {self.branch}"
+        return f"{TRAILER}: {self.branch}"
 
     def nights(self) -> list[str]:
         """The branch's tip and the nights that are not on it, the newest first."""
@@ -77,10 +78,9 @@ class Repository:
 
     def fetch(self) -> None:
         """Bring branch, tags and what was not published from the remote. Raises GitError."""
-        if self.remote:
-            with self._alone():
+        with self._alone():
+            if self.remote:
                 self._fetch()
-        else:
             self._passed()
 
     def _fetch(self) -> None:
@@ -96,7 +96,6 @@ class Repository:
         elif self.tip:  # somebody removed it there: the next night begins it anew
             git(self.path, "update-ref", "-d", self.nights_ref)
         git(self.path, *FETCH, "--tags", "--force", self.remote, *wanted)
-        self._passed()
 
     def _passed(self) -> None:
         """Let what is on the branch by now wait no more: another checkout, or an attempt that died, published it."""
@@ -218,11 +217,14 @@ class Repository:
         return ""
 
     def share(self, tags: Mapping[str, str], before: Mapping[str, str] | None = None) -> None:
-        """Push tags, name → object; those that were at another `before` are moved. Raises GitError."""
-        others = {name: old for name, old in (before or {}).items() if tags.get(name, old) != old}
-        moved = [f"--force-with-lease=refs/tags/{name}:{old}" for name, old in others.items()]
-        if self.remote and tags:
-            git(self.path, *PUSH, *moved, self.remote, *(f"{made}:refs/tags/{name}" for name, made in tags.items()))
+        """Push tags, name → object; those that are there where they were here `before` are moved. Raises GitError."""
+        if not (self.remote and tags):
+            return
+        old = {f"refs/tags/{name}": one for name, one in (before or {}).items() if tags.get(name, one) != one}
+        there = git(self.path, "ls-remote", "--refs", self.remote, *old) if old else ""
+        held = {ref: one for one, ref in (line.split("\t") for line in there.splitlines())}
+        moved = [f"--force-with-lease={ref}:{one}" for ref, one in old.items() if held.get(ref) == one]
+        git(self.path, *PUSH, *moved, self.remote, *(f"{made}:refs/tags/{name}" for name, made in tags.items()))
 
     def keep(self, run: str, commit: str) -> None:
         """Keep a night that is not on the branch: here, and where others find it if the remote takes it."""

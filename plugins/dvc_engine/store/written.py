@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from uuid import uuid4
+
+from dvc_engine.pipeline.project import ProjectError
 
 
 def write(place: str, content: bytes) -> None:
@@ -23,15 +24,17 @@ def write(place: str, content: bytes) -> None:
 
 
 def refuse(place: str) -> None:
-    """Raises OSError for a folder that nothing can be written in, or a URL of a type that nobody knows."""
-    if "://" in place:
-        import fsspec
+    """Raises ProjectError for what can never be written to: a URL of no type that is known, a file for a folder.
 
-        try:
-            fsspec.core.url_to_fs(place)
-        except (ValueError, ImportError) as error:
-            raise OSError(f"{place} cannot be written to: {error}") from None
+    Whether a store answers, or a share is there, is another matter: it may, when the night has ended.
+    """
+    if "://" not in place:
+        if Path(place).exists() and not Path(place).is_dir():
+            raise ProjectError(f"record: {place} is no folder")
         return
-    Path(place).mkdir(parents=True, exist_ok=True)
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise OSError(f"{place} cannot be written to")
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(place.partition("://")[0])
+    except (ValueError, ImportError) as error:
+        raise ProjectError(f"record: {place} cannot be written to: {error}") from None
