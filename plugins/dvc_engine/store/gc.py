@@ -195,8 +195,9 @@ def _history(record: Repository) -> list[str]:
     if not record.tip:
         return []
     whose = f"--format=%H %(trailers:key={TRAILER},valueonly,separator=%x2C)"
-    listed = git(record.path, "log", "--first-parent", f"--author=^{NAME} ", whose, record.tip).splitlines()
-    nights = (line.partition(" ") for line in listed)
+    plain = ["--no-show-signature", "--no-mailmap"]  # whatever Git is configured to
+    listed = git(record.path, "log", *plain, "--first-parent", f"--author=^{NAME} ", whose, record.tip)
+    nights = (line.partition(" ") for line in listed.splitlines())
     return [night for night, _, branch in nights if branch.strip() in ("", record.branch)]
 
 
