@@ -9,6 +9,7 @@ the scheduler with an exception when one is due, at each start anew.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -54,6 +55,6 @@ def tell(command: str, root: str, env: dict[str, str], context: dict[str, Any]) 
     split = [word.replace("{run}", run) for word in words(command)]
     with TemporaryDirectory() as folder:
         code, out, errors = Command(command).run(split, Path(folder), Path(root), around | {"DVC_AIRFLOW_RUN": run})
-    log.info("%s\n%s%s", command, out, errors)
+    log.info("%s\n%s%s", shlex.join(split), out, errors)
     if code:
         raise CalledProcessError(code, split)

@@ -160,7 +160,9 @@ def night(
     """
     numbers = {"limit_bytes": limit_bytes, "keep_nights": keep_nights, "keep_bytes": keep_bytes}
     _refuse(record, numbers, env or {}, prices or {})
-    for name, text in {"publish": publish or None, **(after or {})}.items():
+    if publish:
+        refuse_command("publish", publish)
+    for name, text in (after or {}).items():
         refuse_command(name, text)
     known = reading.read(project, kept.folder(project))
     check.refuse(project, known)
@@ -220,12 +222,12 @@ def _refuse(
             raise ProjectError(f"prices[{pool!r}] is {price}: a slot costs nothing or more")
 
 
-def refuse_command(name: str, text: str | None) -> None:
+def refuse_command(name: str, text: str) -> None:
     """Raises ProjectError for a command that has no words; a night would say so when all its stages have run."""
     try:
-        words(text) if text is not None else []
+        words(text)
     except ValueError as error:
-        raise ProjectError(f"{name}: `{text}` cannot be split into words: {error}") from None
+        raise ProjectError(f"{name}: {error}") from None
 
 
 def _web(where: Repository, page: str) -> Web:

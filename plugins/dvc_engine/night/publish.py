@@ -192,7 +192,7 @@ def ask(
     try:
         split = words(command.text)
     except ValueError as error:
-        raise PublishError(f"{named} cannot be split into words: {error}") from None
+        raise PublishError(str(error)) from None
     clone = workspace.make(Path(night.repository), commit, job, night.tags, cache, night.folder)
     stage_env = {name: value.replace("{clone}", str(clone)) for name, value in env.items()}
     around = scrubbed() | stage_env

@@ -52,9 +52,13 @@ class Command(Leashed):
 
 def words(text: str) -> list[str]:
     """A command's words, as a shell splits them. Raises ValueError where there is none, or a quote is open."""
-    if not (found := shlex.split(text)):
-        raise ValueError("there is none")
-    return found
+    try:
+        if found := shlex.split(text):
+            return found
+        why = "there is none"
+    except ValueError as error:
+        why = str(error)
+    raise ValueError(f"`{text}` cannot be split into words: {why}")
 
 
 def _own(place: Path) -> BinaryIO:

@@ -27,6 +27,7 @@ from dvc_engine.store.lease import RUNNING
 from dvc_engine.store.repository import NAME, NONE, TRAILER, Repository
 
 STASH = "refs/stash"
+OF_NIGHTS = ["--first-parent", f"--author=^{NAME} "]  # of what Git lists those that are nights
 PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/", "refs/exps/")  # what is called as a lease is there is none
 NIGHTLY = (f"/unpublished/{RUNNING}", f"/pinned/{RUNNING}")  # nor is a night whose run is called so
 RUN_CACHE = "runs"  # a folder of DVC's cache
@@ -196,7 +197,7 @@ def _history(record: Repository) -> list[str]:
         return []
     whose = f"--format=%H %(trailers:key={TRAILER},valueonly,separator=%x2C)"
     plain = ["--no-show-signature", "--no-mailmap"]  # whatever Git is configured to
-    listed = git(record.path, "log", *plain, "--first-parent", f"--author=^{NAME} ", whose, record.tip)
+    listed = git(record.path, "log", *plain, *OF_NIGHTS, whose, record.tip)
     nights = (line.partition(" ") for line in listed.splitlines())
     return [night for night, _, branch in nights if branch.strip() in ("", record.branch)]
 
@@ -204,8 +205,8 @@ def _history(record: Repository) -> list[str]:
 def _others(record: Repository) -> list[str]:
     """Nights of other DAGs, on branches of their own, here or at a remote: how many stay these say themselves."""
     ours = set(_history(record))
-    every = ["--first-parent", f"--author=^{NAME} ", f"--exclude={record.refs}/*", "--all"]
-    return [one for one in git(record.path, "rev-list", *every).splitlines() if one not in ours]
+    every = git(record.path, "rev-list", *OF_NIGHTS, f"--exclude={record.refs}/*", "--all")
+    return [one for one in every.splitlines() if one not in ours]
 
 
 def _runs(cache: Path, left: Set[str], said: Sweep) -> None:
