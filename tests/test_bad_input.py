@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.conftest import ROOT
 from tests.night.project import unused
 
@@ -25,6 +26,12 @@ LOCKS = (".airflow/starting", ".airflow/followed")  # empty files that are held,
 PROGRESS = re.compile(r"\w+: \d+ of \d+ files")
 DISCOVER = ("nightshift.data.discover", "requirements.txt", "data/sources.json")
 INGEST = ("nightshift.data.ingest", "data/sources.json", "data/raw")
+IMPORTED = (
+    "nightshift.airflow", "nightshift.answer", "nightshift.cli.endpoint", "nightshift.cli.keys", "nightshift.cli.named",
+    "nightshift.cli.nights", "nightshift.data.markup", "nightshift.data.source", "nightshift.mask", "nightshift.memo",
+    "nightshift.release.pattern", "nightshift.serve.exposure", "nightshift.serve.keys", "nightshift.serve.local",
+    "nightshift.watching",
+)  # fmt: skip
 ONE_FOLDER = "    - name: packages\n      kind: packages\n      packages: [python, numpy, polars, pandas]\n"
 NOTES = "    - name: notes\n      kind: folder\n      path: sources/notes\n"
 
@@ -35,7 +42,7 @@ class Place:
 
     root: Path
     environ: dict[str, str]
-    before: Callable[[], None] | None = None  # in the child, before the command
+    before: Callable[[], None] | None = None  # in the child, before the command; what it changes holds from an exec on
     held: list[socket.socket] = field(default_factory=list)
 
     def run(self, *words: str, debug: bool = False) -> subprocess.CompletedProcess[str]:
@@ -43,6 +50,8 @@ class Place:
         stage = words[0].startswith("nightshift.")
         command = [*words] if stage else ["nightshift.cli", *(["--debug"] if debug else []), *words]
         env = self.environ | ({"NIGHTSHIFT_DEBUG": "1"} if stage and debug else {})
+        if self.before is None:
+            return warm.run(*command, cwd=self.root, env=env, scratch=self.root.parent)
         return subprocess.run(
             [sys.executable, "-m", *command], cwd=self.root, env=env, capture_output=True, text=True,
             preexec_fn=self.before, timeout=60, check=False,
@@ -93,6 +102,12 @@ class Place:
     @property
     def _tmp(self) -> str:
         return str(self.root / ".dvc" / "tmp")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> Iterator[None]:
+    with warm.importing(ROOT / "include", *IMPORTED):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from nightshift import batch
 from nightshift.cli import asking
 from nightshift.errors import AccessDenied, DiskFull, SourceError, StorageError
 from tests.conftest import ROOT
+from tests.served import serving
 
 Reply = tuple[int, dict[str, str], dict[str, Any]]
 
@@ -49,13 +50,9 @@ def endpoint(reply: Callable[[str], Reply]) -> Iterator[tuple[batch.Endpoint, li
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     pauses: list[float] = []
-    try:
-        yield batch.Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "ns_x", pauses.append), pauses
-    finally:
-        server.shutdown()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as url:
+        yield batch.Endpoint(f"{url}/v1", "ns_x", pauses.append), pauses
 
 
 def file(tmp_path: Path, *lines: str) -> Path:

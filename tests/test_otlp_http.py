@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp_pb2
 from nightshift import attributes, otlp_http, params, segments, spans, tracing
 from nightshift.otlp_http import HttpSink
 from nightshift.spans import Tracer
+from tests.served import serving
 from tests.test_spans import asked
 
 
@@ -53,12 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     made = Collector()
-    thread = threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving(made):
+        yield made
 
 
 def test_an_export_is_one_message_with_the_spans_of_every_trace(collector: Collector) -> None:

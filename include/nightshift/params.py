@@ -12,6 +12,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -66,7 +67,7 @@ class Document:
     """params.yaml read once, for who needs several of its sections. Raises ParamsError."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self._read = path, parse(path)
+        self.path, self._read = path, _document(path)
 
     def load(self, section: type[S]) -> S:
         """One section. Raises ParamsError with file, line and what is allowed."""
@@ -75,13 +76,13 @@ class Document:
 
 def whole(path: Path, model: type[M]) -> M:
     """Read another file of values, as strictly as params.yaml. Raises ParamsError with file and line."""
-    document = parse(path)
+    document = _document(path)
     return _valid(path, document, model, document, [])
 
 
 def check(path: Path) -> None:
     """Read the whole file, its profiles too. Raises ParamsError at the first key that is wrong."""
-    document = parse(path)
+    document = _document(path)
     known = sections()
     for spine in _maps(document):
         name = ".".join(map(str, spine))
@@ -130,7 +131,7 @@ def written(path: Path, values: Mapping[str, Any], asker: str) -> str:
 
 def where(path: Path, *keys: str | int) -> str:
     """file:line of the innermost of these keys that the file holds. Raises ParamsError."""
-    return _at(path, parse(path), list(keys))
+    return _at(path, _document(path), list(keys))
 
 
 def _quoted(value: Any) -> Any:
@@ -169,11 +170,22 @@ def _set(path: Path, document: CommentedMap, values: Mapping[str, Any], asker: s
 
 
 def parse(path: Path) -> CommentedMap:
-    """params.yaml as a map that knows its lines. Raises ParamsError."""
+    """params.yaml as a map that knows its lines, to change at will. Raises ParamsError."""
+    return deepcopy(_document(path))
+
+
+@lru_cache(maxsize=4)
+def _loaded(text: str) -> Any:
+    """A command reads the same file a dozen times, which in this parser takes longer than all else that it does."""
+    document = _yaml().load(text)
+    YAML(typ="safe").load(text)  # as DVC reads it, by another parser, which takes less
+    return document
+
+
+def _document(path: Path) -> CommentedMap:
+    """params.yaml as a map that knows its lines, for who changes nothing in it. Raises ParamsError."""
     try:
-        text = path.read_text(encoding="utf-8")
-        document = _yaml().load(text)
-        YAML(typ="safe").load(text)  # as DVC reads it, by another parser, which takes less
+        document = _loaded(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError("it is not there", str(path), "run in the project's folder, or restore it from Git") from None
     except OSError as error:
@@ -310,7 +322,7 @@ def _overlay(document: CommentedMap, overlay: Any, path: Path, spine: list[Any])
     for key, value in (overlay or {}).items():
         if key not in document:
             raise ParamsError(
-                f"{'.'.join(map(str, [*spine, key]))}: no such key", _at(path, parse(path), [*spine, key])
+                f"{'.'.join(map(str, [*spine, key]))}: no such key", _at(path, _document(path), [*spine, key])
             )
         # a map with a `kind` is one of several shapes: it replaces the other as a whole
         nested = isinstance(value, CommentedMap) and isinstance(document[key], CommentedMap) and "kind" not in value

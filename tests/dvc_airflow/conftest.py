@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from dvc.repo import Repo
@@ -85,15 +87,24 @@ def forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 def repository(folder: Path, files: Mapping[str, str], below: str = "") -> Path:
     """A Git repository with these files, and a DVC project in a folder of it; returns the project's."""
     root = folder / below
-    root.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["git", "init", "-q", "-b", "main", str(folder)], check=True)
-    for key, value in [("user.name", "toy"), ("user.email", "toy@example.org")]:
-        git(folder, "config", key, value)
-    Repo.init(str(root), subdir=bool(below)).close()
+    shutil.copytree(_initialised(below).name, folder, symlinks=True, dirs_exist_ok=True)
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
+
+
+@cache
+def _initialised(below: str) -> TemporaryDirectory[str]:
+    """What is copied for each of many hundred tests, in a tenth of the time that it takes to make."""
+    made = TemporaryDirectory(prefix="dvc-project-")
+    root = Path(made.name, below)
+    root.mkdir(parents=True, exist_ok=True)
+    git(root, "init", "-q", "-b", "main", made.name)
+    for key, value in [("user.name", "toy"), ("user.email", "toy@example.org")]:
+        git(root, "config", key, value)
+    Repo.init(str(root), subdir=bool(below)).close()
+    return made
 
 
 def at_once(number: int, call: Callable[[], object]) -> list[Exception]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +30,7 @@ from dvc_engine.store import uncached, workspace
 from dvc_engine.store.commit import Commit
 from dvc_engine.store.ignored import Ignored
 from tests.dvc_airflow.conftest import Toy, repository
+from tests.served import serving
 
 HERE = Path(__file__).parent / "projects"
 PROJECTS: dict[str, Mapping[str, Any]] = {
@@ -53,7 +52,8 @@ def made(said: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (outside / "source").write_text("from outside")
     if other := said.get("other"):
         Toy(repository(outside / "other", other)).commit({})
-    with _served(outside) as url:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(outside))
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
         files = {
             name: text.replace("OUTSIDE", str(outside)).replace("URL", url) for name, text in said["files"].items()
         }
@@ -76,16 +76,6 @@ def made(said: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         toy = Toy(root)
         toy.commit({})
         yield toy
-
-
-@contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    """The address at which a folder is served."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def test_both_ways_lead_to_the_same(said: Mapping[str, Any], made: Toy, tmp_path: Path) -> None:

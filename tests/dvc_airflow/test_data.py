@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,7 @@ from dvc_engine.store import history, objects, uncached, workspace
 from dvc_engine.store.commit import Commit
 from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy, repository
+from tests.served import serving
 
 Make = Callable[..., Toy]
 UNCACHED = """\
@@ -358,12 +358,11 @@ def test_of_a_bad_remote_nothing_reaches_the_cache_nor_a_stage(
     folder = made.root.parent / "remote"
     folder.mkdir()
     monkeypatch.setattr(Bad, "mode", "")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Bad, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(Bad, directory=str(folder)))) as url:
         config = made.root / ".dvc" / "config"
         config.write_text(
             f"{config.read_text()}[core]\n    remote = r\n['remote \"r\"']\n"
-            f"    url = http://127.0.0.1:{server.server_port}\n    method = PUT\n    read_timeout = 1\n"
+            f"    url = {url}\n    method = PUT\n    read_timeout = 1\n"
         )
         night = made.night(made.commit({}))
         results = {"numbers": made.attempt("numbers", night, {}).run()}
@@ -377,7 +376,6 @@ def test_of_a_bad_remote_nothing_reaches_the_cache_nor_a_stage(
         assert all(objects.sound(path) for path in cache.glob("files/md5/??/*"))
         monkeypatch.setattr(Bad, "mode", "")
         assert made.attempt("total", night, results, number=2).run().outcome == "ran"
-        server.shutdown()
 
 
 @pytest.mark.parametrize("md5", ["0" * 32, f"{'0' * 32}.dir"])
@@ -391,12 +389,8 @@ def test_a_remote_that_is_away_is_not_one_that_lacks_an_object(
     folder = remote(made)
     uncached.bring(made.root, {"x": md5}, workspace.cache_of(made.root))  # it lacks that, and says so
     config = made.root / ".dvc" / "config"
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Bad, directory=str(folder))) as server:
-        config.write_text(config.read_text().replace(f"{folder}", f"http://127.0.0.1:{server.server_port}"))
-        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
-        serving.start()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(Bad, directory=str(folder)))) as url:
+        config.write_text(config.read_text().replace(f"{folder}", url))
         uncached.bring(made.root, {"x": md5}, workspace.cache_of(made.root))
-        server.shutdown()
-        serving.join()
     with pytest.raises(OSError, match="DVC's remote does not answer: ClientConnectorError: Cannot connect"):
         uncached.bring(made.root, {"x": md5}, workspace.cache_of(made.root))

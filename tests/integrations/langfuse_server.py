@@ -26,6 +26,8 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.served import serving
+
 PUBLIC, SECRET, PROJECT = "pk-lf-test", "sk-lf-test", "project-1"
 TRACES = "/api/public/otel/v1/traces"
 CONTEXT = ("langfuse.environment", "langfuse.release", "langfuse.trace.name")  # wanted on every span of ours
@@ -291,15 +293,8 @@ def langfuse(port: int = 0, **changed: Any) -> Iterator[Langfuse]:
     """A server until the block ends; `changed` are fields of Langfuse."""
     held = Langfuse(**changed)
     server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"langfuse": held}))
-    held.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with serving(server) as held.url:
         yield held
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _parsed(kind: str, body: bytes) -> list[Any]:

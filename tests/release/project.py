@@ -95,8 +95,8 @@ def _released(made: Released, version: str, rows: list[dict[str, Any]]) -> None:
     read = [parts / one for one in names]
     shutil.rmtree(out, ignore_errors=True)
     release.run(*read, out, Work("release"))
-    add = [sys.executable, "-m", "dvc", "add", "-q", "release"]
-    subprocess.run(add, cwd=made.folder, check=True, capture_output=True)
+    with Repo(str(made.folder)) as repo:
+        repo.add(str(out))
     made.git("add", "-A")
     made.git("commit", "-qm", f"Night of {version}")
     digest = commit.digest(out)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from nightshift import audit, commit, invariants, registry, rollouts, signature
 from nightshift.counts import Counts
@@ -26,10 +25,15 @@ def repository(root: Path, tmp_path: Path) -> Path:
     shutil.copytree(root / "include" / "policies", folder / "include" / "policies")
     with commit.folder(folder / "release") as draft:
         (draft / "card.md").write_text("A system.")
-    for words in (["init", "-q"], ["add", "-q", "release"]):
-        subprocess.run([sys.executable, "-m", "dvc", *words], cwd=folder, check=True, capture_output=True)
+    Repo.init(str(folder)).close()
+    add(folder)
     night(folder)
     return folder
+
+
+def add(folder: Path) -> None:
+    with Repo(str(folder)) as repo:
+        repo.add(str(folder / "release"))
 
 
 def night(folder: Path, **more: object) -> str:
@@ -62,7 +66,7 @@ def test_documents_alone_raise_the_last_number(repository: Path, tmp_path: Path)
     let_out(repository, tmp_path)
     with commit.folder(repository / "release") as draft:
         (draft / "card.md").write_text("The same system, with tonight's documents.")
-    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "release"], cwd=repository, check=True)
+    add(repository)
     night(repository, role="refresh")
     assert let_out(repository, tmp_path).release.version == "v0.1.1"
 
@@ -71,7 +75,7 @@ def another(repository: Path) -> None:
     """A release is in production, and tonight made an undecided winner of other bytes."""
     with commit.folder(repository / "release") as draft:
         (draft / "card.md").write_text("A system after that one.")
-    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "release"], cwd=repository, check=True)
+    add(repository)
     night(repository)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socketserver
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from email import message_from_string
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.served import serving
 
 
 @dataclass
@@ -82,7 +83,9 @@ def mail(tls: ssl.SSLContext | None = None, at_once: bool = False) -> Iterator[S
                 else:
                     self.say("250 well")
 
-    with _running(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Session), sink):
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Session)
+    sink.port = server.server_address[1]
+    with serving(server):
         yield sink
 
 
@@ -105,18 +108,7 @@ def webhook() -> Iterator[Sink]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with _running(ThreadingHTTPServer(("127.0.0.1", 0), Request), sink):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
+    sink.port = server.server_port
+    with serving(server):
         yield sink
-
-
-@contextmanager
-def _running(server: socketserver.TCPServer, sink: Sink) -> Iterator[None]:
-    sink.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
