@@ -21,6 +21,7 @@ from dvc_engine.git import GitError, top
 from dvc_engine.pipeline import check, kept, reading
 from dvc_engine.pipeline.project import Project, ProjectError
 from dvc_engine.stage import start
+from dvc_engine.stage.outcome import of_disk
 from dvc_engine.store import gc, lease, snapshot, workspace
 from dvc_engine.store.commit import Commit
 from dvc_engine.store.repository import of
@@ -45,7 +46,7 @@ def main(words: list[str]) -> int:
         print(f"{said.project}: DVC cannot read it, it is nested too deeply; take some of that out", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
+        print(of_disk(error), file=sys.stderr)
         return 2
     if said.command == "graph":
         edges = [[above, one.name] for one in known.every for above in one.above]

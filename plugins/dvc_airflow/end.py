@@ -12,10 +12,10 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
-from dvc_airflow.operator import RESULTS, Task, refusal
+from dvc_airflow.operator import RESULTS, Task, mendable, refusal
 from dvc_airflow.publish import released
 from dvc_airflow.settings import Settings, run_name
-from dvc_engine.git import GitError, git
+from dvc_engine.git import GitError, git, without_login
 from dvc_engine.pipeline.naming import PIN, PUBLISH, task_id
 from dvc_engine.pipeline.project import Project, ProjectError, Stage
 from dvc_engine.stage.outcome import WELL, Night, Result, numbers
@@ -65,11 +65,9 @@ class EndOperator(Task):
         if told["refused"]:
             self.log.warning("the night is not on %s: %s", self.settings.branch, told["refused"])
         elsewhere = self._write(place, run, json.dumps(told, indent=2).encode())
-        if failed or not done:
-            sentence = told["sentence"] if failed else _not_published(told)
-            raise AirflowFailException("; ".join(filter(None, [sentence, elsewhere])))
-        if elsewhere:
-            raise refusal(context, Exception(elsewhere), again=True)
+        sentence = told["sentence"] if failed else "" if done else _not_published(told)
+        if why := "; ".join(filter(None, [sentence, elsewhere])):
+            raise (mendable(ti) if elsewhere else AirflowFailException)(why)
 
     def _place(self, run: str) -> str:
         """Of night.json. Raises GitError: one in the checkout needs that first, for none can be made around a file."""
@@ -91,7 +89,7 @@ class EndOperator(Task):
             if place == here or not Path(self.settings.root).is_dir():
                 raise
             write(here, told)
-            return f"the night is recorded in {here}, for {place} cannot be written: {error}"
+            return without_login(f"the night is recorded in {here}, for {place} cannot be written: {error}")
         return ""
 
     def _leave(self, context: Any, pinned: str | None, unpublished: Unpublished | None = None) -> None:

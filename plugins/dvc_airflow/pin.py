@@ -20,7 +20,7 @@ from dvc_airflow.settings import Settings, run_name
 from dvc_engine.git import GitError, git, tags_of, top
 from dvc_engine.pipeline import check, kept, project, reading, selection
 from dvc_engine.pipeline.project import Project, Stage
-from dvc_engine.stage.outcome import Night
+from dvc_engine.stage.outcome import Night, of_disk
 from dvc_engine.store import lease, params, snapshot, workspace, written
 from dvc_engine.store.commit import Commit
 from dvc_engine.store.repository import Repository
@@ -79,7 +79,7 @@ class PinOperator(Task):
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, again=bool(self.settings.remote)) from None
         except OSError as error:  # a full disk
-            raise refusal(context, Exception(f"{error.filename}: {error.strerror}"), again=True) from None
+            raise refusal(context, Exception(of_disk(error)), again=True) from None
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
         self.pages = links.pages(self.settings.web, record.tip, commit)

@@ -92,7 +92,8 @@ class CommandOperator(Task):
     def _sharing(self, record: Repository, run: str, before: Mapping[str, str]) -> Iterator[None]:
         """Share the tags that a command makes, and what attempts before this one made and could not share.
 
-        Others are people's, who may not want them at the remote. What an attempt makes is noted when it ends; of one
+        Others are people's, who may not want them at the remote. What an attempt makes is noted when it ends, and where
+        a tag was that it moved: the fetch of the next puts that back, and its command may find its work done. Of one
         that was killed the note says what was here when it began.
         """
         from dvc_engine.stage import job
@@ -100,17 +101,22 @@ class CommandOperator(Task):
 
         name = job.folder(Path(), self.whose, run, self.task_id, 0)
         noted, made = Path(self.settings.root, ".dvc", "tmp", "tags", f"{name}.json"), dict[str, str]()
+        was = dict[str, str]()
         if noted.is_file():
             said = json.loads(noted.read_text(encoding="utf-8"))
+            was = said["was"]
             made = said["made"] | (dict(before.items() - said["before"].items()) if said["before"] is not None else {})
-        write(str(noted), json.dumps({"made": made, "before": dict(before)}).encode())
+        write(str(noted), json.dumps({"made": made, "was": was, "before": dict(before)}).encode())
         try:
             yield
         finally:
             now = tags_of(record.path)
-            made |= now.items() - before.items()
-            write(str(noted), json.dumps({"made": made, "before": None}).encode())
-        record.share({tag: one for tag, one in made.items() if now.get(tag) == one}, before)
+            new = dict(now.items() - before.items())
+            made, was = made | new, was | {tag: before[tag] for tag in new if tag in before}
+            write(str(noted), json.dumps({"made": made, "was": was, "before": None}).encode())
+        # a person's, if somebody moved it since
+        stand = {tag: one for tag, one in made.items() if tag in now and now[tag] in (one, was.get(tag))}
+        record.share(stand, before)
         noted.unlink()
 
 

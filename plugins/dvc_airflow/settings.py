@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from pydantic import ValidationError, validate_call
 
-from dvc_engine.git import top
+from dvc_engine.git import top, without_login
 from dvc_engine.pipeline import check, kept, reading, selection
 from dvc_engine.pipeline.naming import RESERVED, task_id
 from dvc_engine.pipeline.project import Project, ProjectError
@@ -151,7 +151,7 @@ def night(
         headline: key of night.json → 'stage.metric' that it shows.
         prices: pool → price of a slot for an hour; night.json then says what each stage cost.
         record: folder or URL, of any type that is one as a text, for `<run>/night.json`, which no other DAG has;
-            default `.dvc/tmp/runs/<dag>`, which serves where it takes nothing.
+            default `.dvc/tmp/runs/<dag>`. Where it takes nothing, night.json is in that, and the night is no success.
         limit_bytes: that a stage's outs with `cache: false` may have together.
         keep_nights: of the branch, whose objects stay in the cache when a night has ended (dvc_engine.store.gc); None
             keeps all.
@@ -206,9 +206,8 @@ def _refuse(
     if record is not None and not isinstance(record, str | os.PathLike) and "://" not in str(record):
         raise ProjectError(f"record is {record!r}: it is a folder or a URL")
     if re.match(r"(s3a?|gs|gcs)://[^/]*@", str(record)):
-        raise ProjectError(
-            f"record is {record}: a connection of Airflow's is not asked; write it without, as s3://bucket"
-        )
+        what = f"record is {without_login(str(record))}, with what one logs in with, or a connection of Airflow's"
+        raise ProjectError(f"{what}, and neither is asked; write it without, as s3://bucket")
     for name, number in numbers.items():
         if number is not None and number < 0:
             raise ProjectError(f"{name}: it is {number}, and less than nothing cannot be kept")

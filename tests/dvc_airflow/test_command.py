@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -161,73 +162,103 @@ def test_a_command_whose_worker_dies_is_ended_and_tried_again(
     _gone([int(pid) for pid in mark.read_text().split()])
 
 
-def test_tags_that_a_command_makes_go_to_the_remote_and_a_persons_do_not(
-    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from airflow.sdk.exceptions import AirflowException
-
+def deploying(made: Toy, bare: Path, command: str) -> tuple[Callable[[], object], Task]:
+    """Run a command behind a release at a bare remote, again and again; and what Airflow tells its task."""
     from dvc_airflow import DvcDag
 
-    made, bare = toy(), tmp_path / "bare"
     made.git("init", "-q", "--bare", str(bare))
     made.git("remote", "add", "origin", str(bare))
     made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
-    tag = f"sh -c 'git -C {made.root} tag -f live; echo {{}}'"
-    dag = DvcDag("toy", made.root, remote="origin", after={"deploy": tag})
+    text = f"sh -c 'cd {made.root}; {command}; echo {{}}'"
+    task = DvcDag("toy", made.root, remote="origin", after={"deploy": text}).get_task("deploy")
     ti = published(made, released="a" * 64)
     ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
-    made.git("tag", "mine")  # after the pin
+    return lambda: task.execute({"ti": ti, "run_id": RUN}), ti
+
+
+def away(bare: Path) -> Path:
+    """Let a remote take nothing, until this hook is gone."""
     hook = bare / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
+    return hook
+
+
+def test_tags_that_a_command_makes_go_to_the_remote_and_a_persons_do_not(toy: Make, tmp_path: Path) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    made, bare = toy(), tmp_path / "bare"
+    deploy, ti = deploying(made, bare, "git tag -f live")
+    made.git("tag", "mine")  # after the pin
+    hook = away(bare)
     with pytest.raises(AirflowException):
-        dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+        deploy()
     made.git("tag", "-d", "mine")
     ti.try_number = 2
     hook.unlink()
-    dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})  # it tags what is tagged already
+    deploy()  # it tags what is tagged already
     assert git(bare, "tag") == "live"
     made.git("tag", "mine")
     ti.try_number = 1
-    dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+    deploy()
     assert git(bare, "tag") == "live"
     made.commit({"seed.txt": "8"})  # which the next release is, and the tag moves
     made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
     ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
-    dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+    deploy()
     assert git(bare, "rev-parse", "live") == made.git("rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize("tag", ["tag live", "tag -f -a -m again live", "tag -f here"])
-def test_a_persons_tag_is_not_shared_when_a_command_that_failed_is_cleared(
-    tag: str, toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_persons_tag_is_not_shared_when_a_command_that_failed_is_cleared(tag: str, toy: Make, tmp_path: Path) -> None:
     from airflow.sdk.exceptions import AirflowException
 
-    from dvc_airflow import DvcDag
-
     made, bare, mended = toy(), tmp_path / "bare", tmp_path / "mended"
-    made.git("init", "-q", "--bare", str(bare))
-    made.git("remote", "add", "origin", str(bare))
-    made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
-    made.git("tag", "here")  # which the remote does not have
-    made.commit({"seed.txt": "8"})
-    tags = f"git -C {made.root} {tag}; test -e {mended} && echo {{}}"
-    dag = DvcDag("toy", made.root, remote="origin", after={"deploy": f"sh -c '{tags}'"})
-    ti = published(made, released="a" * 64)
-    ti.said["publish", "return_value"]["commit"] = git(bare, "rev-parse", "dvc-airflow")
+    deploy, _ = deploying(made, bare, f"git {tag}; test -e {mended} || exit 1")
+    made.git("tag", "here", "HEAD^{tree}")  # which the remote does not have
     with pytest.raises(AirflowException):
-        dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+        deploy()
     made.git("tag", "mine")
     mended.touch()
-    dag.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+    deploy()
     assert git(bare, "tag") == tag.split()[-1]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_tag_that_a_command_moved_once_is_moved_at_the_remote(taken: bool, toy: Make, tmp_path: Path) -> None:
+    """The fetch of its second attempt puts the tag back; where a person has moved it meanwhile it stays theirs."""
+    from airflow.sdk.exceptions import AirflowException
+
+    made, bare, done = toy(), tmp_path / "bare", tmp_path / "done"
+    deploy, _ = deploying(made, bare, f"test -e {done} || git tag -f live; touch {done}")
+    first = made.git("rev-parse", "HEAD")
+    made.git("tag", "live", f"{first}^{{tree}}")
+    made.git("push", "-q", "origin", "live")
+    hook = away(bare)
+    with pytest.raises(AirflowException):
+        deploy()
+    hook.unlink()
+    theirs = git(bare, "rev-parse", f"{first}:seed.txt")
+    if taken:
+        git(bare, "update-ref", "refs/tags/live", theirs)
+    deploy()
+    assert git(bare, "rev-parse", "live") == (theirs if taken else first)
 
 
 @pytest.mark.parametrize("tags", ["v1", [None], [{"message": "no name"}], ["v1"], 5, {"name": "v1"}])
 def test_a_tag_without_a_name_is_refused(tags: Any) -> None:
     with pytest.raises(PublishError, match=r"`say` asks for tags .*; tags are a list of objects with name and message"):
         _tags(Command("say"), {"tags": tags})
+
+
+@pytest.mark.parametrize("message", [["a", "b"], {"x": 1}, 5])
+def test_a_message_that_is_no_text_is_refused(message: object, toy: Make) -> None:
+    made = toy(**{"said.json": json.dumps({"message": message})})
+    results, record = made.run("HEAD"), Repository(made.root, "nightly", "refs/dvc-airflow")
+    night, known = made.pinned("HEAD", record), reading.read(made.root)
+    with pytest.raises(PublishError, match=r"`cat said\.json` gives the message .*, which is no text"):
+        publish(night, known, results, record, Command("cat said.json"), {}, made.root / ".dvc/tmp/clones")
 
 
 def test_no_tags_are_none(toy: Make) -> None:

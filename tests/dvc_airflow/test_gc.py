@@ -281,15 +281,23 @@ def test_what_is_stashed_stays(toy: Make) -> None:
     assert gc.look(made.root, of(made.root), nights=1).gone == {}
 
 
-def test_nights_of_another_dag_stay_though_the_branch_goes_on_from_them(toy: Make) -> None:
-    made, theirs = toy(STAGE), set[str]()
-    for branch in ("weekly", "dvc-airflow"):
+def test_nights_of_another_dag_stay_though_the_branch_goes_on_from_them(
+    toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever Git is configured to."""
+    configured = {"grep.patternType": "fixed", "trailer.separators": "=", "i18n.logOutputEncoding": "latin1"}
+    monkeypatch.setenv("GIT_CONFIG_COUNT", str(len(configured)))
+    for number, (key, value) in enumerate(configured.items()):
+        monkeypatch.setenv(f"GIT_CONFIG_KEY_{number}", key)
+        monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
+    made, theirs, ours = toy(STAGE), set[str](), "n\N{LATIN SMALL LETTER A WITH DIAERESIS}chte"
+    for branch in ("weekly", ours):
         for number in range(3):
             assert night(made, f"{branch} {number}", 1, branch).new
             theirs |= {one["md5"] for one in made.entries["make"]["outs"]} if branch == "weekly" else set()  # type: ignore[index]
         made.git("merge", "-q", "--ff-only", branch)
     age(made, 10)
-    gone = gc.look(made.root, of(made.root), nights=1)
+    gone = gc.look(made.root, of(made.root, ours), nights=1)
     assert gone.files
     gone.remove()
     cache = workspace.cache_of(made.root)

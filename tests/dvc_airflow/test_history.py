@@ -561,3 +561,24 @@ def test_a_change_that_is_taken_back_is_found_where_data_lies_in_a_folder_of_git
     made.commit({"data/readme": "1"})
     shutil.rmtree(made.root / ".dvc" / "cache" / "runs")
     assert outcomes(night(made))["train"] == "cached"
+
+
+def test_who_reads_an_import_in_a_folder_of_git_runs_when_that_has_changed_and_not_again(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, source = (
+        toy("stages:\n  train: {cmd: cat data/got > model, deps: [data], outs: [model]}\n"),
+        tmp_path / "source",
+    )
+    source.write_text("first")
+    (made.root / "data").mkdir()
+    monkeypatch.chdir(made.root)
+    with Repo(str(made.root)) as repo:
+        repo.imp_url(str(source), "data/got")
+    text = (made.root / "data" / "got.dvc").read_text()
+    made.commit({"data/readme": "1", "data/got.dvc": f"{text}meta:\n  airflow: {{update: true}}\n"})
+    night(made)
+    source.write_text("second")
+    assert outcomes(night(made))["train"] == "ran"
+    shutil.rmtree(made.root / ".dvc" / "cache" / "runs")
+    assert outcomes(night(made))["train"] == "unchanged"

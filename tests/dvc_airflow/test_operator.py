@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -22,7 +23,7 @@ from dvc_engine.pipeline import kept, project, reading
 from dvc_engine.pipeline.naming import task_id
 from dvc_engine.stage.attempt import Attempt
 from dvc_engine.stage.outcome import Result, numbers
-from dvc_engine.store import lease
+from dvc_engine.store import lease, workspace, written
 from dvc_engine.store.repository import Repository
 from tests.dvc_airflow.conftest import Toy
 
@@ -276,19 +277,50 @@ def test_refs_that_are_others_are_refused_at_the_pin(refs: str, toy: Make) -> No
         pin.execute({"ti": Task(), "run_id": RUN})
 
 
-@pytest.mark.parametrize("record", ["foo://x", "/proc/version"])
-def test_a_place_where_no_night_can_be_recorded_is_refused_at_the_pin(record: str, toy: Make) -> None:
+@pytest.mark.parametrize(
+    ("record", "named"), [("foo://me:secret@x", "foo://x cannot"), ("/proc/version", "/proc/version is no folder")]
+)
+def test_a_place_where_no_night_can_be_recorded_is_refused_at_the_pin(record: str, named: str, toy: Make) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     from dvc_airflow import DvcDag
 
     pin = DvcDag("toy", toy().root, record=record).get_task("pin")
-    with pytest.raises(AirflowFailException, match=f"^record: {record} "):
+    with pytest.raises(AirflowFailException, match=f"^record: {named}"):
         pin.execute({"ti": Task(), "run_id": RUN})
 
 
-def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Make) -> None:
+@pytest.mark.parametrize("place", ["/share/runs", "simplecache::s3://bucket/x"])
+def test_a_place_that_may_be_there_at_the_end_is_not_refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(os, "stat", away)
+    written.refuse(place)
+
+
+def test_a_night_is_recorded_at_a_url_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    written.write(f"file://{tmp_path}/runs/one/night.json", b"{}")
+    assert (tmp_path / "runs" / "one" / "night.json").read_bytes() == b"{}"
+
+
+def test_a_disk_that_is_full_while_it_is_written_to_is_named_at_the_pin(
+    toy: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from airflow.sdk.exceptions import AirflowException
+
+    from dvc_airflow import DvcDag
+
+    def full(*_: object) -> None:
+        Path("/dev/full").write_text("x")
+
+    monkeypatch.setattr(workspace, "sweep", full)
+    with pytest.raises(AirflowException, match=r"^\[Errno 28\] No space left on device$"):
+        DvcDag("toy", toy().root).get_task("pin").execute({"ti": Task(), "run_id": RUN})
+
+
+def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Make) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
     from dvc_airflow import DvcDag
 
@@ -299,8 +331,9 @@ def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Mak
         end.execute({"ti": published(made), "run_id": RUN})
     (told,) = (made.root / ".dvc" / "tmp" / "runs").rglob("night.json")
     assert "stages" in json.loads(told.read_text())
-    with pytest.raises(AirflowException, match=f"^the night was not published.*; {elsewhere}"):
+    with pytest.raises(AirflowException, match=f"^the night was not published.*; {elsewhere}") as said:
         end.execute({"ti": pinned(made), "run_id": RUN})
+    assert not isinstance(said.value, AirflowFailException)  # the store may answer another time
 
 
 @pytest.mark.parametrize(
@@ -317,7 +350,10 @@ def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Mak
         ({"env": {"A=B": "1"}}, "env.'A=B'.: no variable has such a name"),
         ({"env": {"": "1"}}, "env.''.: no variable has such a name"),
         ({"env": {"A": "airflow://variables/X"}}, "what Airflow keeps is for a stage's meta.airflow.env"),
-        ({"record": "s3://conn@bucket/x"}, "a connection of Airflow's is not asked; write it without, as s3://bucket"),
+        (
+            {"record": "s3://me:secret@bucket/x"},
+            "record is s3://bucket/x, with what one logs in with, .*; write it with",
+        ),
         ({"prices": {"p": float("inf")}}, "prices.'p'. is inf"),
         ({"prices": {"p": float("nan")}}, "prices.'p'. is nan: a slot costs nothing or more"),
         ({"headline": {"k": "zz.n"}}, "headline.'k'. is 'zz.n', 'stage.metric': no stage is called 'zz'"),

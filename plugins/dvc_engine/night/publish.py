@@ -83,7 +83,7 @@ def publish(
         return Published(made, new=False, refused=f"{record.branch} has moved since this night was pinned")
     said = ask(command, night, commit(f"Night {night.run}"), env, clones, cache) if command else {}
     asked = _tags(command, said) if command else []
-    made = commit(str(said.get("message") or f"Night {night.run}"))
+    made = commit(_message(command, said) if command and said.get("message") else f"Night {night.run}")
     tags = {str(tag["name"]): _tag(repository, made, tag) for tag in asked}
     if refused := record.publish(made, tip, tags, waiting):
         if there := _meanwhile(record, tip, tree):
@@ -211,6 +211,14 @@ def ask(
     except ValueError:
         raise PublishError(f"the last line of {named} is no JSON object: {lines[-1][:200]}") from None
     return said
+
+
+def _message(command: Command, said: Mapping[str, Any]) -> str:
+    """What a command calls the night. Raises PublishError where that is no text."""
+    if not isinstance(said["message"], str):
+        what = f"`{command.text}` gives the message {json.dumps(said['message'])[:200]}"
+        raise PublishError(f"{what}, which is no text")
+    return said["message"]
 
 
 def _tags(command: Command, said: Mapping[str, Any]) -> list[Mapping[str, Any]]:

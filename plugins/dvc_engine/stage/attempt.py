@@ -21,7 +21,7 @@ from dvc_engine.pipeline.lock import Entry
 from dvc_engine.pipeline.project import Project, Stage, within
 from dvc_engine.stage import job, plan, strays
 from dvc_engine.stage.job import Job
-from dvc_engine.stage.outcome import Night, Result, failure
+from dvc_engine.stage.outcome import Night, Result, failure, of_disk
 from dvc_engine.stage.process import Leashed, Process
 from dvc_engine.stage.venvs import VenvError
 from dvc_engine.store import history, uncached, workspace
@@ -123,7 +123,7 @@ class Attempt:
                 return self._cancelled(began)
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=str(error))
         except (GitError, OSError) as error:
-            said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            said = of_disk(error) if isinstance(error, OSError) else str(error)
             return Result(self.stage.name, "storage", time.monotonic() - began, sentence=said)
 
     def _told_child(self, clone: Path) -> dict[str, Any]:

@@ -210,6 +210,11 @@ def printable(text: str) -> str:
     return re.sub(f"{LETTERLESS}+", LETTERLESS, plain)
 
 
+def of_disk(error: OSError) -> str:
+    """What a disk or a share said, behind the path that it names, if it names one."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 def plain(said: Any) -> Any:
     """Data of JSON whose texts, and names, are printable: PostgreSQL takes no NUL, and no half a pair of UTF-16."""
     if isinstance(said, str):

@@ -95,16 +95,18 @@ def of_the_same(one: Entry, other: Entry) -> bool:
 def _alike(stage: Stage, came: str | None, made: Mapping[str, str], commit: Commit) -> bool:
     """Whether another commit has the same of what a stage reads of Git, and only DVC can hash: a folder, say.
 
-    An entry of this commit itself may be of one before it. Of what others make in such a folder Git has at most the
-    `.dvc` file.
+    An entry of this commit itself may be of one before it. Of what lies in such a folder and Git does not hold, it has
+    at most the `.dvc` file, which tells nothing of an import that is fetched anew.
     """
-    within = [path for path in made if any(path.startswith(f"{dep}/") for dep in stage.deps)]
-    if came in (None, commit.commit) or any(commit.named(f"{path}.dvc") is None for path in within):
+    if came in (None, commit.commit):
         return False
     there = Commit(commit.repository, str(came), commit.folder)
     read = [dep for dep in stage.deps if dep not in made]
     read += [file for file in stage.params if file not in made and commit.params(file) is None]
-    return all(commit.named(one) is not None and there.named(one) == commit.named(one) for one in read)
+    if any(commit.named(one) is None or there.named(one) != commit.named(one) for one in read):
+        return False
+    within = [path for path in made if any(path.startswith(f"{dep}/") for dep in stage.deps)]
+    return all(made[path] and made[path].encode() in (commit.content(f"{path}.dvc") or b"") for path in within)
 
 
 def reads(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit, cache: Path) -> list[bool | None]:

@@ -195,11 +195,16 @@ def _history(record: Repository) -> list[str]:
     """Nights of this DAG on the branch, the newest first."""
     if not record.tip:
         return []
-    whose = f"--format=%H %(trailers:key={TRAILER},valueonly,separator=%x2C)"
-    plain = ["--no-show-signature", "--no-mailmap"]  # whatever Git is configured to
-    listed = git(record.path, "log", *plain, *OF_NIGHTS, whose, record.tip)
-    nights = (line.partition(" ") for line in listed.splitlines())
-    return [night for night, _, branch in nights if branch.strip() in ("", record.branch)]
+    told = ["--format=%x00%H%x00%B%x00", "--encoding=UTF-8"]  # and not by `log`, which people configure
+    _, *said = git(record.path, "rev-list", *OF_NIGHTS, *told, record.tip).split("\0")
+    nights = zip(said[::3], said[1::3], strict=True)
+    return [night for night, message in nights if _whose(message) in ("", record.trailer)]
+
+
+def _whose(message: str) -> str:
+    """The trailer of a night's message, its last line; "" of one from before nights had it."""
+    *_, last = message.strip().split("\n")
+    return last if last.startswith(f"{TRAILER}: ") else ""
 
 
 def _others(record: Repository) -> list[str]:

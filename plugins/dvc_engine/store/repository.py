@@ -78,10 +78,10 @@ class Repository:
 
     def fetch(self) -> None:
         """Bring branch, tags and what was not published from the remote. Raises GitError."""
-        with self._alone():
-            if self.remote:
+        if self.remote:
+            with self._alone():
                 self._fetch()
-            self._passed()
+        self._passed()
 
     def _fetch(self) -> None:
         branch, waiting = f"refs/heads/{self.branch}", f"{self.refs}/unpublished/*"
@@ -100,9 +100,10 @@ class Repository:
     def _passed(self) -> None:
         """Let what is on the branch by now wait no more: another checkout, or an attempt that died, published it."""
         if tip := self.tip:
-            asked = ["for-each-ref", "--merged", tip, "--format=delete %(refname) %(objectname)"]
-            if gone := git(self.path, *asked, f"{self.refs}/unpublished"):
-                git(self.path, "update-ref", "--stdin", stdin=f"{gone}\n")
+            asked = ["for-each-ref", "--merged", tip, "--format=%(refname) %(objectname)"]
+            for line in git(self.path, *asked, f"{self.refs}/unpublished").splitlines():
+                with suppress(GitError):  # another was faster
+                    git(self.path, "update-ref", "-d", *line.split(" "))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from dvc_engine.git import without_login
 from dvc_engine.pipeline.project import ProjectError
 
 
@@ -14,8 +16,10 @@ def write(place: str, content: bytes) -> None:
         import fsspec
 
         fs, path = fsspec.core.url_to_fs(place)
-        fs.pipe_file(path, content)  # an object is there once it has all its bytes
-        return
+        if "file" not in fs.protocol:
+            fs.pipe_file(path, content)  # an object is there once it has all its bytes
+            return
+        place = path
     file = Path(place)
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{uuid4().hex}")  # of two that write the same each has its own
@@ -29,12 +33,13 @@ def refuse(place: str) -> None:
     Whether a store answers, or a share is there, is another matter: it may, when the night has ended.
     """
     if "://" not in place:
-        if Path(place).exists() and not Path(place).is_dir():
-            raise ProjectError(f"record: {place} is no folder")
+        with suppress(OSError):
+            if Path(place).exists() and not Path(place).is_dir():
+                raise ProjectError(f"record: {place} is no folder")
         return
     import fsspec
 
     try:
-        fsspec.get_filesystem_class(place.partition("://")[0])
+        fsspec.get_filesystem_class(place.partition("://")[0].rpartition("::")[2])  # simplecache::s3://… too
     except (ValueError, ImportError) as error:
-        raise ProjectError(f"record: {place} cannot be written to: {error}") from None
+        raise ProjectError(without_login(f"record: {place} cannot be written to: {error}")) from None
