@@ -27,7 +27,7 @@ lint: environment      ## style, types, who imports whom
 	PYTHONPATH=include:plugins $(bin)/lint-imports --no-logo
 
 test: lint system      ## everything that needs no GPU
-	$(bin)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder
+	deploy/scratch.sh $(bin)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 test-long: environment ## what takes minutes
 	@deploy/system.sh browser

@@ -153,6 +153,7 @@ def test_a_task_that_is_killed_takes_its_stage_along(toy: Make, tmp_path: Path) 
     _killed_with_its_task(made, mark)
 
 
+@pytest.mark.long
 @pytest.mark.spawned
 def test_a_helper_that_ignores_sigterm_goes_with_a_stage_that_does_not(toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"
@@ -168,7 +169,7 @@ until [ -s {mark}.apart ]; do sleep 0.1; done; echo $(cat {mark}.apart) $$ > {ma
 
 
 @pytest.mark.spawned
-@pytest.mark.parametrize("dies", [True, False])
+@pytest.mark.parametrize("dies", [pytest.param(True, marks=pytest.mark.long), False])
 def test_what_has_left_the_session_of_its_stage_goes_with_it(dies: bool, toy: Make, tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     made = toy(FAILING.format(cmd=json.dumps(APART.format(mark=mark) + "exec sleep 1000")))
@@ -359,13 +360,13 @@ def test_of_what_failed_the_newest_stay_and_of_the_living_all(toy: Make, tmp_pat
     cache = workspace.cache_of(made.root)
     for number, name in enumerate(["living", "eldest", "older", "newest"]):
         clone = workspace.make(made.root, "HEAD", clones / name, {}, cache)
-        (clone / "left").write_bytes(b"x" * 100_000)
+        (clone / "left").write_bytes(b"x" * 1_000_000)
         os.utime(clones / name, (number, number))
         if name != "living":
             workspace._owned.pop(clones / name).close()
     (clones / "being-made").mkdir()
     assert [path.name for path in workspace.sweep(clones, most=2)] == ["eldest"]
-    assert [path.name for path in workspace.sweep(clones, most_bytes=500_000)] == ["older"]
+    assert [path.name for path in workspace.sweep(clones, most_bytes=1_500_000)] == ["older"]
     assert sorted(path.name for path in clones.iterdir()) == ["being-made", "living", "newest"]
 
 

@@ -64,7 +64,8 @@ def served(project: Released, port: int) -> Iterator[subprocess.Popen[str]]:
             child.terminate()
 
 
-@pytest.mark.parametrize("pattern", ["private-api", pytest.param("internal-network", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("pattern", ANSWERS)
 def test_a_pattern_that_is_written_serves(pattern: str, project: Released) -> None:
     answers = {f"deployment.{key}": value for key, value in ANSWERS[pattern].items()}
     params.write(project.folder / params.FILE, answers | {"deployment.context": 1024, "system.context": 1024}, "test")
