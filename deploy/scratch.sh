@@ -7,6 +7,7 @@ has() { [ "$(df --output=avail "$memory" 2>/dev/null | tail -1)" -ge "$room" ] 2
 spare() { [ "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -ge "$free" ] 2>/dev/null; }
 if has && spare && folder=$(mktemp -d "$memory/tests-XXXXXX" 2>/dev/null); then
   if printf '#!/bin/sh\n' >"$folder/runs" && chmod +x "$folder/runs" && "$folder/runs" 2>/dev/null; then
+    trap : INT # it ends what it runs, and then this tells where that was
     TMPDIR=$folder "$@"
     code=$?
     if [ "$code" -ne 0 ]; then

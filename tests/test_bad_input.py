@@ -105,9 +105,8 @@ class Place:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _warm() -> Iterator[None]:
-    with warm.importing(ROOT / "include", *IMPORTED):
-        yield
+def _warm() -> None:
+    warm.preload(ROOT / "include", *IMPORTED)
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,15 @@ def test_the_file_holds_the_values_of_its_own_profile(root: Path, tmp_path: Path
     assert params.plain(params.parse(path)) == before
 
 
+def test_a_file_is_read_anew_when_it_has_changed_and_who_parses_it_may_change_what_that_gives(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(GOOD)
+    params.parse(path)["compute"]["threads"] = 9
+    assert params.load(path, sections.Compute).threads == 2
+    path.write_text(GOOD.replace("threads: 2", "threads: 3"))
+    assert params.load(path, sections.Compute).threads == 3
+
+
 def test_profiles_come_and_go_without_a_trace(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text((root / "params.yaml").read_text())

@@ -9,8 +9,8 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -20,14 +20,13 @@ import pytest
 FORKS = get_context("forkserver")
 
 
-@contextmanager
-def importing(path: Path, *modules: str) -> Iterator[None]:
-    """Start the server: once for all tests of a process, with the modules that the first asks for, found at a path."""
+def preload(path: Path, *modules: str) -> None:
+    """Start the server with these modules, found at a path; it is one for a process, and ends with that."""
+    assert all(map(find_spec, modules))  # the server passes over what is not there
     FORKS.set_forkserver_preload([*modules, __name__])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join((str(path), str(Path(__file__).parents[1]))))
         ensure_running()
-    yield
 
 
 def run(
