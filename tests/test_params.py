@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,17 @@ def test_a_file_is_read_anew_when_it_has_changed_and_who_parses_it_may_change_wh
     assert params.load(path, sections.Compute).threads == 2
     path.write_text(GOOD.replace("threads: 2", "threads: 3"))
     assert params.load(path, sections.Compute).threads == 3
+
+
+def test_of_what_is_written_one_line_changes(tmp_path: Path) -> None:
+    text = GOOD.replace("small: {comp", "small: &small {comp") + "  other: {<<: *small, dedup: {threshold: 0.5}}\n"
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    document = params.parse(path)
+    document["compute"]["threads"] = 3
+    out = io.StringIO()
+    params._yaml().dump(document, out)
+    assert out.getvalue() == text.replace("threads: 2", "threads: 3")
 
 
 def test_profiles_come_and_go_without_a_trace(root: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ that what DVC compares is always what runs.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from functools import lru_cache
@@ -170,22 +170,23 @@ def _set(path: Path, document: CommentedMap, values: Mapping[str, Any], asker: s
 
 
 def parse(path: Path) -> CommentedMap:
-    """params.yaml as a map that knows its lines, to change at will. Raises ParamsError."""
-    return deepcopy(_document(path))
+    """params.yaml as a map that knows its lines, to change and to write. Raises ParamsError."""
+    return _document(path, _load)  # a copy of what is kept would lose merge keys and forms of times
 
 
-@lru_cache(maxsize=4)
-def _loaded(text: str) -> Any:
-    """A command reads the same file a dozen times, which in this parser takes longer than all else that it does."""
+def _load(text: str) -> Any:
     document = _yaml().load(text)
     YAML(typ="safe").load(text)  # as DVC reads it, by another parser, which takes less
     return document
 
 
-def _document(path: Path) -> CommentedMap:
+_kept = lru_cache(maxsize=4)(_load)  # a command reads a file a dozen times, and takes longer for it than for the rest
+
+
+def _document(path: Path, load: Callable[[str], Any] = _kept) -> CommentedMap:
     """params.yaml as a map that knows its lines, for who changes nothing in it. Raises ParamsError."""
     try:
-        document = _loaded(path.read_text(encoding="utf-8"))
+        document = load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError("it is not there", str(path), "run in the project's folder, or restore it from Git") from None
     except OSError as error:

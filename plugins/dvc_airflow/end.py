@@ -115,7 +115,7 @@ class EndOperator(Task):
             elif held is None and unpublished and _newest(record, unpublished[0]):  # a task was cleared after its end
                 self._remember(context, unpublished)
             try:
-                if pinned:  # before another night begins, which may be called the same
+                if pinned and (held is None or held.of(context["run_id"], owner)):  # of another may be called the same
                     record.unpin(pinned)
             finally:
                 lease.release(record, context["run_id"], owner)

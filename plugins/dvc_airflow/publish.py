@@ -73,6 +73,7 @@ class CommandOperator(Task):
         done = context["ti"].xcom_pull(task_ids=self.beside(PUBLISH))
         try:
             (night, _), record = self.pinned(context), self.settings.repository
+            left = tags_of(record.path)
             record.fetch()
             record.have(night.run, done["commit"])
         except GitError as error:
@@ -83,41 +84,45 @@ class CommandOperator(Task):
         try:
             with self.leased(context), attended(self.on_kill):
                 cache = workspace.cache_of(root)
-                with self._sharing(record, night.run, now.tags):
+                with self._sharing(record, night.run, left, now.tags):
                     return publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
         except (publish.PublishError, GitError, OSError) as error:
             raise refusal(context, error, again=True) from None
 
     @contextmanager
-    def _sharing(self, record: Repository, run: str, before: Mapping[str, str]) -> Iterator[None]:
-        """Share the tags that a command makes, and what attempts before this one made and could not share.
+    def _sharing(
+        self, record: Repository, run: str, left: Mapping[str, str], before: Mapping[str, str]
+    ) -> Iterator[None]:
+        """Share the tags that a command makes and moves, and what attempts before this one did and could not share.
 
-        Others are people's, who may not want them at the remote. What an attempt makes is noted when it ends, and where
-        a tag was that it moved: the fetch of the next puts that back, and its command may find its work done. Of one
+        Others are people's, who may not want them at the remote. What an attempt does is noted when it ends; of one
         that was killed the note says what was here when it began.
+
+        Args:
+            left: the tags that the attempt before has left, name → object: a fetch puts back what it moved.
+            before: the tags that this one begins with.
         """
         from dvc_engine.stage import job
         from dvc_engine.store.written import write
 
         name = job.folder(Path(), self.whose, run, self.task_id, 0)
-        noted, made = Path(self.settings.root, ".dvc", "tmp", "tags", f"{name}.json"), dict[str, str]()
-        was = dict[str, str]()
+        noted, moves = Path(self.settings.root, ".dvc", "tmp", "tags", f"{name}.json"), dict[str, Any]()
         if noted.is_file():
             said = json.loads(noted.read_text(encoding="utf-8"))
-            was = said["was"]
-            made = said["made"] | (dict(before.items() - said["before"].items()) if said["before"] is not None else {})
-        write(str(noted), json.dumps({"made": made, "was": was, "before": dict(before)}).encode())
+            moves = said["moves"] | (_moves(said["before"], left) if said["before"] is not None else {})
+        write(str(noted), json.dumps({"moves": moves, "before": dict(before)}).encode())
         try:
             yield
         finally:
-            now = tags_of(record.path)
-            new = dict(now.items() - before.items())
-            made, was = made | new, was | {tag: before[tag] for tag in new if tag in before}
-            write(str(noted), json.dumps({"made": made, "was": was, "before": None}).encode())
-        # a person's, if somebody moved it since
-        stand = {tag: one for tag, one in made.items() if tag in now and now[tag] in (one, was.get(tag))}
-        record.share(stand, before)
+            moves |= _moves(before, tags_of(record.path))
+            write(str(noted), json.dumps({"moves": moves, "before": None}).encode())
+        record.share(moves)
         noted.unlink()
+
+
+def _moves(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str | None, str]]:
+    """Tag → where it was, None if nowhere, and where it is; those that are as before are left out."""
+    return {tag: (before.get(tag), one) for tag, one in after.items() if before.get(tag) != one}
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from pydantic import ValidationError, validate_call
 
-from dvc_engine.git import top, without_login
+from dvc_engine.git import top
 from dvc_engine.pipeline import check, kept, reading, selection
 from dvc_engine.pipeline.naming import RESERVED, task_id
 from dvc_engine.pipeline.project import Project, ProjectError
@@ -205,9 +205,9 @@ def _refuse(
     """Raises ProjectError for options that no night can be run with."""
     if record is not None and not isinstance(record, str | os.PathLike) and "://" not in str(record):
         raise ProjectError(f"record is {record!r}: it is a folder or a URL")
-    if re.match(r"(s3a?|gs|gcs)://[^/]*@", str(record)):
-        what = f"record is {without_login(str(record))}, with what one logs in with, or a connection of Airflow's"
-        raise ProjectError(f"{what}, and neither is asked; write it without, as s3://bucket")
+    if re.match(r"(s3a?|gs|gcs)://([^/]*|[^/@]*:.*)@", str(record)):  # a secret may have a slash
+        what = "what one logs in with, or a connection of Airflow's, and neither is asked"
+        raise ProjectError(f"record is {re.sub('://.*@', '://', str(record))}, with {what}; write it without")
     for name, number in numbers.items():
         if number is not None and number < 0:
             raise ProjectError(f"{name}: it is {number}, and less than nothing cannot be kept")

@@ -225,25 +225,61 @@ def test_a_persons_tag_is_not_shared_when_a_command_that_failed_is_cleared(tag: 
     assert git(bare, "tag") == tag.split()[-1]
 
 
+def moving(made: Toy, tmp_path: Path) -> tuple[Callable[[], object], Path, str, str]:
+    """A command that moves a tag once, its bare remote, and where the tag was and is moved to."""
+    bare, done = tmp_path / "bare", tmp_path / "done"
+    deploy, _ = deploying(made, bare, f"test -e {done} || git tag -f live; touch {done}")
+    made.git("tag", "live", "HEAD^{tree}")
+    return deploy, bare, made.git("rev-parse", "live"), made.git("rev-parse", "HEAD")
+
+
+def test_a_tag_that_the_command_of_a_killed_attempt_moved_is_moved_at_the_remote(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = toy()
+    deploy, bare, _, wanted = moving(made, tmp_path)
+    made.git("push", "-q", "origin", "live")
+    if not (pid := os.fork()):
+        monkeypatch.setattr(Repository, "share", lambda *_: os._exit(9))
+        monkeypatch.setattr("dvc_airflow.publish._moves", lambda *_: os._exit(9))  # before anything is noted of it
+        deploy()
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    deploy()
+    assert git(bare, "rev-parse", "live") == wanted
+
+
+def test_a_tag_that_a_person_takes_back_stays_so(toy: Make, tmp_path: Path) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    made = toy()
+    deploy, bare, was, _ = moving(made, tmp_path)  # which the remote has not
+    hook = away(bare)
+    with pytest.raises(AirflowException):
+        deploy()
+    hook.unlink()
+    made.git("update-ref", "refs/tags/live", was)
+    deploy()
+    assert git(bare, "tag") == ""
+
+
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_tag_that_a_command_moved_once_is_moved_at_the_remote(taken: bool, toy: Make, tmp_path: Path) -> None:
     """The fetch of its second attempt puts the tag back; where a person has moved it meanwhile it stays theirs."""
     from airflow.sdk.exceptions import AirflowException
 
-    made, bare, done = toy(), tmp_path / "bare", tmp_path / "done"
-    deploy, _ = deploying(made, bare, f"test -e {done} || git tag -f live; touch {done}")
-    first = made.git("rev-parse", "HEAD")
-    made.git("tag", "live", f"{first}^{{tree}}")
+    made = toy()
+    deploy, bare, _, wanted = moving(made, tmp_path)
     made.git("push", "-q", "origin", "live")
     hook = away(bare)
     with pytest.raises(AirflowException):
         deploy()
     hook.unlink()
-    theirs = git(bare, "rev-parse", f"{first}:seed.txt")
+    theirs = git(bare, "rev-parse", f"{wanted}:seed.txt")
     if taken:
         git(bare, "update-ref", "refs/tags/live", theirs)
     deploy()
-    assert git(bare, "rev-parse", "live") == (theirs if taken else first)
+    assert git(bare, "rev-parse", "live") == (theirs if taken else wanted)
 
 
 @pytest.mark.parametrize("tags", ["v1", [None], [{"message": "no name"}], ["v1"], 5, {"name": "v1"}])

@@ -285,7 +285,8 @@ def test_nights_of_another_dag_stay_though_the_branch_goes_on_from_them(
     toy: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever Git is configured to."""
-    configured = {"grep.patternType": "fixed", "trailer.separators": "=", "i18n.logOutputEncoding": "latin1"}
+    configured = {"grep.patternType": "fixed", "trailer.separators": "="}
+    configured |= {"i18n.logOutputEncoding": "latin1", "i18n.commitEncoding": "latin1"}
     monkeypatch.setenv("GIT_CONFIG_COUNT", str(len(configured)))
     for number, (key, value) in enumerate(configured.items()):
         monkeypatch.setenv(f"GIT_CONFIG_KEY_{number}", key)
@@ -296,6 +297,10 @@ def test_nights_of_another_dag_stay_though_the_branch_goes_on_from_them(
             assert night(made, f"{branch} {number}", 1, branch).new
             theirs |= {one["md5"] for one in made.entries["make"]["outs"]} if branch == "weekly" else set()  # type: ignore[index]
         made.git("merge", "-q", "--ff-only", branch)
+        if branch == "weekly":
+            made.git(
+                "-c", "user.name=dvc-airflow", "commit", "-q", "--amend", "--signoff", "--no-edit", "--reset-author"
+            )
     age(made, 10)
     gone = gc.look(made.root, of(made.root, ours), nights=1)
     assert gone.files

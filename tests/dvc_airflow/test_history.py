@@ -549,12 +549,17 @@ def test_a_commit_whose_lock_file_is_broken_is_refused(text: str, where: str, to
         start.known(project, Commit(made.root, made.git("rev-parse", "HEAD")), record(made))
 
 
-def test_a_change_that_is_taken_back_is_found_where_data_lies_in_a_folder_of_git(toy: Make) -> None:
+@pytest.mark.parametrize("written", ["  hash: md5\n", ""], ids=["DVC 3", "DVC 2"])
+def test_a_change_that_is_taken_back_is_found_where_data_lies_in_a_folder_of_git(written: str, toy: Make) -> None:
     made = toy("stages:\n  train: {cmd: cat data/* > model, deps: [data], outs: [model]}\n")
     (made.root / "data").mkdir()
     (made.root / "data" / "x").write_text("x")
     with Repo(str(made.root)) as repo:
         repo.add([str(made.root / "data" / "x")])
+    tracked, cache = made.root / "data" / "x.dvc", made.root / ".dvc" / "cache"
+    tracked.write_text(tracked.read_text().replace("  hash: md5\n", written))
+    if not written:
+        shutil.copytree(cache / "files" / "md5", cache, dirs_exist_ok=True)
     for text in ("1", "2"):
         made.commit({"data/readme": text})
         night(made)

@@ -278,7 +278,13 @@ def test_refs_that_are_others_are_refused_at_the_pin(refs: str, toy: Make) -> No
 
 
 @pytest.mark.parametrize(
-    ("record", "named"), [("foo://me:secret@x", "foo://x cannot"), ("/proc/version", "/proc/version is no folder")]
+    ("record", "named"),
+    [
+        ("foo://me:secret@x", "foo://x cannot"),
+        ("nosuch::s3://x", "nosuch::s3://x cannot"),
+        ("/proc/version", "/proc/version is no folder"),
+        ("file:///proc/version/x", "/proc/version is no folder"),
+    ],
 )
 def test_a_place_where_no_night_can_be_recorded_is_refused_at_the_pin(record: str, named: str, toy: Make) -> None:
     from airflow.sdk.exceptions import AirflowFailException
@@ -352,8 +358,9 @@ def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Mak
         ({"env": {"A": "airflow://variables/X"}}, "what Airflow keeps is for a stage's meta.airflow.env"),
         (
             {"record": "s3://me:secret@bucket/x"},
-            "record is s3://bucket/x, with what one logs in with, .*; write it with",
+            "record is s3://bucket/x, with what one logs in with, .*; write it without",
         ),
+        ({"record": "s3://ME:sec/ret@bucket/x"}, "record is s3://bucket/x, with what one logs in with"),
         ({"prices": {"p": float("inf")}}, "prices.'p'. is inf"),
         ({"prices": {"p": float("nan")}}, "prices.'p'. is nan: a slot costs nothing or more"),
         ({"headline": {"k": "zz.n"}}, "headline.'k'. is 'zz.n', 'stage.metric': no stage is called 'zz'"),

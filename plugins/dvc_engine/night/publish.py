@@ -83,7 +83,7 @@ def publish(
         return Published(made, new=False, refused=f"{record.branch} has moved since this night was pinned")
     said = ask(command, night, commit(f"Night {night.run}"), env, clones, cache) if command else {}
     asked = _tags(command, said) if command else []
-    made = commit(_message(command, said) if command and said.get("message") else f"Night {night.run}")
+    made = commit((_message(command, said) if command else "") or f"Night {night.run}")
     tags = {str(tag["name"]): _tag(repository, made, tag) for tag in asked}
     if refused := record.publish(made, tip, tags, waiting):
         if there := _meanwhile(record, tip, tree):
@@ -131,7 +131,8 @@ def _commit(night: Night, record: Repository, tree: str, waiting: Mapping[str, s
     """A commit of a night's tree, behind the branch's tip, what the night is of, and the nights that wait."""
     before = dict.fromkeys(filter(None, [record.tip, night.commit, *waiting.values()]))
     parents = [word for one in before for word in ("-p", one)]
-    return git(record.path, "commit-tree", tree, *parents, "-m", message, "-m", record.trailer, env=WHO)
+    told = ["-m", message, "-m", record.trailer]
+    return git(record.path, "-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, *parents, *told, env=WHO)
 
 
 def _tree(night: Night, project: Project, made: Mapping[str, lock.Entry]) -> str:
@@ -214,11 +215,11 @@ def ask(
 
 
 def _message(command: Command, said: Mapping[str, Any]) -> str:
-    """What a command calls the night. Raises PublishError where that is no text."""
-    if not isinstance(said["message"], str):
-        what = f"`{command.text}` gives the message {json.dumps(said['message'])[:200]}"
-        raise PublishError(f"{what}, which is no text")
-    return said["message"]
+    """What a command calls the night; "" where it says nothing of that. Raises PublishError for what is no text."""
+    message = said.get("message")
+    if not isinstance(message, str | None):
+        raise PublishError(f"`{command.text}` gives the message {json.dumps(message)[:200]}, which is no text")
+    return (message or "").strip()
 
 
 def _tags(command: Command, said: Mapping[str, Any]) -> list[Mapping[str, Any]]:

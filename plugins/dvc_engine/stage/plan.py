@@ -106,7 +106,12 @@ def _alike(stage: Stage, came: str | None, made: Mapping[str, str], commit: Comm
     if any(commit.named(one) is None or there.named(one) != commit.named(one) for one in read):
         return False
     within = [path for path in made if any(path.startswith(f"{dep}/") for dep in stage.deps)]
-    return all(made[path] and made[path].encode() in (commit.content(f"{path}.dvc") or b"") for path in within)
+    return all(_tells(commit.content(f"{path}.dvc"), made[path]) for path in within)
+
+
+def _tells(tracked: bytes | None, md5: str) -> bool:
+    """Whether a `.dvc` file says what lies there tonight; of DVC before version 3 the md5 is UNTOLD."""
+    return tracked is not None and (md5.encode() in tracked if md5 else b"deps:" not in tracked)
 
 
 def reads(stage: Stage, entry: Entry, made: Mapping[str, str], commit: Commit, cache: Path) -> list[bool | None]:

@@ -202,9 +202,9 @@ def _history(record: Repository) -> list[str]:
 
 
 def _whose(message: str) -> str:
-    """The trailer of a night's message, its last line; "" of one from before nights had it."""
-    *_, last = message.strip().split("\n")
-    return last if last.startswith(f"{TRAILER}: ") else ""
+    """The trailer of a night's message, among its last lines; "" of one from before nights had it."""
+    *_, last = message.strip().split("\n\n")
+    return next((line for line in last.split("\n") if line.startswith(f"{TRAILER}: ")), "")
 
 
 def _others(record: Repository) -> list[str]:

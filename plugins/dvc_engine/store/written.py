@@ -14,9 +14,10 @@ def write(place: str, content: bytes) -> None:
     """Write a file at a path, or at a URL that DVC's file systems know (s3://…). Raises OSError."""
     if "://" in place:
         import fsspec
+        from fsspec.implementations.local import LocalFileSystem
 
         fs, path = fsspec.core.url_to_fs(place)
-        if "file" not in fs.protocol:
+        if not isinstance(fs, LocalFileSystem):
             fs.pipe_file(path, content)  # an object is there once it has all its bytes
             return
         place = path
@@ -32,14 +33,17 @@ def refuse(place: str) -> None:
 
     Whether a store answers, or a share is there, is another matter: it may, when the night has ended.
     """
-    if "://" not in place:
-        with suppress(OSError):
-            if Path(place).exists() and not Path(place).is_dir():
-                raise ProjectError(f"record: {place} is no folder")
-        return
-    import fsspec
+    types, _, path = place.rpartition("://")  # of which there may be several: simplecache::s3://…
+    if types:
+        import fsspec
 
-    try:
-        fsspec.get_filesystem_class(place.partition("://")[0].rpartition("::")[2])  # simplecache::s3://… too
-    except (ValueError, ImportError) as error:
-        raise ProjectError(without_login(f"record: {place} cannot be written to: {error}")) from None
+        try:
+            for one in types.split("::"):
+                fsspec.get_filesystem_class(one)
+        except (ValueError, ImportError) as error:
+            raise ProjectError(without_login(f"record: {place} cannot be written to: {error}")) from None
+    if types in ("", "file", "local"):
+        with suppress(OSError):
+            there = next(one for one in (Path(path), *Path(path).parents) if one.exists())
+            if not there.is_dir():
+                raise ProjectError(f"record: {there} is no folder")
