@@ -64,6 +64,7 @@ class Real:
     toy: Toy
     environ: Mapping[str, str]
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    sessions: set[int] = field(default_factory=set)
 
     @property
     def marks(self) -> Path:
@@ -82,6 +83,7 @@ class Real:
                 self.running[part] = subprocess.Popen(
                     command, cwd=self.folder, env=self.environ, stdout=log, stderr=log, start_new_session=True
                 )
+                self.sessions.add(self.running[part].pid)
 
     def signal(self, part: str, number: int) -> None:
         """A signal to one of them and its workers of the same kind, but not to tasks."""
@@ -106,11 +108,12 @@ class Real:
                 one.kill()
 
     def all_processes(self) -> list[psutil.Process]:
-        """Every process that was started for this Airflow."""
+        """Every process that was started for this Airflow; an executor's worker writes its title over its variables."""
         found = []
         for one in psutil.process_iter():
-            with suppress(psutil.Error):
-                if one.environ().get("AIRFLOW_HOME") == self.environ["AIRFLOW_HOME"] or self._marked(one):
+            with suppress(psutil.Error, ProcessLookupError):
+                ours = os.getsid(one.pid) in self.sessions or self._marked(one)
+                if ours or one.environ().get("AIRFLOW_HOME") == self.environ["AIRFLOW_HOME"]:
                     found.append(one)
         return found
 
