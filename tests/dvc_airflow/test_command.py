@@ -240,7 +240,6 @@ def test_a_tag_that_the_command_of_a_killed_attempt_moved_is_moved_at_the_remote
     deploy, bare, _, wanted = moving(made, tmp_path)
     made.git("push", "-q", "origin", "live")
     if not (pid := os.fork()):
-        monkeypatch.setattr(Repository, "share", lambda *_: os._exit(9))
         monkeypatch.setattr("dvc_airflow.publish._moves", lambda *_: os._exit(9))  # before anything is noted of it
         deploy()
         os._exit(1)
