@@ -58,6 +58,7 @@ nightly = DvcDag(
     env={**places, "PYTHONPATH": "{clone}/include"},
     publish="python -m nightshift.release.publish",
     after={"deploy": "python -m nightshift.release.deploy", "certify": "python -m nightshift.release.certify"},
+    tags="nightshift[@#]*",
     headline={"verdict": "gate.verdict"},
     prices=when["prices"],
     record=f"{places['NIGHTSHIFT_STATE'].rstrip('/')}/runs",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dvc_airflow.operator import RESULTS, Task, refusal
 from dvc_airflow.settings import Settings
 from dvc_engine.git import GitError, tags_of
 from dvc_engine.pipeline.naming import PUBLISH
+from dvc_engine.stage.outcome import Night
 from dvc_engine.stage.process import attended
 from dvc_engine.store import workspace
 from dvc_engine.store.repository import Repository
@@ -73,7 +74,6 @@ class CommandOperator(Task):
         done = context["ti"].xcom_pull(task_ids=self.beside(PUBLISH))
         try:
             (night, _), record = self.pinned(context), self.settings.repository
-            left = tags_of(record.path)
             record.fetch()
             record.have(night.run, done["commit"])
         except GitError as error:
@@ -84,45 +84,21 @@ class CommandOperator(Task):
         try:
             with self.leased(context), attended(self.on_kill):
                 cache = workspace.cache_of(root)
-                with self._sharing(record, night.run, left, now.tags):
-                    return publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
+                try:
+                    said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
+                except publish.PublishError:
+                    with suppress(GitError):  # its own sentence is the one to read
+                        record.share(self._made(night, record))
+                    raise
+                record.share(self._made(night, record))
+                return said
         except (publish.PublishError, GitError, OSError) as error:
             raise refusal(context, error, again=True) from None
 
-    @contextmanager
-    def _sharing(
-        self, record: Repository, run: str, left: Mapping[str, str], before: Mapping[str, str]
-    ) -> Iterator[None]:
-        """Share the tags that a command makes and moves, and what attempts before this one did and could not share.
-
-        Others are people's, who may not want them at the remote. What an attempt does is noted when it ends; of one
-        that was killed the note says what was here when it began.
-
-        Args:
-            left: the tags that the attempt before has left, name → object: a fetch puts back what it moved.
-            before: the tags that this one begins with.
-        """
-        from dvc_engine.stage import job
-        from dvc_engine.store.written import write
-
-        name = job.folder(Path(), self.whose, run, self.task_id, 0)
-        noted, moves = Path(self.settings.root, ".dvc", "tmp", "tags", f"{name}.json"), dict[str, Any]()
-        if noted.is_file():
-            said = json.loads(noted.read_text(encoding="utf-8"))
-            moves = said["moves"] | (_moves(said["before"], left) if said["before"] is not None else {})
-        write(str(noted), json.dumps({"moves": moves, "before": dict(before)}).encode())
-        try:
-            yield
-        finally:
-            moves |= _moves(before, tags_of(record.path))
-            write(str(noted), json.dumps({"moves": moves, "before": None}).encode())
-        record.share(moves)
-        noted.unlink()
-
-
-def _moves(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str | None, str]]:
-    """Tag → where it was, None if nowhere, and where it is; those that are as before are left out."""
-    return {tag: (before.get(tag), one) for tag, one in after.items() if before.get(tag) != one}
+    def _made(self, night: Night, record: Repository) -> dict[str, str]:
+        """The tags of the project's register that came since the pin: one that failed, or was killed, made some too."""
+        here = {name: one for name, one in tags_of(record.path).items() if fnmatchcase(name, self.settings.tags)}
+        return {name: one for name, one in here.items() if night.tags.get(name) != one}
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

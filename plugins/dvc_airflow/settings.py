@@ -47,6 +47,7 @@ class Settings:
         queue: of the engine's own tasks; "" for the default.
         keep_nights: whose objects stay in the cache after a night; `keep_bytes`: that all which stays may take.
         pods: whether stages that ask for one have a pod of their own.
+        tags: of the project's register, as a pattern; "" where commands make none.
         web: pages of commits of the repository of record.
         group: prefix of the ids of the night's tasks: "" in a DAG of their own.
     """
@@ -68,6 +69,7 @@ class Settings:
     keep_nights: int | None = None
     keep_bytes: int | None = None
     pods: bool = True
+    tags: str = ""
     web: Web = NOWHERE
     group: str = ""
 
@@ -118,6 +120,7 @@ def night(
     env: Mapping[str, str] | None = None,
     publish: str | None = None,
     after: Mapping[str, str] | None = None,
+    tags: str = "",
     headline: Mapping[str, str] | None = None,
     prices: Mapping[str, float] | None = None,
     record: object = None,
@@ -148,6 +151,8 @@ def night(
         publish: command run in a clone of the night's commit; its last line is JSON with message, tags, released.
         after: task → command to run, in this order, when `publish` said that something was released and the push was
             not refused. One that fails is tried again, so it must bear to be repeated; the night is then no success.
+        tags: a pattern (`model[@#]*`) of the tags that commands of `after` make in the checkout, as a register in GTO's
+            format has them: they go to `remote` when a command has ended, well or not. They are made, not moved.
         headline: key of night.json → 'stage.metric' that it shows.
         prices: pool → price of a slot for an hour; night.json then says what each stage cost.
         record: folder or URL, of any type that is one as a text, for `<run>/night.json`, which no other DAG has;
@@ -191,6 +196,7 @@ def night(
         keep_nights=keep_nights,
         keep_bytes=keep_bytes,
         pods=pods,
+        tags=tags,
         web=_web(where, web),
     )
     taken = {task_id(name).partition(".")[0] for name in known.stages} | set(RESERVED)
@@ -205,7 +211,7 @@ def _refuse(
     """Raises ProjectError for options that no night can be run with."""
     if record is not None and not isinstance(record, str | os.PathLike) and "://" not in str(record):
         raise ProjectError(f"record is {record!r}: it is a folder or a URL")
-    if re.match(r"(s3a?|gs|gcs)://([^/]*|[^/@]*:.*)@", str(record)):  # a secret may have a slash
+    if re.match(r"(s3a?|gs|gcs)://(?!arn:)([^/]*|[^/@]*:.*)@", str(record)):  # a secret may have a slash
         what = "what one logs in with, or a connection of Airflow's, and neither is asked"
         raise ProjectError(f"record is {re.sub('://.*@', '://', str(record))}, with {what}; write it without")
     for name, number in numbers.items():

@@ -9,18 +9,19 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dvc_airflow.operator import refusal
-from dvc_engine.git import git
+from dvc_engine.git import git, tags_of
 from dvc_engine.night.publish import PublishError, _tags, ask, publish
 from dvc_engine.pipeline import reading
 from dvc_engine.stage import job
 from dvc_engine.stage.command import Command
-from dvc_engine.stage.outcome import Result
+from dvc_engine.stage.outcome import Night, Result
 from dvc_engine.stage.process import Leashed
 from dvc_engine.store import workspace
 from dvc_engine.store.repository import Repository
@@ -170,115 +171,68 @@ def deploying(made: Toy, bare: Path, command: str) -> tuple[Callable[[], object]
     made.git("remote", "add", "origin", str(bare))
     made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
     text = f"sh -c 'cd {made.root}; {command}; echo {{}}'"
-    task = DvcDag("toy", made.root, remote="origin", after={"deploy": text}).get_task("deploy")
+    task = DvcDag("toy", made.root, remote="origin", after={"deploy": text}, tags="toy[@#]*").get_task("deploy")
     ti = published(made, released="a" * 64)
     ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
     return lambda: task.execute({"ti": ti, "run_id": RUN}), ti
 
 
-def away(bare: Path) -> Path:
-    """Let a remote take nothing, until this hook is gone."""
-    hook = bare / "hooks" / "pre-receive"
+def refusing(bare: Path, ref: str = "refs/tags/*") -> Path:
+    """Let a remote refuse such refs, until this hook is gone."""
+    hook = bare / "hooks" / "update"
     hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.write_text(f"#!/bin/sh\ncase $1 in {ref}) exit 1;; esac\n")
     hook.chmod(0o755)
     return hook
 
 
-def test_tags_that_a_command_makes_go_to_the_remote_and_a_persons_do_not(toy: Make, tmp_path: Path) -> None:
+def test_tags_of_the_register_go_to_the_remote_and_a_persons_do_not(toy: Make, tmp_path: Path) -> None:
+    """From whichever attempt: the second finds its work done."""
     from airflow.sdk.exceptions import AirflowException
 
     made, bare = toy(), tmp_path / "bare"
-    deploy, ti = deploying(made, bare, "git tag -f live")
-    made.git("tag", "mine")  # after the pin
-    hook = away(bare)
-    with pytest.raises(AirflowException):
-        deploy()
-    made.git("tag", "-d", "mine")
-    ti.try_number = 2
-    hook.unlink()
-    deploy()  # it tags what is tagged already
-    assert git(bare, "tag") == "live"
-    made.git("tag", "mine")
-    ti.try_number = 1
-    deploy()
-    assert git(bare, "tag") == "live"
-    made.commit({"seed.txt": "8"})  # which the next release is, and the tag moves
-    made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
-    ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
-    deploy()
-    assert git(bare, "rev-parse", "live") == made.git("rev-parse", "HEAD")
-
-
-@pytest.mark.parametrize("tag", ["tag live", "tag -f -a -m again live", "tag -f here"])
-def test_a_persons_tag_is_not_shared_when_a_command_that_failed_is_cleared(tag: str, toy: Make, tmp_path: Path) -> None:
-    from airflow.sdk.exceptions import AirflowException
-
-    made, bare, mended = toy(), tmp_path / "bare", tmp_path / "mended"
-    deploy, _ = deploying(made, bare, f"git {tag}; test -e {mended} || exit 1")
-    made.git("tag", "here", "HEAD^{tree}")  # which the remote does not have
-    with pytest.raises(AirflowException):
-        deploy()
-    made.git("tag", "mine")
-    mended.touch()
-    deploy()
-    assert git(bare, "tag") == tag.split()[-1]
-
-
-def moving(made: Toy, tmp_path: Path) -> tuple[Callable[[], object], Path, str, str]:
-    """A command that moves a tag once, its bare remote, and where the tag was and is moved to."""
-    bare, done = tmp_path / "bare", tmp_path / "done"
-    deploy, _ = deploying(made, bare, f"test -e {done} || git tag -f live; touch {done}")
-    made.git("tag", "live", "HEAD^{tree}")
-    return deploy, bare, made.git("rev-parse", "live"), made.git("rev-parse", "HEAD")
-
-
-def test_a_tag_that_the_command_of_a_killed_attempt_moved_is_moved_at_the_remote(
-    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = toy()
-    deploy, bare, _, wanted = moving(made, tmp_path)
-    made.git("push", "-q", "origin", "live")
-    if not (pid := os.fork()):
-        monkeypatch.setattr("dvc_airflow.publish._moves", lambda *_: os._exit(9))  # before anything is noted of it
-        deploy()
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-    deploy()
-    assert git(bare, "rev-parse", "live") == wanted
-
-
-def test_a_tag_that_a_person_takes_back_stays_so(toy: Make, tmp_path: Path) -> None:
-    from airflow.sdk.exceptions import AirflowException
-
-    made = toy()
-    deploy, bare, was, _ = moving(made, tmp_path)  # which the remote has not
-    hook = away(bare)
-    with pytest.raises(AirflowException):
+    deploy, _ = deploying(made, bare, "git tag mine; git tag toy@v1")
+    hook = refusing(bare)
+    with pytest.raises(AirflowException, match=r"toy@v1.*hook declined"):
         deploy()
     hook.unlink()
-    made.git("update-ref", "refs/tags/live", was)
     deploy()
-    assert git(bare, "tag") == ""
+    assert git(bare, "tag") == "toy@v1"
+    deploy()
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_a_tag_that_a_command_moved_once_is_moved_at_the_remote(taken: bool, toy: Make, tmp_path: Path) -> None:
-    """The fetch of its second attempt puts the tag back; where a person has moved it meanwhile it stays theirs."""
+def test_tags_that_a_failed_command_made_go_to_the_remote_and_its_sentence_is_told(toy: Make, tmp_path: Path) -> None:
     from airflow.sdk.exceptions import AirflowException
 
-    made = toy()
-    deploy, bare, _, wanted = moving(made, tmp_path)
-    made.git("push", "-q", "origin", "live")
-    hook = away(bare)
-    with pytest.raises(AirflowException):
+    made, bare = toy(), tmp_path / "bare"
+    deploy, _ = deploying(made, bare, "git tag toy@v1; git tag toy#prod#1; echo not ready >&2; exit 3")
+    refusing(bare, "refs/tags/toy@v1")  # and one that is refused keeps no other back
+    with pytest.raises(AirflowException, match="ended with 3: not ready"):
         deploy()
-    hook.unlink()
-    theirs = git(bare, "rev-parse", f"{wanted}:seed.txt")
-    if taken:
-        git(bare, "update-ref", "refs/tags/live", theirs)
+    assert git(bare, "tag") == "toy#prod#1"
+
+
+def test_a_tag_of_the_register_that_was_removed_at_the_remote_stays_away(toy: Make, tmp_path: Path) -> None:
+    made, bare = toy(), tmp_path / "bare"
+    deploy, ti = deploying(made, bare, "true")
+    made.git("tag", "toy@v1")
+    pin = ti.said["pin", "return_value"]
+    pin["night"] = replace(Night.loads(pin["night"]), tags=tags_of(made.root)).dumps()
+    made.git("tag", "toy@v2")  # of an attempt that was killed
     deploy()
-    assert git(bare, "rev-parse", "live") == (theirs if taken else wanted)
+    assert git(bare, "tag") == "toy@v2"
+
+
+def test_a_tag_that_is_another_at_the_remote_is_not_moved_there(toy: Make, tmp_path: Path) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    made, bare = toy(), tmp_path / "bare"
+    deploy, _ = deploying(made, bare, "git tag -f toy@v1")
+    made.git("tag", "toy@v1", "HEAD^{tree}")
+    made.git("push", "-q", "origin", "toy@v1")
+    with pytest.raises(AirflowException, match="already exists"):
+        deploy()
+    assert git(bare, "rev-parse", "toy@v1") == made.git("rev-parse", "HEAD^{tree}")
 
 
 @pytest.mark.parametrize("tags", ["v1", [None], [{"message": "no name"}], ["v1"], 5, {"name": "v1"}])

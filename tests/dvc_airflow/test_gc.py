@@ -296,11 +296,11 @@ def test_nights_of_another_dag_stay_though_the_branch_goes_on_from_them(
         for number in range(3):
             assert night(made, f"{branch} {number}", 1, branch).new
             theirs |= {one["md5"] for one in made.entries["make"]["outs"]} if branch == "weekly" else set()  # type: ignore[index]
-        made.git("merge", "-q", "--ff-only", branch)
-        if branch == "weekly":
-            made.git(
-                "-c", "user.name=dvc-airflow", "commit", "-q", "--amend", "--signoff", "--no-edit", "--reset-author"
-            )
+            made.git("merge", "-q", "--ff-only", branch)
+            if branch == "weekly":
+                amend = ["commit", "-q", "--amend", "--signoff", "--no-edit", "--reset-author"]
+                made.git("-c", "user.name=dvc-airflow", *amend)
+                made.git("branch", "-qf", branch, "HEAD")
     age(made, 10)
     gone = gc.look(made.root, of(made.root, ours), nights=1)
     assert gone.files

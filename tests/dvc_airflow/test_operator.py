@@ -18,6 +18,8 @@ from airflow.sdk.exceptions import ParamValidationError
 from structlog.testing import capture_logs
 
 from dvc_airflow.form import form
+from dvc_airflow.settings import run_name
+from dvc_engine.git import git
 from dvc_engine.night import publish
 from dvc_engine.pipeline import kept, project, reading
 from dvc_engine.pipeline.naming import task_id
@@ -149,6 +151,22 @@ def test_two_dags_of_a_project_have_a_record_each(dag: Any) -> None:
         DvcDag("other", made.root).get_task("end").execute({"ti": Task(), "run_id": RUN})
     records = {one.parts[-3]: json.loads(one.read_text()) for one in (made.root / ".dvc/tmp/runs").rglob("night.json")}
     assert {name: one["published"] for name, one in records.items()} == {"toy": "c" * 40, "other": None}
+
+
+@pytest.mark.parametrize(("run", "left"), [(RUN, True), ("another", False)])
+def test_an_end_leaves_no_pin_but_that_of_another_night(run: str, left: bool, dag: Any, tmp_path: Path) -> None:
+    """Which took the lease over, and may be called the same."""
+    from dvc_airflow.render import DvcDag
+
+    (made, _), bare = dag, tmp_path / "bare"
+    made.git("init", "-q", "--bare", str(bare))
+    made.git("remote", "add", "origin", str(bare))
+    made.git("push", "-q", "origin", "HEAD:refs/heads/dvc-airflow")
+    record, ti = Repository(made.root, "dvc-airflow", "refs/dvc-airflow", "origin"), published(made, released=None)
+    record.pin(run_name(RUN), made.git("rev-parse", "HEAD"))
+    lease.take(record, run, "elsewhere", time.time(), owner="another's")
+    DvcDag("toy", made.root, remote="origin").get_task("end").execute({"ti": ti, "run_id": RUN})
+    assert bool(git(bare, "for-each-ref", "refs/dvc-airflow/pinned")) == left
 
 
 def test_a_deploy_that_failed_is_no_success(dag: Any) -> None:
@@ -296,7 +314,7 @@ def test_a_place_where_no_night_can_be_recorded_is_refused_at_the_pin(record: st
         pin.execute({"ti": Task(), "run_id": RUN})
 
 
-@pytest.mark.parametrize("place", ["/share/runs", "simplecache::s3://bucket/x"])
+@pytest.mark.parametrize("place", ["/share/runs", "simplecache::s3://bucket/x", "https://one.org/https://other.org"])
 def test_a_place_that_may_be_there_at_the_end_is_not_refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")

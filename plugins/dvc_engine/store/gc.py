@@ -202,9 +202,8 @@ def _history(record: Repository) -> list[str]:
 
 
 def _whose(message: str) -> str:
-    """The trailer of a night's message, among its last lines; "" of one from before nights had it."""
-    *_, last = message.strip().split("\n\n")
-    return next((line for line in last.split("\n") if line.startswith(f"{TRAILER}: ")), "")
+    """The trailer of a night's message, which people may have added to; "" of one from before nights had it."""
+    return next((line for line in reversed(message.split("\n")) if line.startswith(f"{TRAILER}: ")), "")
 
 
 def _others(record: Repository) -> list[str]:

@@ -11,12 +11,12 @@ import fcntl
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvc_engine.git import GitError, git, tags_of, top
+from dvc_engine.git import GitError, git, top
 from dvc_engine.store import submodules
 
 NONE = "0" * 40
@@ -217,25 +217,10 @@ class Repository:
                 git(self.path, "update-ref", *one)
         return ""
 
-    def share(self, tags: Mapping[str, Sequence[str | None]]) -> None:
-        """Push tags, all or none: name → the object that it was at, None for none, and the one that it is at.
-
-        One that is where it was, here and there, goes too: a fetch put it back. One that is elsewhere is somebody's.
-        Raises GitError.
-        """
-        if not (self.remote and tags):
-            return
-        listed = git(self.path, "ls-remote", "--refs", self.remote, *(f"refs/tags/{name}" for name in tags))
-        there = {ref: one for one, ref in (line.split("\t") for line in listed.splitlines())}
-        words, wanted, here = [*PUSH, "--atomic"], list[str](), tags_of(self.path)
-        for name, (was, one) in tags.items():
-            ref = f"refs/tags/{name}"
-            moved = was is not None and there.get(ref) == was
-            if here.get(name) == one or (moved and here.get(name) == was):
-                wanted.append(f"{one}:{ref}")
-                words += [f"--force-with-lease={ref}:{was}"] if moved else []
-        if wanted:
-            git(self.path, *words, self.remote, *wanted)
+    def share(self, tags: Mapping[str, str]) -> None:
+        """Push tags, name → object. Raises GitError where one is another at the remote, or is not taken; others are."""
+        if self.remote and tags:
+            git(self.path, *PUSH, self.remote, *(f"{made}:refs/tags/{name}" for name, made in tags.items()))
 
     def keep(self, run: str, commit: str) -> None:
         """Keep a night that is not on the branch: here, and where others find it if the remote takes it."""

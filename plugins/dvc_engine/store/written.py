@@ -33,16 +33,16 @@ def refuse(place: str) -> None:
 
     Whether a store answers, or a share is there, is another matter: it may, when the night has ended.
     """
-    types, _, path = place.rpartition("://")  # of which there may be several: simplecache::s3://…
-    if types:
+    kind, _, path = place.rpartition("://")
+    if kind:
         import fsspec
 
         try:
-            for one in types.split("::"):
-                fsspec.get_filesystem_class(one)
+            for one in place.split("::"):  # simplecache::s3://…
+                fsspec.get_filesystem_class(one.partition("://")[0])
         except (ValueError, ImportError) as error:
             raise ProjectError(without_login(f"record: {place} cannot be written to: {error}")) from None
-    if types in ("", "file", "local"):
+    if kind in ("", "file", "local"):
         with suppress(OSError):
             there = next(one for one in (Path(path), *Path(path).parents) if one.exists())
             if not there.is_dir():
