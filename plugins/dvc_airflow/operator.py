@@ -40,6 +40,7 @@ from dvc_engine.store import lease
 if TYPE_CHECKING:
     from dvc_engine.stage.attempt import Attempt
     from dvc_engine.stage.command import Command
+    from dvc_engine.store.repository import Repository
 
 # keys of what a stage said, of what all did, of the stages that need not run, and of what these would have said
 RESULT, RESULTS, SETTLED, KEPT = "result", "results", "settled", "kept"
@@ -74,6 +75,13 @@ class Task(BaseOperator):
         if self.settings.remote and checkout:
             night = replace(night, repository=str(self.settings.repository.path))
         return night, project.loads(said["project"])
+
+    def share(self, record: Repository) -> None:
+        """Let the remote have the register's tags; where it does not take them the log says so."""
+        try:
+            record.share(self.settings.register)
+        except GitError as error:
+            self.log.warning("tags of the register are not at the remote: %s", error)
 
     def beside(self, name: str) -> str:
         """The id of another task of this night."""

@@ -59,6 +59,7 @@ class PinOperator(Task):
             if self.settings.record:  # else the night would run, and not be recorded
                 written.refuse(self.settings.record)
             self._lease(context)
+            self.share(record)  # what was assigned since the last night; a fetch brings another's of that name
             record.fetch()
             repository, folder = top(root)
             commit = self._commit(context, record, folder)

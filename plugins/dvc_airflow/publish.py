@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from dvc_airflow.operator import RESULTS, Task, refusal
 from dvc_airflow.settings import Settings
 from dvc_engine.git import GitError, tags_of
 from dvc_engine.pipeline.naming import PUBLISH
-from dvc_engine.stage.outcome import Night
 from dvc_engine.stage.process import attended
 from dvc_engine.store import workspace
 from dvc_engine.store.repository import Repository
@@ -82,23 +80,24 @@ class CommandOperator(Task):
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         self._command = self.command(context, self.text)
         try:
-            with self.leased(context), attended(self.on_kill):
-                cache = workspace.cache_of(root)
-                try:
-                    said = publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
-                except publish.PublishError:
-                    with suppress(GitError):  # its own sentence is the one to read
-                        record.share(self._made(night, record))
-                    raise
-                record.share(self._made(night, record))
-                return said
+            cache = workspace.cache_of(root)
+            with self.leased(context), attended(self.on_kill), self._sharing(record):
+                return publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
         except (publish.PublishError, GitError, OSError) as error:
             raise refusal(context, error, again=True) from None
 
-    def _made(self, night: Night, record: Repository) -> dict[str, str]:
-        """The tags of the project's register that came since the pin: one that failed, or was killed, made some too."""
-        here = {name: one for name, one in tags_of(record.path).items() if fnmatchcase(name, self.settings.tags)}
-        return {name: one for name, one in here.items() if night.tags.get(name) != one}
+    @contextmanager
+    def _sharing(self, record: Repository) -> Iterator[None]:
+        """Let the remote have the register's tags, whether a command ended well, badly, or was ended."""
+        try:
+            yield
+        except BaseException:  # why it ended is what people should read
+            self.share(record)
+            raise
+        try:
+            record.share(self.settings.register)
+        except GitError as error:
+            raise GitError(f"`{self.text}` ended well, but the remote lacks its tags: {error}") from None
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

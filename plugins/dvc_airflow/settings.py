@@ -47,7 +47,7 @@ class Settings:
         queue: of the engine's own tasks; "" for the default.
         keep_nights: whose objects stay in the cache after a night; `keep_bytes`: that all which stays may take.
         pods: whether stages that ask for one have a pod of their own.
-        tags: of the project's register, as a pattern; "" where commands make none.
+        register: pattern of the tags that are the project's register of releases; "" where it has none.
         web: pages of commits of the repository of record.
         group: prefix of the ids of the night's tasks: "" in a DAG of their own.
     """
@@ -69,7 +69,7 @@ class Settings:
     keep_nights: int | None = None
     keep_bytes: int | None = None
     pods: bool = True
-    tags: str = ""
+    register: str = ""
     web: Web = NOWHERE
     group: str = ""
 
@@ -120,7 +120,7 @@ def night(
     env: Mapping[str, str] | None = None,
     publish: str | None = None,
     after: Mapping[str, str] | None = None,
-    tags: str = "",
+    register: str = "",
     headline: Mapping[str, str] | None = None,
     prices: Mapping[str, float] | None = None,
     record: object = None,
@@ -151,8 +151,9 @@ def night(
         publish: command run in a clone of the night's commit; its last line is JSON with message, tags, released.
         after: task → command to run, in this order, when `publish` said that something was released and the push was
             not refused. One that fails is tried again, so it must bear to be repeated; the night is then no success.
-        tags: a pattern (`model[@#]*`) of the tags that commands of `after` make in the checkout, as a register in GTO's
-            format has them: they go to `remote` when a command has ended, well or not. They are made, not moved.
+        register: a pattern (`model[@#]*`) of tags that are the register of releases and where they are assigned, as GTO
+            has it: made, never moved. Those that commands of `after` and people make in the checkout go to `remote`,
+            when a command has ended, well or not, and when a night begins.
         headline: key of night.json → 'stage.metric' that it shows.
         prices: pool → price of a slot for an hour; night.json then says what each stage cost.
         record: folder or URL, of any type that is one as a text, for `<run>/night.json`, which no other DAG has;
@@ -196,7 +197,7 @@ def night(
         keep_nights=keep_nights,
         keep_bytes=keep_bytes,
         pods=pods,
-        tags=tags,
+        register=register,
         web=_web(where, web),
     )
     taken = {task_id(name).partition(".")[0] for name in known.stages} | set(RESERVED)

@@ -395,6 +395,13 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], said: st
         DvcDag("toy", toy().root, **options)
 
 
+def test_what_is_airflows_to_know_it_is_told(toy: Make) -> None:
+    from dvc_airflow.render import DvcDag
+
+    dag = DvcDag("toy", toy().root, tags=["ml"], description="Toys.", max_active_runs=2)
+    assert (dag.tags > {"ml"}, dag.description, dag.max_active_runs) == (True, "Toys.", 2)
+
+
 def test_commands_after_publish_are_tried_again(dag: Any) -> None:
     made, of = dag
     deploy = of.get_task("deploy")

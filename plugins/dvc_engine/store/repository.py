@@ -14,9 +14,10 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dvc_engine.git import GitError, git, top
+from dvc_engine.git import GitError, git, tags_of, top
 from dvc_engine.store import submodules
 
 NONE = "0" * 40
@@ -217,10 +218,14 @@ class Repository:
                 git(self.path, "update-ref", *one)
         return ""
 
-    def share(self, tags: Mapping[str, str]) -> None:
-        """Push tags, name → object. Raises GitError where one is another at the remote, or is not taken; others are."""
-        if self.remote and tags:
-            git(self.path, *PUSH, self.remote, *(f"{made}:refs/tags/{name}" for name, made in tags.items()))
+    def share(self, pattern: str) -> None:
+        """Push the tags of a pattern that the remote lacks. Raises GitError for those it does not take; others go."""
+        if not (self.remote and pattern):
+            return
+        there = git(self.path, "ls-remote", "--refs", "--tags", self.remote).splitlines()
+        here = {f"refs/tags/{name}": made for name, made in tags_of(self.path).items() if fnmatchcase(name, pattern)}
+        if lacks := [f"{made}:{ref}" for ref, made in here.items() if f"{made}\t{ref}" not in there]:
+            git(self.path, *PUSH, self.remote, *lacks)
 
     def keep(self, run: str, commit: str) -> None:
         """Keep a night that is not on the branch: here, and where others find it if the remote takes it."""
