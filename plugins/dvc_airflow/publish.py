@@ -81,23 +81,28 @@ class CommandOperator(Task):
         self._command = self.command(context, self.text)
         try:
             cache = workspace.cache_of(root)
-            with self.leased(context), attended(self.on_kill), self._sharing(record):
+            with self.leased(context), attended(self.on_kill), self._sharing(record, now.tags):
                 return publish.ask(self._command, now, now.commit, env, self.settings.clones, cache)
         except (publish.PublishError, GitError, OSError) as error:
             raise refusal(context, error, again=True) from None
 
     @contextmanager
-    def _sharing(self, record: Repository) -> Iterator[None]:
+    def _sharing(self, record: Repository, before: Mapping[str, str]) -> Iterator[None]:
         """Let the remote have the register's tags, whether a command ended well, badly, or was ended."""
+        from dvc_engine.night.publish import PublishError
+
         try:
             yield
-        except BaseException:  # why it ended is what people should read
+        except PublishError:  # why it ended is what people should read
             self.share(record)
             raise
+        if tags_of(record.path) == before:
+            self.share(record)  # what others made and the remote does not take is no failure of this one
+            return
         try:
             record.share(self.settings.register)
         except GitError as error:
-            raise GitError(f"`{self.text}` ended well, but the remote lacks its tags: {error}") from None
+            raise GitError(f"`{self.text}` ended well, but the remote lacks tags that it made: {error}") from None
 
 
 def released(done: Mapping[str, Any] | None) -> bool:

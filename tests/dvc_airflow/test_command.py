@@ -192,7 +192,7 @@ def test_tags_of_the_register_go_to_the_remote_and_a_persons_do_not(toy: Make, t
     made, bare = toy(), tmp_path / "bare"
     deploy, _ = deploying(made, bare, "git tag mine; git tag toy@v1")
     hook = refusing(bare)
-    with pytest.raises(AirflowException, match=r"` ended well, but the remote lacks its tags: .*hook declined"):
+    with pytest.raises(AirflowException, match=r"` ended well, but the remote lacks tags that it made: .*declined"):
         deploy()
     hook.unlink()
     deploy()
@@ -209,6 +209,14 @@ def test_tags_that_a_failed_command_made_go_to_the_remote_and_its_sentence_is_to
     with pytest.raises(AirflowException, match="ended with 3: not ready"):
         deploy()
     assert git(bare, "tag") == "toy#prod#1"
+
+
+def test_a_command_that_made_no_tags_does_not_fail_for_those_of_others(toy: Make, tmp_path: Path) -> None:
+    made, bare = toy(), tmp_path / "bare"
+    deploy, _ = deploying(made, bare, f"mv {bare} {bare}.away")
+    made.git("tag", "toy@draft")
+    deploy()
+    assert git(Path(f"{bare}.away"), "tag") == ""
 
 
 def test_tags_that_came_between_two_nights_go_to_the_remote_when_the_next_begins(toy: Make, tmp_path: Path) -> None:

@@ -220,12 +220,14 @@ class Repository:
 
     def share(self, pattern: str) -> None:
         """Push the tags of a pattern that the remote lacks. Raises GitError for those it does not take; others go."""
-        if not (self.remote and pattern):
+        here = {name: made for name, made in tags_of(self.path).items() if fnmatchcase(name, pattern)}
+        if not (self.remote and here):
             return
-        there = git(self.path, "ls-remote", "--refs", "--tags", self.remote).splitlines()
-        here = {f"refs/tags/{name}": made for name, made in tags_of(self.path).items() if fnmatchcase(name, pattern)}
-        if lacks := [f"{made}:{ref}" for ref, made in here.items() if f"{made}\t{ref}" not in there]:
-            git(self.path, *PUSH, self.remote, *lacks)
+        with self._alone():
+            there = set(git(self.path, "ls-remote", "--refs", "--tags", self.remote).splitlines())
+            lacks = [name for name, made in here.items() if f"{made}\trefs/tags/{name}" not in there]
+            if lacks:
+                git(self.path, *PUSH, self.remote, *(f"{here[name]}:refs/tags/{name}" for name in lacks))
 
     def keep(self, run: str, commit: str) -> None:
         """Keep a night that is not on the branch: here, and where others find it if the remote takes it."""
