@@ -114,9 +114,9 @@ class EndOperator(Task):
                     self._sweep()
             elif held is None and unpublished and _newest(record, unpublished[0]):  # a task was cleared after its end
                 self._remember(context, unpublished)
-            another = held if held and not held.of(context["run_id"], owner) else None
+            ours = held is None or held.of(context["run_id"], owner) or run_name(held.run) != pinned
             try:
-                if pinned and not (another and run_name(another.run) == pinned):
+                if pinned and ours:  # and not the pin of another night that is called the same
                     record.unpin(pinned)
             finally:
                 lease.release(record, context["run_id"], owner)

@@ -162,8 +162,8 @@ def test_a_command_whose_worker_dies_is_ended_and_tried_again(
     _gone([int(pid) for pid in mark.read_text().split()])
 
 
-def deploying(made: Toy, bare: Path, command: str) -> tuple[Callable[[], object], Task]:
-    """Run a command behind a release at a bare remote, again and again; and what Airflow tells its task."""
+def deploying(made: Toy, bare: Path, command: str) -> Callable[[], object]:
+    """Run a command behind a release at a bare remote, again and again."""
     from dvc_airflow import DvcDag
 
     made.git("init", "-q", "--bare", str(bare))
@@ -173,7 +173,7 @@ def deploying(made: Toy, bare: Path, command: str) -> tuple[Callable[[], object]
     task = DvcDag("toy", made.root, remote="origin", after={"deploy": text}, register="toy[@#]*").get_task("deploy")
     ti = published(made, released="a" * 64)
     ti.said["publish", "return_value"]["commit"] = made.git("rev-parse", "HEAD")
-    return lambda: task.execute({"ti": ti, "run_id": RUN}), ti
+    return lambda: task.execute({"ti": ti, "run_id": RUN})
 
 
 def refusing(bare: Path, ref: str = "refs/tags/*") -> Path:
@@ -190,7 +190,7 @@ def test_tags_of_the_register_go_to_the_remote_and_a_persons_do_not(toy: Make, t
     from airflow.sdk.exceptions import AirflowException
 
     made, bare = toy(), tmp_path / "bare"
-    deploy, _ = deploying(made, bare, "git tag mine; git tag toy@v1")
+    deploy = deploying(made, bare, "git tag mine; git tag toy@v1")
     hook = refusing(bare)
     with pytest.raises(AirflowException, match=r"` ended well, but the remote lacks tags that it made: .*declined"):
         deploy()
@@ -204,7 +204,7 @@ def test_tags_that_a_failed_command_made_go_to_the_remote_and_its_sentence_is_to
     from airflow.sdk.exceptions import AirflowException
 
     made, bare = toy(), tmp_path / "bare"
-    deploy, _ = deploying(made, bare, "git tag toy@v1; git tag toy#prod#1; echo not ready >&2; exit 3")
+    deploy = deploying(made, bare, "git tag toy@v1; git tag toy#prod#1; echo not ready >&2; exit 3")
     refusing(bare, "refs/tags/toy@v1")  # and one that is refused keeps no other back
     with pytest.raises(AirflowException, match="ended with 3: not ready"):
         deploy()
@@ -213,7 +213,7 @@ def test_tags_that_a_failed_command_made_go_to_the_remote_and_its_sentence_is_to
 
 def test_a_command_that_made_no_tags_does_not_fail_for_those_of_others(toy: Make, tmp_path: Path) -> None:
     made, bare = toy(), tmp_path / "bare"
-    deploy, _ = deploying(made, bare, f"mv {bare} {bare}.away")
+    deploy = deploying(made, bare, f"mv {bare} {bare}.away")
     made.git("tag", "toy@draft")
     deploy()
     assert git(Path(f"{bare}.away"), "tag") == ""
@@ -238,7 +238,7 @@ def test_a_tag_that_is_another_at_the_remote_is_not_moved_there(toy: Make, tmp_p
     from airflow.sdk.exceptions import AirflowException
 
     made, bare = toy(), tmp_path / "bare"
-    deploy, _ = deploying(made, bare, "git tag -f toy@v1")
+    deploy = deploying(made, bare, "git tag -f toy@v1")
     made.git("tag", "toy@v1", "HEAD^{tree}")
     made.git("push", "-q", "origin", "toy@v1")
     with pytest.raises(AirflowException, match="already exists"):
