@@ -1,10 +1,10 @@
 """Whole runs in a real Airflow: a night with nothing changed beside empty tasks, stages beside the usual practice, and
 a fan-out.
 
-Peer and ours run in the same Airflow, one after the other, in turns; a run's time is Airflow's own, from the trigger to
-the end. The usual practice is one BashOperator a stage that runs `dvc repro -s STAGE` in one shared checkout, one at a
-time, since DVC's lock would fail the others, and a last one that takes what they made to DVC's remote and commits it,
-as a night of ours does. Of both a first run does not count.
+Peer and ours run in the same Airflow, one after the other, in turns; a run's time is Airflow's own, from when its
+scheduler saw it to the end. The usual practice is one BashOperator a stage that runs `dvc repro -s STAGE` in one shared
+checkout, one at a time, since DVC's lock would fail the others, and a last one that takes what they made to DVC's
+remote and commits it, as a night of ours does. Of both a first run does not count.
 """
 
 from __future__ import annotations

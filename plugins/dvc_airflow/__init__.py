@@ -5,19 +5,17 @@ does not. Six modules tell it whole, in this order:
 
     settings   what a DAG's author may say of a night, and what its tasks share of that
     render     a project as a DAG or a group in one: a task a stage, pin before and publish after
-    operator   what the tasks share, and the task of a stage
-    pin        the first task: what this night runs
+    operator   what the tasks share, with their links to commits, and the task of a stage
+    pin        the first task: what this night runs, and what of params.yaml a run may override
     publish    what a night made as one commit, and the commands behind it
     end        the last: what the night was, and nothing is left behind
 
 The others are each one thing that a project may ask for, or be shown:
 
-    form       what of params.yaml a run may override, as Airflow shows and checks it
     approve    a person decides about what a stage made
     secrets    variables of stages from Airflow's secrets backend
     pod        of a stage whose task is Kubernetes' to run
     late       a night over its deadline
-    links      to commits, in Airflow's UI
     lineage    what OpenLineage is told of a stage
     plugin     by which Airflow imports all this once, before it forks
     __main__   what a project is, and what of its cache may go, at a terminal

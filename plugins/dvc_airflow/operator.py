@@ -27,7 +27,6 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
-from dvc_airflow import links
 from dvc_airflow.settings import Settings
 from dvc_engine.git import GitError
 from dvc_engine.pipeline import project
@@ -50,6 +49,25 @@ OUTAGE = 3  # more of them, for attempts that cannot begin
 FIRST, LONGEST = timedelta(seconds=5), timedelta(minutes=1)
 
 
+class CommitLink(BaseOperatorLink):
+    """In Airflow's UI, beside a task that has ended: to the commit that it ran, or made.
+
+    Airflow writes it into XCom when the task has ended, and its UI reads it there: no plugin is needed.
+    """
+
+    name = "Commit"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The page; "" where there is none."""
+        return str(operator.pages.get(self.name, ""))
+
+
+class ChangesLink(CommitLink):
+    """To what changed: for a stage, since the commit of its newest entry; for publish, since the night before."""
+
+    name = "Changes"
+
+
 class Task(BaseOperator):
     """What the tasks of a night have in common.
 
@@ -65,8 +83,14 @@ class Task(BaseOperator):
 
     @property
     def operator_extra_links(self) -> list[BaseOperatorLink]:
-        """What Airflow's UI shows beside the task."""
-        return links.of(self.settings.web) if self.linked else []
+        """What Airflow's UI shows beside the task; nothing where the repository has no pages."""
+        found = {CommitLink: self.settings.web.commit, ChangesLink: self.settings.web.changes}
+        return [link() for link, page in found.items() if page and self.linked]
+
+    def show(self, before: str | None, commit: str) -> None:
+        """Let its links lead to a commit, and to what changed since the one before."""
+        web = self.settings.web
+        self.pages = {CommitLink.name: web.of(commit), ChangesLink.name: web.between(before, commit)}
 
     def pinned(self, context: Any, checkout: bool = True) -> tuple[Night, Project]:
         """What the pin fixed; where a remote has the nights, as seen from this worker's checkout. Raises GitError."""
@@ -185,7 +209,7 @@ class StageOperator(Task):
 
         night, known = self.pinned(context)
         number, shared = context["ti"].try_number, self.settings
-        self.pages = links.pages(shared.web, night.came(self.stage), night.commit)
+        self.show(night.came(self.stage), night.commit)
         results = partial(self.results, context, night, known)
         said = known.stages[self.stage].airflow.env
         env = {**shared.env, **secrets.found(said)}
@@ -207,7 +231,7 @@ class StageOperator(Task):
         said = context["ti"].xcom_pull(task_ids=self.beside(PIN), key=SETTLED) or {"stages": []}
         if self.stage not in said["stages"]:
             return False
-        self.pages = links.pages(self.settings.web, None, said["commit"])
+        self.show(None, said["commit"])
         self.outlets: list[Any] = []
         self.log.info("%s: unchanged, as the pin found", self.stage)
         return True

@@ -1,7 +1,14 @@
-"""The first task of a night: fix the commit, the entries to start from, the tags and the graph, and take the lease."""
+"""The first task of a night: fix the commit, the entries to start from, the tags and the graph, and take the lease.
+
+And the trigger form: what of params.yaml a run may override. A run's conf is what the form sent, or what somebody
+wrote. Airflow checks it where a field has a schema, and lets keys in that no field has; so the pin checks it again,
+against the params file of the commit that runs.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import posixpath
 import re
 import socket
@@ -12,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.sdk import Param
+from airflow.sdk.exceptions import AirflowRuntimeError, ParamValidationError
 
-from dvc_airflow import links
 from dvc_airflow.operator import KEPT, SETTLED, Task, refusal
 from dvc_airflow.settings import Settings, run_name
 from dvc_engine.git import GitError, git, tags_of, top
@@ -27,6 +34,16 @@ from dvc_engine.store.repository import Repository
 
 WAIT_FOR_SHAPE_S = 60.0
 OURS = re.compile(r"refs/(?!heads/|tags/|remotes/|notes/|stash/|exps/|replace/|bisect/|worktree/|rewritten/).")
+# JSON schema's name of a value's type; None may become anything
+_JSON: dict[type, Any] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    dict: "object",
+    list: "array",
+    type(None): ["null", "string", "number"],
+}
 
 
 class PinOperator(Task):
@@ -83,7 +100,7 @@ class PinOperator(Task):
             raise refusal(context, Exception(of_disk(error)), again=True) from None
         except (lease.Held, snapshot.Refused, project.ProjectError) as refused:
             raise refusal(context, refused) from None
-        self.pages = links.pages(self.settings.web, record.tip, commit)
+        self.show(record.tip, commit)
         context["ti"].xcom_push(key=SETTLED, value={"commit": commit, "stages": list(still)})
         context["ti"].xcom_push(key=KEPT, value={name: one.as_json() | {"attempts": 1} for name, one in still.items()})
         night = replace(night, settled=list(still))
@@ -118,8 +135,6 @@ class PinOperator(Task):
         Of a group's DAG the other fields are its owner's, and so is what else a run's conf has; but not what begins as
         a key of the params file does.
         """
-        from dvc_airflow import form
-
         if self.settings.group:
             fields, sections = self.dag.params.dump(), {key.partition(".")[0] for key in values}
             unknown = sorted(key for key in conf if key not in fields | values and key.partition(".")[0] in sections)
@@ -129,7 +144,7 @@ class PinOperator(Task):
             fields, conf = dict(self.fields) if self.own else {}, params.chosen(conf, self.fields)
         said = {key: value for key, value in fields.items() if value is not None} | conf
         found = {key: value for key, value in said.items() if key in values or not self.settings.group}
-        form.refuse(found, values, params.FILE)
+        _refuse_kinds(found, values, params.FILE)
         return found
 
     def _lease(self, context: Any) -> None:
@@ -187,3 +202,65 @@ def in_state(ti: Any, dag_id: str, run_id: str, states: Sequence[str]) -> bool:
 def shape_tag(known: Project) -> str:
     """The DAG tag that names a graph."""
     return f"dvc-{known.shape}"
+
+
+def form(project: Path, file: str = params.FILE) -> dict[str, Param]:
+    """A typed field for every value of a params file, with what it is now as default.
+
+    `profile`, where it names one of the file's `profiles`, is a choice among them.
+    """
+    path, folder = project / file, kept.folder(project)
+    text = path.read_bytes() if path.is_file() else b""
+    name = f"form-{hashlib.sha256(text).hexdigest()[:24]}"
+    found = kept.read(folder, name)
+    if found is None:
+        found = _read(path)
+        kept.write(folder, name, found)
+    profiles = {"profile": Param(found["chosen"], enum=found["profiles"])} if found["profiles"] else {}
+    return profiles | {key: Param(value, **_schema(value)) for key, value in found["values"].items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a params file has for the form. Raises ProjectError for one that is no YAML."""
+    document = dict(reading.document(path)) if path.is_file() else {}
+    profiles, chosen = params.profiles(document), document.get("profile")
+    if profiles:
+        del document["profiles"], document["profile"]
+    values = {key: value for key, value in params.leaves(document).items() if _is_json(value)}
+    return {"profiles": list(profiles), "chosen": chosen, "values": values}
+
+
+def _refuse_kinds(overrides: Mapping[str, Any], values: Mapping[str, Any], file: str) -> None:
+    """Raises snapshot.Refused for a value of another kind than the params file has there.
+
+    Args:
+        overrides: dotted key → value.
+        values: dotted key → value of the file; a key that it lacks is passed over.
+        file: its name.
+    """
+    for key, value in overrides.items():
+        now = values.get(key)
+        if now is None or not _is_json(now):
+            continue
+        try:
+            Param(now, **_schema(now)).resolve(value)
+        except ParamValidationError:
+            kind = _JSON[type(now)]
+            raise snapshot.Refused(f"{key} is {value!r}, and {file} has {now!r} there: write a JSON {kind}") from None
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value can be a field: a date cannot, nor infinity, nor what holds one."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return type(value) in _JSON  # an ordered mapping is another
+
+
+def _schema(value: Any) -> dict[str, Any]:
+    """JSON schema of a field; a list with mappings says so, else the form shows them as '[object Object]'."""
+    nested = isinstance(value, list) and any(isinstance(one, dict) for one in value)
+    alike = nested and all(isinstance(one, dict) for one in value)
+    items = {"type": "object" if alike else ["object", "array", "string", "number", "boolean", "null"]}
+    return {"type": _JSON[type(value)]} | ({"items": items} if nested else {})

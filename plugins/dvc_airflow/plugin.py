@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from dvc_airflow import form, lineage, render, secrets
+from dvc_airflow import lineage, render, secrets
 from dvc_engine.night import changes, publish
 from dvc_engine.stage import attempt
 
 # what a parse needs, and what a task of a stage and the publication need beside it
-NEEDED = (render, form, attempt, lineage, secrets, publish, changes)
+NEEDED = (render, attempt, lineage, secrets, publish, changes)
 
 
 class DvcAirflow(AirflowPlugin):

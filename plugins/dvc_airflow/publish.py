@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow import links
 from dvc_airflow.operator import RESULTS, Task, refusal
 from dvc_airflow.settings import Settings
 from dvc_engine.git import GitError, tags_of
@@ -48,7 +47,7 @@ class PublishOperator(Task):
             raise refusal(context, error, again=bool(shared.remote) or isinstance(error, OSError)) from None
         except publish.PublishError as error:
             raise refusal(context, error, again=bool(self._command and self._command.killed)) from None
-        self.pages = links.pages(shared.web, night.tip, done.commit)
+        self.show(night.tip, done.commit)
         if done.refused:
             what = "the night's commit %s is not on %s, and waits under %s/unpublished for a night after it: %s"
             self.log.warning(what, done.commit, record.branch, record.refs, done.refused)

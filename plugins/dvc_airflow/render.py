@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup, get_parsing_context
+from airflow.sdk import DAG, Asset, BaseOperator, TaskGroup, get_parsing_context
 
 from dvc_airflow import operator
 from dvc_airflow.end import EndOperator
-from dvc_airflow.pin import PinOperator, shape_tag
+from dvc_airflow.pin import PinOperator, form, shape_tag
 from dvc_airflow.publish import CommandOperator, PublishOperator, released
 from dvc_airflow.settings import Settings, night, refuse_command
 from dvc_engine.pipeline.naming import END, PIN, PUBLISH, RELEASED, approval, task_id
@@ -68,7 +68,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
     # spend a tenth of a second on checking them
     if get_parsing_context().task_id in (None, PIN):
-        made.params = _form(project) if fields is None else fields
+        made.params = form(project) if fields is None else fields
         pin.fields = {key: field.value if field.has_value else None for key, field in made.params.items()}
         pin.own = fields is not None
     return made
@@ -96,12 +96,6 @@ def DvcTaskGroup(group_id: str, project: Path | str, **options: Any) -> TaskGrou
         _tasks(known, own, after, f"{made.dag.dag_id}/{made.group_id}", project)
     made.dag.tags.add(shape_tag(known))
     return made
-
-
-def _form(project: Path) -> dict[str, Param]:
-    from dvc_airflow.form import form
-
-    return form(project)
 
 
 def _night(

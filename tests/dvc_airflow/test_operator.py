@@ -17,7 +17,7 @@ import pytest
 from airflow.sdk.exceptions import ParamValidationError
 from structlog.testing import capture_logs
 
-from dvc_airflow.form import form
+from dvc_airflow.pin import form
 from dvc_airflow.settings import run_name
 from dvc_engine.git import git
 from dvc_engine.night import publish
