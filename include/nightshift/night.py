@@ -25,7 +25,6 @@ from nightshift.summary import summary
 
 DAG = "nightly"
 RECORD, APPROVED = "night.json", "approved.json"  # of a run, under NIGHTSHIFT_STATE/runs
-PLUMBING = ("pin", "publish", "released", "end")
 ENDED = {"success", "failed"}
 POLL_S = 1.0  # twice a second took a tenth of a core from the stages
 PATIENCE_S = 30.0  # that polls may fail for: on a busy night SQLite is locked, or Airflow answers late

@@ -8,29 +8,37 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
-from dvc_airflow.operator import RESULTS, Task, mendable, refusal
+from dvc_airflow.operator import HOLDER, RESULTS, SENTENCE, Task, mendable, refusal
 from dvc_airflow.publish import released
 from dvc_airflow.settings import Settings, run_name
 from dvc_engine.git import GitError, git, without_login
 from dvc_engine.pipeline.naming import PIN, PUBLISH, task_id
-from dvc_engine.pipeline.project import Project, ProjectError, Stage
+from dvc_engine.pipeline.project import Project, ProjectError
 from dvc_engine.stage.outcome import WELL, Night, Result, numbers
 from dvc_engine.store import lease
 from dvc_engine.store.repository import Repository, checked_out
 from dvc_engine.store.written import write
 
 NOTHING_DONE: Mapping[str, Any] = {"new": False, "refused": "", "changes": []}  # what `publish` says of a night
+NEVER_BEGAN = ("upstream_failed", "skipped")  # states of a task that says nothing of tonight
 NOT_GIVEN_BACK = "the lease was not given back, and goes stale: %s"
 
 Unpublished = tuple[Night, Project, dict[str, Any]]  # what the pin fixed, and what the stages said
 
 
 class EndOperator(Task):
-    """Write night.json and give the lease back, however the night ended."""
+    """Write night.json and give the lease back, however the night ended.
+
+    A night may be cleared, and end otherwise. What a task said the first time Airflow keeps until it begins again, and
+    below one that failed none does: so what it says counts by the state that it is in now.
+    """
+
+    states: Mapping[str, str] = MappingProxyType({})  # task → state; empty where Airflow does not tell
 
     def __init__(self, *, settings: Settings, after: list[str], asked: list[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -43,13 +51,14 @@ class EndOperator(Task):
             place = self._place(run)
         except GitError as error:
             raise refusal(context, error, again=True) from None
-        pin = ti.xcom_pull(task_ids=self.beside(PIN))
-        pinned = self.pinned(context, checkout=False) if pin else None  # and whose lease it is
-        done = ti.xcom_pull(task_ids=self.beside(PUBLISH)) or {}
+        self.states = _states(ti, self.dag_id, context["run_id"])
+        pinned = self.pinned(context, checkout=False) if self._returned(ti, PIN) else None
+        self.named = self.named or ti.xcom_pull(task_ids=self.beside(PIN), key=HOLDER) or ""  # whose lease it is
+        done = self._returned(ti, PUBLISH) or {}
         said = self._said(context, pinned[1]) if pinned else {}
         self._leave(context, run if pinned else None, None if done or not pinned else (*pinned, said))
-        followed = {one: ti.xcom_pull(task_ids=self.beside(one)) for one in self.after}
-        failed = next((one for one, said in followed.items() if said is None), None) if released(done) else None
+        followed = {one: self._returned(ti, one) for one in self.after if released(done)}
+        failed = next((one for one, said in followed.items() if said is None and not self._marked(one)), None)
         told: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
         told |= {key: done.get(key, default) for key, default in NOTHING_DONE.items()}
         told |= {"stages": {}, "ended": round(time.time(), 3)}
@@ -68,6 +77,15 @@ class EndOperator(Task):
         sentence = told["sentence"] if failed else "" if done else _not_published(told)
         if why := "; ".join(filter(None, [sentence, elsewhere])):
             raise (mendable(ti) if elsewhere else AirflowFailException)(why)
+
+    def _returned(self, ti: Any, task: str) -> Any:
+        """What a task returned tonight; None of one that did not end well."""
+        unwell = self.states.get(self.beside(task)) in ("failed", *NEVER_BEGAN)
+        return None if unwell else ti.xcom_pull(task_ids=self.beside(task))
+
+    def _marked(self, task: str) -> bool:
+        """Whether one that returned nothing is a success by somebody's hand."""
+        return self.states.get(self.beside(task)) == "success"
 
     def _place(self, run: str) -> str:
         """Of night.json. Raises GitError: one in the checkout needs that first, for none can be made around a file."""
@@ -159,7 +177,8 @@ class EndOperator(Task):
     def _sentence(self, ti: Any, failed: str | None) -> str | None:
         """What the task said that ended the night; never None where that is `failed`, a command behind publish."""
         tasks = [*map(self.beside, [PIN, PUBLISH, failed] if failed else [PIN, PUBLISH]), *self.asked]
-        said = next(filter(None, (ti.xcom_pull(task_ids=one, key="sentence") for one in tasks)), None)
+        began = [one for one in tasks if self.states.get(one) not in NEVER_BEGAN]
+        said = next(filter(None, (ti.xcom_pull(task_ids=one, key=SENTENCE) for one in began)), None)
         return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
 
     def _of_stages(self, context: Any, night: Night, known: Project, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,23 +195,29 @@ class EndOperator(Task):
 
     def _said(self, context: Any, known: Project) -> dict[str, Any]:
         """What each stage said tonight, those that did."""
-        names = [one.name for one in known.selected]
-        said = dict(context["ti"].xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {})
-        return said | self.told(context, [name for name in names if not said.get(name)])
+        ti, states = (
+            context["ti"],
+            {one.name: self.states.get(self.beside(task_id(one.name))) for one in known.selected},
+        )
+        asked = self.states.get(self.beside(PUBLISH)) not in NEVER_BEGAN  # it has asked them already
+        said = dict(ti.xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {}) if asked else {}
+        began = [name for name, state in states.items() if state not in NEVER_BEGAN]
+        said |= self.told(context, [name for name in began if not said.get(name)])
+        return {name: one for name, one in said.items() if not (states[name] == "failed" and one["outcome"] in WELL)}
 
     def _stages(self, context: Any, known: Project, said: Mapping[str, Any]) -> dict[str, Any]:
         """What is recorded of each stage that ran; one that failed without a result was lost each time."""
-        ti, run_id, names = context["ti"], context["run_id"], [one.name for one in known.selected]
-        tasks = {name: self.beside(task_id(name)) for name in names}
-        said = dict.fromkeys(names) | dict(said)
-        states = {} if all(said.values()) else _states(ti, self.dag_id, run_id)
-        for name in names:
-            if not said[name] and states.get(tasks[name]) == "failed":
-                place = f"dag_id={self.dag_id}/run_id={run_id}/task_id={tasks[name]}"
+        tasks = {one.name: self.beside(task_id(one.name)) for one in known.selected}
+        found: dict[str, Any] = {}
+        for name, task in tasks.items():
+            one = said.get(name)
+            if one is None and self.states.get(task) == "failed":
+                place = f"dag_id={self.dag_id}/run_id={context['run_id']}/task_id={task}"
                 sentence = f"its worker died, or a person ended it, without a result; Airflow's logs are in {place}"
-                said[name] = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
-        prices = self.settings.prices
-        return {name: _reported(one, money(known.stages[name], one, prices)) for name, one in said.items() if one}
+                one = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
+            if one:
+                found[name] = _reported(one, money(self.dag.get_task(task), one, self.settings.prices))
+        return found
 
 
 def _newest(record: Repository, night: Night) -> bool:
@@ -229,17 +254,17 @@ def _why_not(done: Mapping[str, Any], failed: str | None) -> str:
         return "no release tonight"
     if done.get("refused"):
         return f"the push was refused: {done['refused']}"
-    return f"{failed} failed" if failed else "no command deploys"
+    return f"{failed} failed" if failed else "no command says that it deployed"
 
 
-def money(stage: Stage, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
-    """What a stage's time in its pool's slots costs; None for a pool without a price."""
-    price = prices.get(stage.airflow.pool)
-    return None if price is None else round(said["seconds"] / 3600 * stage.airflow.slots * price, 6)
+def money(task: Any, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
+    """What a stage's time in its task's slots of a pool costs; None for a pool without a price."""
+    price = prices.get(task.pool)
+    return None if price is None else round(said["seconds"] / 3600 * task.pool_slots * price, 6)
 
 
 def _reported(said: Mapping[str, Any], cost: float | None) -> dict[str, Any]:
-    """What night.json says of a stage."""
+    """What night.json says of a stage; a name here is one of MEASURED in dvc_engine.stage.attempt, or a stage's own."""
     measured = ("began", "seconds", "cpu_seconds", "memory_bytes", "energy_joules")
     kept = {key: said[key] for key in ("outcome", *measured, "attempts", "sentence")} | {"money": cost}
     return kept | dict(said.get("report") or {}) | {"metrics": numbers(said.get("files") or {})}

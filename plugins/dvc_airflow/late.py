@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -20,9 +19,11 @@ from typing import Any
 from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback  # type: ignore[attr-defined]
 from airflow.sdk.configuration import conf
 
+from dvc_airflow.settings import Settings, run_name
 from dvc_engine.pipeline.project import ProjectError
 from dvc_engine.stage.command import Command, words
 from dvc_engine.stage.process import scrubbed
+from dvc_engine.store.repository import checked_out
 
 ENDED = ("success", "failed")
 ABLE = ("LocalExecutor", "CeleryExecutor")  # that take callbacks
@@ -30,7 +31,7 @@ ABLE = ("LocalExecutor", "CeleryExecutor")  # that take callbacks
 log = logging.getLogger(__name__)
 
 
-def alert(after: timedelta, command: str, root: str, env: Mapping[str, str]) -> DeadlineAlert:
+def alert(after: timedelta, command: str, settings: Settings) -> DeadlineAlert:
     """What Airflow is told of a night that may take so long from when it was asked for. Raises ProjectError."""
     names = [one.strip() for one in conf.get("core", "executor").split(",")]
     able = next((one for one in names if one.rpartition(":")[2].rpartition(".")[2] in ABLE), None)
@@ -38,23 +39,36 @@ def alert(after: timedelta, command: str, root: str, env: Mapping[str, str]) -> 
         what = f"late_after: {names[0]} cannot run on_late, {' and '.join(ABLE)} can"
         raise ProjectError(f"{what}; add one to Airflow's [core] executor, or leave late_after out")
     alias = None if able == names[0] else able.partition(":")[0]
-    call = SyncCallback(tell, kwargs={"command": command, "root": root, "env": dict(env)}, executor=alias)
+    checkout = {"root": settings.root, "checkout": settings.checkout, "remote": settings.remote}
+    call = SyncCallback(tell, kwargs={"command": command, "env": dict(settings.env), **checkout}, executor=alias)
     return DeadlineAlert(reference=DeadlineReference.DAGRUN_QUEUED_AT, interval=after, callback=call, name="late")
 
 
-def tell(command: str, root: str, env: dict[str, str], context: dict[str, Any]) -> None:
-    """Run the command in the checkout of record; {run} in it becomes the night's name. Raises CalledProcessError."""
-    from dvc_airflow.settings import run_name
+def tell(command: str, env: dict[str, str], root: str, checkout: str, remote: str, context: dict[str, Any]) -> None:
+    """Run the command in the checkout of record; {run} in it becomes the night's name.
 
+    Args:
+        env: variables of stages and commands.
+        root: of the project in the checkout of record.
+        checkout: that the engine makes of `remote` where this worker has none yet; "" where people made it.
+        context: of the callback, by Airflow.
+
+    Raises:
+        GitError: this worker has no checkout, and cannot make one.
+        CalledProcessError: the command did not end with 0.
+    """
     said = context["dag_run"]
     if said["state"] in ENDED:
         log.info("%s ended before its deadline: it %s", said["dag_run_id"], said["state"])
         return
+    if checkout:
+        checked_out(Path(checkout), remote)
     run = run_name(said["dag_run_id"])
     around = scrubbed() | {name: value.replace("{clone}", root) for name, value in env.items()}
+    around |= {"DVC_AIRFLOW_REPOSITORY": root, "DVC_AIRFLOW_RUN": run}
     split = [word.replace("{run}", run) for word in words(command)]
     with TemporaryDirectory() as folder:
-        code, out, errors = Command(command).run(split, Path(folder), Path(root), around | {"DVC_AIRFLOW_RUN": run})
+        code, out, errors = Command(command).run(split, Path(folder), Path(root), around)
     log.info("%s\n%s%s", shlex.join(split), out, errors)
     if code:
         raise CalledProcessError(code, split)

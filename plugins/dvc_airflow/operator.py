@@ -1,4 +1,4 @@
-"""What the tasks of a night have in common, and the task of a stage.
+"""What the tasks of a night have in common, with their links in Airflow's UI, and the task of a stage.
 
 They are thin: what they do stands in modules that know nothing of Airflow. A task whose failure another attempt may
 mend (a lock, a store, a lost worker) raises what Airflow retries; a refusal or a stage's own failure is final.
@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from dvc_engine.stage.command import Command
     from dvc_engine.store.repository import Repository
 
-# keys of what a stage said, of what all did, of the stages that need not run, and of what these would have said
-RESULT, RESULTS, SETTLED, KEPT = "result", "results", "settled", "kept"
+# keys of what a stage said, of what all did, of the stages that need not run, of what these would have said, of why a
+# task ended, and of whose run it is
+RESULT, RESULTS, SETTLED, KEPT, SENTENCE, HOLDER = "result", "results", "settled", "kept", "sentence", "holder"
 
 RETRIES = 2
 OUTAGE = 3  # more of them, for attempts that cannot begin
@@ -63,7 +64,7 @@ class CommitLink(BaseOperatorLink):
 
 
 class ChangesLink(CommitLink):
-    """To what changed: for a stage, since the commit of its newest entry; for publish, since the night before."""
+    """To what changed: for a stage that ran, since the commit of its newest entry; else since the night before."""
 
     name = "Changes"
 
@@ -95,7 +96,10 @@ class Task(BaseOperator):
     def pinned(self, context: Any, checkout: bool = True) -> tuple[Night, Project]:
         """What the pin fixed; where a remote has the nights, as seen from this worker's checkout. Raises GitError."""
         said = context["ti"].xcom_pull(task_ids=self.beside(PIN))
-        night, self.named = Night.loads(said["night"]), said.get("holder", "")
+        if said is None:
+            why = f"{self.beside(PIN)} has not said what this night runs; it was marked as a success by hand, say"
+            raise refusal(context, Exception(f"{why}: clear it, so that it does"))
+        night, self.named = Night.loads(said["night"]), said.get(HOLDER, "")
         if self.settings.remote and checkout:
             night = replace(night, repository=str(self.settings.repository.path))
         return night, project.loads(said["project"])
@@ -258,7 +262,7 @@ class StageOperator(Task):
 
 
 def retried(times: int = RETRIES) -> dict[str, Any]:
-    """What Airflow is told of a task that is to be tried so often again; over two minutes lie between its attempts."""
+    """What Airflow is told of a task that is to be tried so often again: by itself over some minutes, for an outage."""
     apart = {"retry_delay": FIRST, "retry_exponential_backoff": 2.0, "max_retry_delay": LONGEST}
     return {"retries": times + OUTAGE, **apart} if times else {"retries": 0}
 
@@ -270,5 +274,5 @@ def mendable(ti: Any) -> type[AirflowException]:
 
 def refusal(context: Any, error: Exception, again: bool = False) -> AirflowException:
     """What ends a task, for good, or to be tried again; its sentence is kept for night.json."""
-    context["ti"].xcom_push(key="sentence", value=printable(str(error)))
+    context["ti"].xcom_push(key=SENTENCE, value=printable(str(error)))
     return (mendable(context["ti"]) if again else AirflowFailException)(str(error))

@@ -22,7 +22,7 @@ from typing import Any
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowRuntimeError, ParamValidationError
 
-from dvc_airflow.operator import KEPT, SETTLED, Task, refusal
+from dvc_airflow.operator import HOLDER, KEPT, SETTLED, Task, refusal
 from dvc_airflow.settings import Settings, run_name
 from dvc_engine.git import GitError, git, tags_of, top
 from dvc_engine.pipeline import check, kept, project, reading, selection
@@ -34,7 +34,8 @@ from dvc_engine.store.repository import Repository
 
 WAIT_FOR_SHAPE_S = 60.0
 OURS = re.compile(r"refs/(?!heads/|tags/|remotes/|notes/|stash/|exps/|replace/|bisect/|worktree/|rewritten/).")
-# JSON schema's name of a value's type; None may become anything
+VERSION = 1  # of the kept form
+# JSON schema's name of a value's type; null may become anything, and has the field of a text
 _JSON: dict[type, Any] = {
     bool: "boolean",
     int: "integer",
@@ -42,7 +43,7 @@ _JSON: dict[type, Any] = {
     str: "string",
     dict: "object",
     list: "array",
-    type(None): ["null", "string", "number"],
+    type(None): ["null", "string", "number", "boolean", "array", "object"],
 }
 
 
@@ -75,6 +76,7 @@ class PinOperator(Task):
             _refuse_names(record)
             if self.settings.record:  # else the night would run, and not be recorded
                 written.refuse(self.settings.record)
+            context["ti"].xcom_push(key=HOLDER, value=self.holder(context))  # who gives it back, should this fail
             self._lease(context)
             self.share(record)  # what was assigned since the last night; a fetch brings another's of that name
             record.fetch()
@@ -105,7 +107,7 @@ class PinOperator(Task):
         context["ti"].xcom_push(key=KEPT, value={name: one.as_json() | {"attempts": 1} for name, one in still.items()})
         night = replace(night, settled=list(still))
         let_out = [one.name for one in known.selected if one.airflow.approve and _let_out(night, one)]
-        told = {"night": night.dumps(), "project": project.dumps(known), "holder": self.holder(context)}
+        told = {"night": night.dumps(), "project": project.dumps(known), HOLDER: self.holder(context)}
         return told | {"let_out": let_out}
 
     def _commit(self, context: Any, record: Repository, folder: str) -> str:
@@ -144,7 +146,7 @@ class PinOperator(Task):
             fields, conf = dict(self.fields) if self.own else {}, params.chosen(conf, self.fields)
         said = {key: value for key, value in fields.items() if value is not None} | conf
         found = {key: value for key, value in said.items() if key in values or not self.settings.group}
-        _refuse_kinds(found, values, params.FILE)
+        _refuse_kinds(found, values)
         return found
 
     def _lease(self, context: Any) -> None:
@@ -204,14 +206,14 @@ def shape_tag(known: Project) -> str:
     return f"dvc-{known.shape}"
 
 
-def form(project: Path, file: str = params.FILE) -> dict[str, Param]:
-    """A typed field for every value of a params file, with what it is now as default.
+def form(project: Path) -> dict[str, Param]:
+    """A typed field for every value of params.yaml that a run may override, with what it is now as default.
 
     `profile`, where it names one of the file's `profiles`, is a choice among them.
     """
-    path, folder = project / file, kept.folder(project)
+    path, folder = project / params.FILE, kept.folder(project)
     text = path.read_bytes() if path.is_file() else b""
-    name = f"form-{hashlib.sha256(text).hexdigest()[:24]}"
+    name = f"form-{VERSION}-{hashlib.sha256(text).hexdigest()[:24]}"
     found = kept.read(folder, name)
     if found is None:
         found = _read(path)
@@ -226,17 +228,17 @@ def _read(path: Path) -> dict[str, Any]:
     profiles, chosen = params.profiles(document), document.get("profile")
     if profiles:
         del document["profiles"], document["profile"]
-    values = {key: value for key, value in params.leaves(document).items() if _is_json(value)}
+    leaves = {key: value for key, value in params.leaves(document).items() if params.holding(document, key)}
+    values = {key: value for key, value in leaves.items() if _is_json(value)}
     return {"profiles": list(profiles), "chosen": chosen, "values": values}
 
 
-def _refuse_kinds(overrides: Mapping[str, Any], values: Mapping[str, Any], file: str) -> None:
-    """Raises snapshot.Refused for a value of another kind than the params file has there.
+def _refuse_kinds(overrides: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raises snapshot.Refused for a value of another kind than params.yaml has there.
 
     Args:
         overrides: dotted key → value.
-        values: dotted key → value of the file; a key that it lacks is passed over.
-        file: its name.
+        values: dotted key → value of params.yaml; a key that it lacks is passed over.
     """
     for key, value in overrides.items():
         now = values.get(key)
@@ -246,7 +248,9 @@ def _refuse_kinds(overrides: Mapping[str, Any], values: Mapping[str, Any], file:
             Param(now, **_schema(now)).resolve(value)
         except ParamValidationError:
             kind = _JSON[type(now)]
-            raise snapshot.Refused(f"{key} is {value!r}, and {file} has {now!r} there: write a JSON {kind}") from None
+            raise snapshot.Refused(
+                f"{key} is {value!r}, and {params.FILE} has {now!r} there: write a JSON {kind}"
+            ) from None
 
 
 def _is_json(value: Any) -> bool:

@@ -39,7 +39,7 @@ def give(task: BaseOperator, stage: Stage, root: Path, pods: bool) -> None:
         ProjectError: nothing here can make it.
     """
     said = stage.airflow
-    if not said.podded or get_parsing_context().task_id:
+    if get_parsing_context().task_id:
         return
     if not pods:
         task.executor = None

@@ -73,9 +73,10 @@ class CommandOperator(Task):
             (night, _), record = self.pinned(context), self.settings.repository
             record.fetch()
             record.have(night.run, done["commit"])
+            now = replace(night, commit=done["commit"], tags=tags_of(record.path))
         except GitError as error:
             raise refusal(context, error, again=True) from None
-        now, root = replace(night, commit=done["commit"], tags=tags_of(record.path)), Path(self.settings.root)
+        root = Path(self.settings.root)
         env = {**self.settings.env, "DVC_AIRFLOW_REPOSITORY": str(root), "DVC_AIRFLOW_RUN": night.run}
         self._command = self.command(context, self.text)
         try:

@@ -53,7 +53,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     project = Path(project).absolute()
     (known, settings, after), dag = _night(project, options)
     fields = dag.pop("params", None)
-    dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*dag.get("tags", []), shape_tag(known)]}
+    dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*(dag.get("tags") or []), shape_tag(known)]}
     if late_after is not None and not (isinstance(late_after, timedelta) and late_after > timedelta()):
         raise ProjectError(f"late_after is {late_after!r}: it is a timedelta, above 0")
     if (late_after is None) != (on_late is None):
@@ -62,7 +62,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
         from dvc_airflow import late
 
         refuse_command("on_late", on_late)
-        dag |= {"deadline": late.alert(late_after, on_late, settings.root, settings.env)}
+        dag |= {"deadline": late.alert(late_after, on_late, settings)}
     with DAG(dag_id, **dag) as made:
         pin = _tasks(known, settings, after, dag_id, project)
     # not before, since every task would take a copy of a hundred fields along; and no stage reads them, but each would
@@ -92,6 +92,10 @@ def DvcTaskGroup(group_id: str, project: Path | str, **options: Any) -> TaskGrou
     project = Path(project).absolute()
     (known, settings, after), group = _night(project, options)
     with TaskGroup(group_id, **group) as made:
+        if not made.child_id(""):
+            raise ProjectError(
+                "prefix_group_id: a night finds its tasks by the group's name before theirs; leave it out"
+            )
         own = replace(settings, group=made.child_id(""))
         _tasks(known, own, after, f"{made.dag.dag_id}/{made.group_id}", project)
     made.dag.tags.add(shape_tag(known))
@@ -216,10 +220,9 @@ def _approval(stage: Stage, task: BaseOperator, pin: str) -> BaseOperator:
 def _airflow(stage: Stage) -> dict[str, Any]:
     """What Airflow is told of a stage's task, from `meta.airflow`."""
     said = stage.airflow
-    told = {"queue": said.queue, "executor": said.executor, "owner": said.owner}
-    again = operator.retried(said.retries) | {"execution_timeout": said.execution_timeout}
-    again |= {"pool": said.pool, "pool_slots": said.slots}
-    return {name: value for name, value in told.items() if value} | again
+    told: dict[str, Any] = {"queue": said.queue, "executor": said.executor, "owner": said.owner}
+    told |= {"execution_timeout": said.execution_timeout, "pool": said.pool, "pool_slots": said.slots}
+    return {name: value for name, value in told.items() if value is not None} | operator.retried(said.retries)
 
 
 def _about(stage: Stage) -> str:

@@ -11,17 +11,21 @@ from math import inf
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from pydantic import ValidationError, validate_call
+from pydantic import ConfigDict, ValidationError, validate_call
 
 from dvc_engine.git import top
 from dvc_engine.pipeline import check, kept, reading, selection
-from dvc_engine.pipeline.naming import RESERVED, task_id
+from dvc_engine.pipeline.naming import LONGEST, RESERVED, approval, task_id
 from dvc_engine.pipeline.project import Project, ProjectError
 from dvc_engine.stage.command import words
 from dvc_engine.store import repository, uncached
 from dvc_engine.store import web as pages
 from dvc_engine.store.repository import Repository
 from dvc_engine.store.web import NOWHERE, Web
+
+# what night.json says of every night
+TOLD = frozenset({"run", "sentence", "published", "new", "refused", "changes", "stages", "ended", "selected", "commit"})
+TOLD |= {"account", "released", "deployed", "why_not_deployed"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,7 +92,7 @@ class Settings:
 
 def _checked(make: Callable[P, T]) -> Callable[P, T]:
     """The same, which raises ProjectError for an option of another type than is asked for."""
-    typed = validate_call(make)
+    typed = validate_call(config=ConfigDict(strict=True))(make)  # True is no number of nights, nor "no" a False
 
     @wraps(make)
     def made(*args: P.args, **options: P.kwargs) -> T:
@@ -173,9 +177,6 @@ def night(
     known = reading.read(project, kept.folder(project))
     check.refuse(project, known)
     where = repository.of(project, branch, refs, remote)
-    for key, place in (headline or {}).items():
-        if (stage := place.rpartition(".")[0]) not in known.stages:
-            raise ProjectError(f"headline[{key!r}] is {place!r}, 'stage.metric': no stage is called {stage!r}")
     if checkout and not remote:
         raise ProjectError("checkout: it is made of a remote; say which, as `remote`")
     root = Path(checkout, top(project)[1]) if checkout else project
@@ -200,9 +201,7 @@ def night(
         register=register,
         web=_web(where, web),
     )
-    taken = {task_id(name).partition(".")[0] for name in known.stages} | set(RESERVED)
-    if twice := [name for name in after or {} if name in taken]:
-        raise ProjectError(f"after: {twice[0]} is the id of another task; call that command otherwise")
+    _refuse_names(after or {}, headline or {}, known)
     return selection.narrowed(known, select, exclude), settings, dict(after or {})
 
 
@@ -217,15 +216,33 @@ def _refuse(
         raise ProjectError(f"record is {re.sub('://.*@', '://', str(record))}, with {what}; write it without")
     for name, number in numbers.items():
         if number is not None and number < 0:
-            raise ProjectError(f"{name}: it is {number}, and less than nothing cannot be kept")
+            raise ProjectError(f"{name} is {number}, less than nothing; write 0 or more")
     for name, value in env.items():
         if value.startswith("airflow://"):
             raise ProjectError(f"env[{name!r}] is {value!r}: what Airflow keeps is for a stage's meta.airflow.env")
         if not re.fullmatch(r"[^=\0]+", name) or "\0" in value:  # which may be a secret, and is not said
-            raise ProjectError(f"env[{name!r}]: no variable has such a name, or such a value")
+            what = "a name is not empty and has no =, and neither it nor a value has a zero byte"
+            raise ProjectError(f"env[{name!r}] is no variable: {what}; write another")
     for pool, price in prices.items():
         if not 0 <= price < inf:  # nan is neither
             raise ProjectError(f"prices[{pool!r}] is {price}: a slot costs nothing or more")
+
+
+def _refuse_names(after: Mapping[str, str], headline: Mapping[str, str], known: Project) -> None:
+    """Raises ProjectError for what commands and metrics cannot be called, or for a metric of no stage."""
+    ids = {task_id(name) for name in known.stages}
+    taken = ids | {approval(one) for one in ids} | {one.partition(".")[0] for one in ids} | set(RESERVED)
+    for name in after:
+        if name in taken:
+            raise ProjectError(f"after: {name} is the id of another task; call that command otherwise")
+        if not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{LONGEST}}}", name):
+            what = f"letters, numbers, '_', '-' and '.', of which it takes {LONGEST}"
+            raise ProjectError(f"after: {name!r} is to be the id of a task in Airflow; call that command by {what}")
+    for key, place in headline.items():
+        if key in TOLD:
+            raise ProjectError(f"headline: night.json has a {key} of its own; show that metric by another name")
+        if (stage := place.rpartition(".")[0]) not in known.stages:
+            raise ProjectError(f"headline[{key!r}] is {place!r}, 'stage.metric': no stage is called {stage!r}")
 
 
 def refuse_command(name: str, text: str) -> None:

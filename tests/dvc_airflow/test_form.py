@@ -74,6 +74,17 @@ def test_params_of_a_dag_hold_for_runs_that_nobody_triggers(conf: dict[str, Any]
     assert pinned(made, grouped(made, {"total.by": 3, "theirs": 1}), conf, "models.pin")["total"]["by"] == by
 
 
+def test_a_group_without_its_name_before_its_tasks_is_refused(made: Toy) -> None:
+    """By that its night knows which params are its own."""
+    from airflow.sdk import DAG
+
+    from dvc_airflow import DvcTaskGroup
+    from dvc_engine.pipeline.project import ProjectError
+
+    with DAG("mine"), pytest.raises(ProjectError, match=r"prefix_group_id: .*; leave it out"):
+        DvcTaskGroup("models", made.root, prefix_group_id=False)
+
+
 @pytest.mark.parametrize(
     "text", ["profiles: 3\n", "profiles: {web: {by: 1}}\n", "profile: web\nprofiles: {web: 3}\n", "profile: mine\n"]
 )

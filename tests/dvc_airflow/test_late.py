@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from dvc_airflow.settings import night
 from dvc_engine.pipeline.project import ProjectError
 from tests.dvc_airflow.conftest import Toy
 
@@ -26,7 +27,8 @@ def tell(made: Toy, command: str, state: str = "running") -> str:
     """What the command that is run for a late night leaves."""
     from dvc_airflow import late
 
-    late.tell(command, str(made.root), {"WHO": "{clone}"}, {"dag_run": {"dag_run_id": RUN, "state": state}})
+    context = {"dag_run": {"dag_run_id": RUN, "state": state}}
+    late.tell(command, {"WHO": "{clone}"}, str(made.root), "", "", context)
     place = made.root / "told"
     return place.read_text() if place.is_file() else ""
 
@@ -55,6 +57,24 @@ def test_what_the_command_leaves_running_keeps_nobody_waiting(toy: Make) -> None
     os.kill(helper, signal.SIGKILL)
 
 
+def test_a_worker_without_a_checkout_makes_one_for_it(toy: Make, tmp_path: Path) -> None:
+    """Whichever worker has a free slot runs it."""
+    from dvc_airflow import DvcDag, late
+
+    made, place = toy(), tmp_path / "worker" / "toy"
+    dag = DvcDag(
+        "toy",
+        made.root,
+        remote=str(made.root),
+        checkout=place,
+        late_after=timedelta(hours=1),
+        on_late="cp seed.txt told",
+    )
+    (alert,) = dag.deadline or []
+    late.tell(**alert.callback.kwargs, context={"dag_run": {"dag_run_id": RUN, "state": "running"}})
+    assert (place / "told").read_text() == (made.root / "seed.txt").read_text()
+
+
 @pytest.mark.parametrize("given", [{"late_after": timedelta(hours=1)}, {"on_late": "true"}])
 def test_a_deadline_without_a_command_is_refused(given: dict[str, Any], toy: Make) -> None:
     from dvc_airflow import DvcDag
@@ -73,12 +93,13 @@ def test_a_deadline_without_a_command_is_refused(given: dict[str, Any], toy: Mak
     ],
 )
 def test_the_command_runs_on_an_executor_that_takes_callbacks(
-    executors: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
+    executors: str, chosen: str | None, toy: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dvc_airflow import late
 
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executors)
-    assert late.alert(timedelta(hours=1), "true", "/", {}).callback.executor == chosen
+    settings = night(toy().root)[1]
+    assert late.alert(timedelta(hours=1), "true", settings).callback.executor == chosen
 
 
 def test_an_executor_that_a_callback_would_break_is_refused_where_the_dag_is_made(monkeypatch: Any, toy: Make) -> None:

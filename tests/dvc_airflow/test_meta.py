@@ -104,6 +104,21 @@ def test_its_task_has_what_it_asks_for(toy: Make, tmp_path: Path, monkeypatch: p
     assert dag.get_task("publish").queue == "default"
 
 
+def test_what_it_does_not_ask_for_is_the_dags_to_say(toy: Make) -> None:
+    from dvc_airflow import DvcDag
+
+    said = {"execution_timeout": timedelta(hours=1), "pool": "gpu", "pool_slots": 3, "queue": "far", "owner": "us"}
+    made = toy(f"{stage('a', '{pool: own}')}  two: {{cmd: 'true', deps: [x]}}\n")
+    dag = DvcDag("toy", made.root, default_args=said)
+    one, two, end = (dag.get_task(name) for name in ("one", "two", "end"))
+    assert [(task.pool, task.pool_slots, task.queue, task.owner) for task in (one, two, end)] == [
+        ("own", 3, "far", "us"),
+        ("gpu", 3, "far", "us"),
+        ("gpu", 3, "far", "us"),
+    ]
+    assert {task.execution_timeout for task in (one, two, end)} == {timedelta(hours=1)}
+
+
 def test_a_command_that_takes_more_memory_than_it_may_is_told_so(toy: Make) -> None:
     made = toy(stage("python grow.py", "{memory: 120MB}"), **{"grow.py": GROW})
     result = made.attempt("one", made.night("HEAD"), {}).run()

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from structlog.testing import capture_logs
 
 from dvc_airflow.pin import form
-from dvc_airflow.settings import run_name
+from dvc_airflow.settings import TOLD, run_name
 from dvc_engine.git import git
 from dvc_engine.night import publish
 from dvc_engine.pipeline import kept, project, reading
@@ -252,6 +252,84 @@ def test_the_end_asks_publish_for_results_and_a_stage_for_those_that_it_had_not(
     assert said == {"numbers": ("ran", 1), "total": ("ran", 1), "each@a": ("ran", 1), "each@b": ("failed", 3)}
 
 
+def well_and_then_cleared(made: Toy, **states: str) -> Task:
+    """What Airflow keeps of a night that ended well, and was cleared: until a task begins again, what it said."""
+    ti = published(made, released=None)
+    ti.said["publish", "results"] = {name: ti.said[task_id(name), "result"] for name in ("numbers", "total")}
+    ti.states = {"pin": "success"} | {one.replace("_", "."): state for one, state in states.items()}
+    return ti
+
+
+NO_FURTHER = dict.fromkeys(("total", "each_a", "each_b", "publish"), "upstream_failed")
+
+
+def test_a_night_that_is_cleared_and_fails_is_no_success(dag: Any) -> None:
+    made, of = dag
+    ti = well_and_then_cleared(made, numbers="failed", **NO_FURTHER)
+    ti.said["numbers", "result"] = Result("numbers", "failed", sentence="it ended with 3").as_json() | {"attempts": 2}
+    night, why = ended(made, of, ti)
+    assert why == "the night was not published: numbers: failed: it ended with 3"
+    assert (night["published"], {name: one["outcome"] for name, one in night["stages"].items()}) == (
+        None,
+        {"numbers": "failed"},
+    )
+
+
+def test_a_stage_that_is_cleared_and_never_begins_again_is_lost(dag: Any) -> None:
+    made, of = dag
+    night, _ = ended(made, of, well_and_then_cleared(made, numbers="failed", **NO_FURTHER))
+    assert {name: one["outcome"] for name, one in night["stages"].items()} == {"numbers": "lost"}
+
+
+def test_a_night_whose_pin_refuses_when_it_is_cleared_says_so(dag: Any) -> None:
+    made, of = dag
+    ti = well_and_then_cleared(made, numbers="upstream_failed", **NO_FURTHER, pin="failed")
+    ti.said["pin", "sentence"], ti.said["publish", "sentence"] = ".env has changed", "of the first time"
+    del ti.said["pin", "return_value"]  # as Airflow does when it begins
+    night, why = ended(made, of, ti)
+    assert why == "the night was not published: .env has changed"
+    assert (night["published"], night["stages"], night["sentence"]) == (None, {}, ".env has changed")
+
+
+def test_a_deploy_that_somebody_has_marked_as_a_success_is_none_that_failed(dag: Any) -> None:
+    made, of = dag
+    ti = published(made, released="a" * 64)
+    ti.states = {"deploy": "success"}
+    night, why = ended(made, of, ti)
+    assert (why, night["why_not_deployed"]) == ("", "no command says that it deployed")
+
+
+@pytest.mark.parametrize("task", ["numbers", "publish", "deploy"])
+def test_without_what_the_pin_says_a_task_tells_what_to_do(task: str, dag: Any) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    ti = Task(own=task, said={("publish", "return_value"): {"commit": "c" * 40}})
+    with pytest.raises(AirflowFailException, match=r"pin has not said what this night runs; .*: clear it"):
+        dag[1].get_task(task).execute({"ti": ti, "run_id": RUN})
+
+
+def test_the_lease_of_a_pin_that_failed_is_given_back_by_a_worker_with_another_address(
+    dag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, of = dag
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://one:8080")
+    monkeypatch.setattr(workspace, "make", lambda *_: pytest.fail("its disk is full"))
+    ti = Task(own="pin")
+    with pytest.raises(pytest.fail.Exception, match="its disk is full"):
+        of.get_task("pin").execute({"ti": ti, "run_id": RUN, "dag_run": type("Run", (), {"conf": {}})})
+    assert lease.read(Repository(made.root, "", REFS)) is not None
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://other:8080")
+    ended(made, of, ti)
+    assert lease.read(Repository(made.root, "", REFS)) is None
+
+
+def test_all_that_a_night_says_of_itself_is_no_headline(dag: Any) -> None:
+    made, of = dag
+    ti = published(made, released="a" * 64)
+    ti.said["deploy", "return_value"] = {"deployed": "prod"}
+    assert set(ended(made, of, ti)[0]) - {"total"} <= TOLD
+
+
 def test_a_refused_publication_is_told_where_people_look(dag: Any) -> None:
     made, of = dag
     made.git("branch", "dvc-airflow")
@@ -371,8 +449,8 @@ def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Mak
         ({"keep_bytes": "5GB"}, "keep_bytes is '5GB': Input should be a valid integer"),
         ({"late_after": 3, "on_late": "true"}, "late_after is 3: it is a timedelta, above 0"),
         ({"record": 5}, "record is 5: it is a folder or a URL"),
-        ({"env": {"A=B": "1"}}, "env.'A=B'.: no variable has such a name"),
-        ({"env": {"": "1"}}, "env.''.: no variable has such a name"),
+        ({"env": {"A=B": "1"}}, "env.'A=B'. is no variable: a name is not empty and has no ="),
+        ({"env": {"": "1"}}, "env.''. is no variable: .*; write another"),
         ({"env": {"A": "airflow://variables/X"}}, "what Airflow keeps is for a stage's meta.airflow.env"),
         (
             {"record": "s3://me:secret@bucket/x"},
@@ -384,7 +462,14 @@ def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Mak
         ({"headline": {"k": "zz.n"}}, "headline.'k'. is 'zz.n', 'stage.metric': no stage is called 'zz'"),
         ({"publish": "'"}, "publish: `'` cannot be split into words: No closing quotation"),
         ({"after": {"deploy": ""}}, "deploy: `` cannot be split into words: there is none"),
-        ({"keep_nights": -3}, "keep_nights: it is -3, and less than nothing cannot be kept"),
+        ({"keep_nights": -3}, "keep_nights is -3, less than nothing; write 0 or more"),
+        ({"keep_nights": True}, "keep_nights is True: Input should be a valid integer"),
+        ({"keep_nights": "3"}, "keep_nights is '3': Input should be a valid integer"),
+        ({"pods": "no"}, "pods is 'no': Input should be a valid boolean"),
+        ({"headline": {"stages": "total.total"}}, "headline: night.json has a stages of its own; show that metric by"),
+        ({"after": {"each.a": "true"}}, "after: each.a is the id of another task; call that command otherwise"),
+        ({"after": {"total-approve": "true"}}, "after: total-approve is the id of another task"),
+        ({"after": {"a b": "true"}}, "after: 'a b' is to be the id of a task in Airflow; call that command by letters"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, Any], said: str, toy: Make) -> None:
@@ -398,8 +483,10 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], said: st
 def test_what_is_airflows_to_know_it_is_told(toy: Make) -> None:
     from dvc_airflow.render import DvcDag
 
-    dag = DvcDag("toy", toy().root, tags=["ml"], description="Toys.", max_active_runs=2)
+    root = toy().root
+    dag = DvcDag("toy", root, tags=["ml"], description="Toys.", max_active_runs=2)
     assert (dag.tags > {"ml"}, dag.description, dag.max_active_runs) == (True, "Toys.", 2)
+    assert [tag[:4] for tag in DvcDag("toy", root, tags=None).tags] == ["dvc-"]
 
 
 def test_commands_after_publish_are_tried_again(dag: Any) -> None:
@@ -508,6 +595,19 @@ def test_a_secret_that_a_stage_says_is_not_repeated() -> None:
 def test_a_metric_that_is_no_number_is_told_as_a_text() -> None:
     files = {"m.json": '{"loss": NaN, "best": -Infinity, "steps": 3}', "n.json": "[1]", "m.csv": "1"}
     assert numbers(files) == {"loss": "NaN", "best": "-Infinity", "steps": 3}
+
+
+def test_a_key_that_no_run_can_override_is_no_field(toy: Make) -> None:
+    made = toy()
+    made.commit({"params.yaml": "a.b: 1\n2: x\nc: {3: y, d: 4}\n"})
+    assert set(form(made.root)) == {"c.d"}
+
+
+@pytest.mark.parametrize("value", [None, "a", 1, 2.5, True, [1], {"a": 1}])
+def test_null_may_become_anything(value: Any, toy: Make) -> None:
+    made = toy()
+    made.commit({"params.yaml": "note:\n"})
+    assert form(made.root)["note"].resolve(value) == value
 
 
 def test_values_that_json_does_not_have_are_no_field(toy: Make, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dvc.repo import Repo
 
 from dvc_engine.git import top
 from dvc_engine.pipeline import check, kept, lock, project, reading
+from dvc_engine.pipeline.meta import Meta
 from dvc_engine.stage import start
 from dvc_engine.store import objects
 from dvc_engine.store.commit import Commit
@@ -208,7 +209,7 @@ def test_a_date_in_a_stages_meta_is_a_text_before_it_was_kept_too(tmp_path: Path
 def test_a_stages_meta_may_be_anything(tmp_path: Path) -> None:
     text = "stages:\n  one: {cmd: echo 1 > x, outs: [x], meta: [a]}\n  two: {cmd: echo 1 > y, outs: [y], meta: 5}\n"
     known = reading.read(repository(tmp_path, {"dvc.yaml": text}))
-    assert [one.airflow.pool for one in known.selected] == ["default_pool"] * 2
+    assert [one.airflow for one in known.selected] == [Meta()] * 2
 
 
 def test_a_chain_of_two_thousand_stages_has_an_order() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import BaseOperator
 
 from dvc_airflow import end
-from dvc_engine.pipeline.project import Stage
 from dvc_engine.stage import recorder
 
 
@@ -69,8 +69,8 @@ def test_a_machine_that_does_not_tell_its_energy_gives_none(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("said", "costs"),
-    [({"pool": "gpu", "slots": 2}, 3.0), ({"pool": "gpu"}, 1.5), ({"pool": "cpu"}, None), ({}, None)],
+    [({"pool": "gpu", "pool_slots": 2}, 3.0), ({"pool": "gpu"}, 1.5), ({"pool": "cpu"}, None), ({}, None)],
 )
 def test_a_stage_costs_its_time_in_the_slots_of_its_pool(said: dict[str, Any], costs: float | None) -> None:
-    stage = Stage("train", "true", (), (), {}, False, "", {"airflow": said}, "dvc.yaml", ".", False, ())
-    assert end.money(stage, {"seconds": 1800.0}, {"gpu": 3.0}) == costs
+    task = BaseOperator(task_id="train", **said)
+    assert end.money(task, {"seconds": 1800.0}, {"gpu": 3.0}) == costs

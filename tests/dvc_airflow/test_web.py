@@ -94,3 +94,9 @@ def test_a_project_whose_repository_has_no_page_has_no_links(toy: Make, tmp_path
         "publish": keys,
         "end": None,
     }
+    pin = DvcDag("toy", made.root, remote="there").get_task("pin")
+    pin.show("b" * 40, "c" * 40)
+    assert {link.name: link.get_link(pin, ti_key=None) for link in pin.operator_extra_links} == {
+        "Commit": f"https://github.com/me/it/commit/{'c' * 40}",
+        "Changes": f"https://github.com/me/it/compare/{'b' * 40}...{'c' * 40}",
+    }

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.faults.real import SLOW, Real, make, running, until
+from tests.faults.real import ENDED, SLOW, Real, make, running, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 HERE_S, ANYWHERE_S = 10.0, 120.0  # within which nothing of an attempt that ended may run: on its host, on any
@@ -159,3 +159,25 @@ def test_what_ends_while_the_api_server_is_away_is_not_done_again(night: tuple[R
         "slow": "cached",
         "after": "ran",
     }
+
+
+def test_a_night_that_ended_well_and_is_cleared_is_what_it_then_becomes(airflow: Real) -> None:
+    """Of tasks that do not begin again Airflow keeps what they said the first time."""
+    real, pipeline = airflow, (airflow.toy.root / "dvc.yaml").read_text()
+    real.enough()
+    real.toy.commit({"seed.txt": str(time.time())})
+    run = real.trigger()
+    assert real.ended(run) == "success", real.told(run)
+    cleared = {"dry_run": False, "dag_run_id": run, "only_failed": False}
+    changed = {"seed.txt": str(time.time()), "dvc.yaml": pipeline.replace("cp out.txt end.txt", "exit 3")}
+    for files, state, outcomes in (
+        (changed, "failed", {"slow": "ran", "after": "failed"}),
+        ({"dvc.yaml": pipeline}, "success", {"slow": "unchanged", "after": "ran"}),
+    ):
+        real.toy.commit(files)
+        real.request("POST", "dags/toy/clearTaskInstances", cleared | {"reset_dag_runs": True})
+        until(lambda: real.state(run) not in ENDED, 30)
+        assert real.ended(run) == state, real.told(run)
+        said = real.night(run)
+        assert {name: one["outcome"] for name, one in said["stages"].items()} == outcomes
+        assert said["published"] == (real.toy.git("rev-parse", "dvc-airflow") if state == "success" else None)

@@ -91,12 +91,12 @@ class Task(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pool: str = Field("default_pool", min_length=1)
-    slots: int = Field(1, ge=1)
+    pool: str | None = Field(None, min_length=1)
+    slots: int | None = Field(None, ge=1, strict=True)
     queue: str | None = Field(None, min_length=1)
     executor: str | None = Field(None, min_length=1)
     execution_timeout: timedelta | None = Field(None, gt=timedelta(0), le=timedelta(days=365))
-    retries: int = Field(2, ge=0)
+    retries: int = Field(2, ge=0, strict=True)
     owner: str | None = Field(None, min_length=1)
 
 

@@ -22,7 +22,7 @@ from dvc_engine.git import shown
 from dvc_engine.pipeline import kept, refusals
 from dvc_engine.pipeline.project import PIPELINE, Out, Project, ProjectError, Stage, of, of_plain, plain
 
-VERSION = 8  # of the kept form
+VERSION = 9  # of the kept form
 PARAMS = "params.yaml"
 
 

@@ -31,11 +31,8 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
     document = yaml.load(Commit(repository, commit).content(file) or b"")
     changed = False
     for key, value in values.items():
-        *spine, last = key.split(".")
-        place = document
-        for step in spine:
-            place = place.get(step) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place:
+        last = key.rpartition(".")[2]
+        if (place := holding(document, key)) is None:
             raise Refused(f"{file} has no key {key}; name one that it has")
         changed = changed or place[last] != value
         place[last] = value
@@ -50,6 +47,15 @@ def override(repository: Path, commit: str, values: Mapping[str, Any], file: str
         raise Refused(f"{what}; write it out in {file}, and commit that")
     tree = snapshot.with_files(repository, commit, {file: content})
     return snapshot.commit_tree(repository, tree, [commit], "Overridden params", like=commit)
+
+
+def holding(document: Any, key: str) -> dict[str, Any] | None:
+    """The mapping of a document in which a dotted key's last part is; None where none has it, or its own has dots."""
+    *spine, last = key.split(".")
+    place = document
+    for step in spine:
+        place = place.get(step) if isinstance(place, dict) else None
+    return place if isinstance(place, dict) and last in place else None
 
 
 def overlay(repository: Path, commit: str, name: str, file: str = FILE) -> dict[str, Any]:
