@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,14 +16,14 @@ from dvc_airflow.operator import HOLDER, RESULTS, SENTENCE, Task, mendable, refu
 from dvc_airflow.publish import released
 from dvc_airflow.settings import Settings, run_name
 from dvc_engine.git import GitError, git, without_login
+from dvc_engine.night import journal
 from dvc_engine.pipeline.naming import PIN, PUBLISH, task_id
 from dvc_engine.pipeline.project import Project, ProjectError
-from dvc_engine.stage.outcome import WELL, Night, Result, numbers
+from dvc_engine.stage.outcome import WELL, Night, Result
 from dvc_engine.store import lease
 from dvc_engine.store.repository import Repository, checked_out
 from dvc_engine.store.written import write
 
-NOTHING_DONE: Mapping[str, Any] = {"new": False, "refused": "", "changes": []}  # what `publish` says of a night
 NEVER_BEGAN = ("upstream_failed", "skipped")  # states of a task that says nothing of tonight
 NOT_GIVEN_BACK = "the lease was not given back, and goes stale: %s"
 
@@ -59,22 +58,16 @@ class EndOperator(Task):
         self._leave(context, run if pinned else None, None if done or not pinned else (*pinned, said))
         followed = {one: self._returned(ti, one) for one in self.after if released(done)}
         failed = next((one for one, said in followed.items() if said is None and not self._marked(one)), None)
-        told: dict[str, Any] = {"run": run, "sentence": self._sentence(ti, failed), "published": done.get("commit")}
-        told |= {key: done.get(key, default) for key, default in NOTHING_DONE.items()}
-        told |= {"stages": {}, "ended": round(time.time(), 3)}
+        stages = self._stages(context, pinned[1], said) if pinned else {}
+        told = journal.night(run, done, followed, failed, self._sentence(ti, failed), stages, self.settings.headline)
         if pinned:
-            told |= self._of_stages(context, *pinned, said)
-        told |= {key: _metric(told["stages"], where) for key, where in self.settings.headline.items()}
-        asked = {"released": None, "deployed": None, **dict(done.get("said", {}))}  # what the project's commands say
-        for one in followed.values():
-            asked |= one or {}
-        told |= {key: value for key, value in asked.items() if key not in told}  # not of what was measured
-        why = told.get("why_not_deployed") or _why_not(done, failed)  # a command's own reason, where it gave one
-        told["why_not_deployed"] = None if told["deployed"] else why
+            more, lines = journal.of_commit(*pinned, stages)
+            told |= more
+            self.log.info("%s", lines or "no stage began")
         if told["refused"]:
             self.log.warning("the night is not on %s: %s", self.settings.branch, told["refused"])
         elsewhere = self._write(place, run, json.dumps(told, indent=2).encode())
-        sentence = told["sentence"] if failed else "" if done else _not_published(told)
+        sentence = told["sentence"] if failed else "" if done else journal.not_published(told)
         if why := "; ".join(filter(None, [sentence, elsewhere])):
             raise (mendable(ti) if elsewhere else AirflowFailException)(why)
 
@@ -181,24 +174,10 @@ class EndOperator(Task):
         said = next(filter(None, (ti.xcom_pull(task_ids=one, key=SENTENCE) for one in began)), None)
         return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
 
-    def _of_stages(self, context: Any, night: Night, known: Project, said: Mapping[str, Any]) -> dict[str, Any]:
-        """What night.json says of the stages, and of what all of them took."""
-        from dvc_engine.night import account
-
-        stages = self._stages(context, known, said)
-        told: dict[str, Any] = {} if known.whole else {"selected": [one.name for one in known.selected]}
-        told |= {"commit": night.commit, "stages": stages}
-        if found := account.account(stages, {name: known.upstream(name) for name in known.stages}):
-            told["account"] = asdict(found)
-            self.log.info("%s\n%s", found.line(), account.table(stages))
-        return told
-
     def _said(self, context: Any, known: Project) -> dict[str, Any]:
         """What each stage said tonight, those that did."""
-        ti, states = (
-            context["ti"],
-            {one.name: self.states.get(self.beside(task_id(one.name))) for one in known.selected},
-        )
+        ti = context["ti"]
+        states = {one.name: self.states.get(self.beside(task_id(one.name))) for one in known.selected}
         asked = self.states.get(self.beside(PUBLISH)) not in NEVER_BEGAN  # it has asked them already
         said = dict(ti.xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {}) if asked else {}
         began = [name for name, state in states.items() if state not in NEVER_BEGAN]
@@ -216,7 +195,7 @@ class EndOperator(Task):
                 sentence = f"its worker died, or a person ended it, without a result; Airflow's logs are in {place}"
                 one = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
             if one:
-                found[name] = _reported(one, money(self.dag.get_task(task), one, self.settings.prices))
+                found[name] = journal.of_stage(one, money(self.dag.get_task(task), one, self.settings.prices))
         return found
 
 
@@ -236,41 +215,7 @@ def _states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:
     return {}
 
 
-def _not_published(told: Mapping[str, Any]) -> str:
-    """What ended a night without a commit: the first stage that did not end well, or the words of pin or publish."""
-    what, said = "the night was not published", told["sentence"]
-    if failed := next((one for one in told["stages"].items() if one[1]["outcome"] not in WELL), None):
-        name, stage = failed
-        first, *_ = stage["sentence"].splitlines() or [""]
-        said = f"{name}: {stage['outcome']}: {first}"
-    return f"{what}: {said}" if said else f"{what}; the first failed task says why"
-
-
-def _why_not(done: Mapping[str, Any], failed: str | None) -> str:
-    """Why nothing was deployed tonight."""
-    if not done:
-        return "the night was not published"
-    if not (done.get("said") or {}).get("released"):
-        return "no release tonight"
-    if done.get("refused"):
-        return f"the push was refused: {done['refused']}"
-    return f"{failed} failed" if failed else "no command says that it deployed"
-
-
 def money(task: Any, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
     """What a stage's time in its task's slots of a pool costs; None for a pool without a price."""
     price = prices.get(task.pool)
     return None if price is None else round(said["seconds"] / 3600 * task.pool_slots * price, 6)
-
-
-def _reported(said: Mapping[str, Any], cost: float | None) -> dict[str, Any]:
-    """What night.json says of a stage; a name here is one of MEASURED in dvc_engine.stage.attempt, or a stage's own."""
-    measured = ("began", "seconds", "cpu_seconds", "memory_bytes", "energy_joules")
-    kept = {key: said[key] for key in ("outcome", *measured, "attempts", "sentence")} | {"money": cost}
-    return kept | dict(said.get("report") or {}) | {"metrics": numbers(said.get("files") or {})}
-
-
-def _metric(stages: Mapping[str, Any], place: str) -> Any:
-    """The metric at 'stage.metric'; None where the stage did not get so far."""
-    stage, _, name = place.rpartition(".")
-    return ((stages.get(stage) or {}).get("metrics") or {}).get(name)

@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from dvc_engine.git import top
+from dvc_engine.night.journal import KEYS
 from dvc_engine.pipeline import check, kept, reading, selection
 from dvc_engine.pipeline.naming import LONGEST, RESERVED, approval, task_id
 from dvc_engine.pipeline.project import Project, ProjectError
@@ -22,10 +23,6 @@ from dvc_engine.store import repository, uncached
 from dvc_engine.store import web as pages
 from dvc_engine.store.repository import Repository
 from dvc_engine.store.web import NOWHERE, Web
-
-# what night.json says of every night
-TOLD = frozenset({"run", "sentence", "published", "new", "refused", "changes", "stages", "ended", "selected", "commit"})
-TOLD |= {"account", "released", "deployed", "why_not_deployed"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -239,7 +236,7 @@ def _refuse_names(after: Mapping[str, str], headline: Mapping[str, str], known: 
             what = f"letters, numbers, '_', '-' and '.', of which it takes {LONGEST}"
             raise ProjectError(f"after: {name!r} is to be the id of a task in Airflow; call that command by {what}")
     for key, place in headline.items():
-        if key in TOLD:
+        if key in KEYS:
             raise ProjectError(f"headline: night.json has a {key} of its own; show that metric by another name")
         if (stage := place.rpartition(".")[0]) not in known.stages:
             raise ProjectError(f"headline[{key!r}] is {place!r}, 'stage.metric': no stage is called {stage!r}")

@@ -18,9 +18,9 @@ from airflow.sdk.exceptions import ParamValidationError
 from structlog.testing import capture_logs
 
 from dvc_airflow.pin import form
-from dvc_airflow.settings import TOLD, run_name
+from dvc_airflow.settings import run_name
 from dvc_engine.git import git
-from dvc_engine.night import publish
+from dvc_engine.night import journal, publish
 from dvc_engine.pipeline import kept, project, reading
 from dvc_engine.pipeline.naming import task_id
 from dvc_engine.stage.attempt import Attempt
@@ -327,7 +327,7 @@ def test_all_that_a_night_says_of_itself_is_no_headline(dag: Any) -> None:
     made, of = dag
     ti = published(made, released="a" * 64)
     ti.said["deploy", "return_value"] = {"deployed": "prod"}
-    assert set(ended(made, of, ti)[0]) - {"total"} <= TOLD
+    assert set(ended(made, of, ti)[0]) - {"total"} <= journal.KEYS
 
 
 def test_a_refused_publication_is_told_where_people_look(dag: Any) -> None:

@@ -28,7 +28,6 @@ from dvc_engine.store import history, uncached, workspace
 from dvc_engine.store.repository import Repository
 
 MOST_UNDECLARED = 20  # paths that are told of a stage
-MEASURED = set(Result.__dataclass_fields__) - {"sentence"} | {"attempts", "metrics", "money"}  # no stage says these
 NOTHING_BYTES = 1 << 20  # of a disk with less a stage's last words may not have been kept
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
 
@@ -246,7 +245,7 @@ class Attempt:
         records = self.process.records()
         record = records[-1] if records else {}  # the last command failed, or ended it
         said, result = self.process.said("outcome.json"), self.process.said("result.json")
-        report = {key: value for key, value in said.items() if key not in MEASURED}
+        report = {key: value for key, value in said.items() if key != "outcome"}
         memory = max((int(one["memory_bytes"]) for one in records), default=0)
         energy = sum(one["energy_joules"] or 0.0 for one in records) or None
         cpu = sum(one["cpu_seconds"] for one in records)
