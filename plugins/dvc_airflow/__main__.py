@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dvc_engine.git import GitError, top
 from dvc_engine.pipeline import check, kept, reading
+from dvc_engine.pipeline.meta import size
 from dvc_engine.pipeline.project import Project, ProjectError
 from dvc_engine.stage import start
 from dvc_engine.stage.outcome import of_disk
@@ -84,6 +85,13 @@ def _gc(said: argparse.Namespace) -> int:
     return 0
 
 
+def _bytes(said: str) -> int:
+    try:
+        return int(size(said))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _count(said: str) -> int:
     if not said.isdecimal():
         raise argparse.ArgumentTypeError(f"{said} is no number, from 0 on")
@@ -100,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     swept = commands.add_parser("gc")
     swept.add_argument("project", type=Path)
     swept.add_argument("--nights", type=_count, required=True, help="that are kept of the branch")
-    swept.add_argument("--bytes", type=_count, help="that all which is kept may take; older nights go until it is so")
+    swept.add_argument("--bytes", type=_bytes, help="that all which is kept may take; older nights go until it is so")
     swept.add_argument("--dry-run", action="store_true", help="print, and remove nothing")
     for one in (asked, swept):
         one.add_argument("--branch", help="of nights, as the DAG has it")

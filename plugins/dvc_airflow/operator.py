@@ -217,7 +217,7 @@ class StageOperator(Task):
         results = partial(self.results, context, night, known)
         said = known.stages[self.stage].airflow.env
         env = {**shared.env, **secrets.found(said)}
-        around = (shared.clones, env, number, shared.limit_bytes, shared.repository, self.whose)
+        around = (shared.clones, env, number, shared.limit_bytes, shared.repository, self.whose, shared.push)
         self._attempt = Attempt(night, known, self.stage, results, *around)
         return night, known, self._attempt, [env[key] for key, value in said.items() if value != env[key]]
 

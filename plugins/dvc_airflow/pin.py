@@ -8,9 +8,7 @@ against the params file of the commit that runs.
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
-import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -24,8 +22,8 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ParamValidationError
 
 from dvc_airflow.operator import HOLDER, KEPT, SETTLED, Task, refusal
 from dvc_airflow.settings import Settings, run_name
-from dvc_engine.git import GitError, git, tags_of, top
-from dvc_engine.pipeline import check, kept, project, reading, selection
+from dvc_engine.git import GitError, tags_of, top
+from dvc_engine.pipeline import check, kept, project, reading, selection, wire
 from dvc_engine.pipeline.project import Project, Stage
 from dvc_engine.stage.outcome import Night, of_disk
 from dvc_engine.store import lease, params, snapshot, workspace, written
@@ -33,7 +31,6 @@ from dvc_engine.store.commit import Commit
 from dvc_engine.store.repository import Repository
 
 WAIT_FOR_SHAPE_S = 60.0
-OURS = re.compile(r"refs/(?!heads/|tags/|remotes/|notes/|stash/|exps/|replace/|bisect/|worktree/|rewritten/).")
 VERSION = 1  # of the kept form
 # JSON schema's name of a value's type; null may become anything, and has the field of a text
 _JSON: dict[type, Any] = {
@@ -73,7 +70,6 @@ class PinOperator(Task):
         try:
             workspace.sweep(self.settings.clones)  # first, since on a full disk nothing else can be
             record = self.settings.repository
-            _refuse_names(record)
             if self.settings.record:  # else the night would run, and not be recorded
                 written.refuse(self.settings.record)
             context["ti"].xcom_push(key=HOLDER, value=self.holder(context))  # who gives it back, should this fail
@@ -175,18 +171,6 @@ class PinOperator(Task):
         raise snapshot.Refused(why)
 
 
-def _refuse_names(record: Repository) -> None:
-    """Raises Refused where Git does not take the names of the branch or of the refs, or has others under these."""
-    if not OURS.match(f"{record.refs}/"):
-        what = f"refs is {record.refs}, where Git looks for nothing or keeps what is people's"
-        raise snapshot.Refused(f"{what}; give the DAG some of its own, like refs/dvc-airflow")
-    for name, ref in (("branch", f"refs/heads/{record.branch}"), ("refs", f"{record.refs}/running")):
-        try:
-            git(record.path, "check-ref-format", ref)
-        except GitError:
-            raise snapshot.Refused(f"Git takes no ref {ref}; give the DAG another `{name}`") from None
-
-
 def _let_out(night: Night, stage: Stage) -> bool:
     """Whether the branch of nights has what is known of a stage: a person let it out then."""
     from dvc_engine.store import history
@@ -229,7 +213,7 @@ def _read(path: Path) -> dict[str, Any]:
     if profiles:
         del document["profiles"], document["profile"]
     leaves = {key: value for key, value in params.leaves(document).items() if params.holding(document, key)}
-    values = {key: value for key, value in leaves.items() if _is_json(value)}
+    values = {key: value for key, value in leaves.items() if _is_field(value)}
     return {"profiles": list(profiles), "chosen": chosen, "values": values}
 
 
@@ -242,7 +226,7 @@ def _refuse_kinds(overrides: Mapping[str, Any], values: Mapping[str, Any]) -> No
     """
     for key, value in overrides.items():
         now = values.get(key)
-        if now is None or not _is_json(now):
+        if now is None or not _is_field(now):
             continue
         try:
             Param(now, **_schema(now)).resolve(value)
@@ -253,13 +237,9 @@ def _refuse_kinds(overrides: Mapping[str, Any], values: Mapping[str, Any]) -> No
             ) from None
 
 
-def _is_json(value: Any) -> bool:
-    """Whether a value can be a field: a date cannot, nor infinity, nor what holds one."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return type(value) in _JSON  # an ordered mapping is another
+def _is_field(value: Any) -> bool:
+    """Whether a value can be a field: a date cannot, nor infinity, nor an integer of 65 bits, nor what holds one."""
+    return type(value) in _JSON and wire.carried(value)  # an ordered mapping is another type
 
 
 def _schema(value: Any) -> dict[str, Any]:

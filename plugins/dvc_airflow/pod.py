@@ -109,7 +109,7 @@ def _pod(said: Meta) -> Any:
     spec = models.V1PodSpec(
         containers=[container],
         node_selector=pod.node_selector or None,
-        tolerations=[models.V1Toleration(**one.model_dump(), operator=one.operator) for one in pod.tolerations] or None,
+        tolerations=[models.V1Toleration(**one.model_dump()) for one in pod.tolerations] or None,
         service_account_name=pod.service_account,
         volumes=volumes or None,
     )

@@ -50,7 +50,7 @@ def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     Raises:
         ProjectError: dvc.yaml cannot be used as it is.
     """
-    project = Path(project).absolute()
+    project = Path(project).expanduser().absolute()
     (known, settings, after), dag = _night(project, options)
     fields = dag.pop("params", None)
     dag = {"catchup": False, "max_active_runs": 1} | dag | {"tags": [*(dag.get("tags") or []), shape_tag(known)]}
@@ -89,7 +89,7 @@ def DvcTaskGroup(group_id: str, project: Path | str, **options: Any) -> TaskGrou
     Raises:
         ProjectError: dvc.yaml cannot be used as it is.
     """
-    project = Path(project).absolute()
+    project = Path(project).expanduser().absolute()
     (known, settings, after), group = _night(project, options)
     with TaskGroup(group_id, **group) as made:
         if not made.child_id(""):

@@ -48,6 +48,7 @@ class Settings:
         queue: of the engine's own tasks; "" for the default.
         keep_nights: whose objects stay in the cache after a night; `keep_bytes`: that all which stays may take.
         pods: whether stages that ask for one have a pod of their own.
+        push: whether what stages make goes to DVC's remotes.
         register: pattern of the tags that are the project's register of releases; "" where it has none.
         web: pages of commits of the repository of record.
         group: prefix of the ids of the night's tasks: "" in a DAG of their own.
@@ -70,6 +71,7 @@ class Settings:
     keep_nights: int | None = None
     keep_bytes: int | None = None
     pods: bool = True
+    push: bool = True
     register: str = ""
     web: Web = NOWHERE
     group: str = ""
@@ -129,6 +131,7 @@ def night(
     keep_nights: int | None = None,
     keep_bytes: int | None = None,
     pods: bool = True,
+    push: bool = True,
 ) -> tuple[Project, Settings, Mapping[str, str]]:
     """What a night is: the stages that run, what its tasks share, and the commands after it. Raises ProjectError.
 
@@ -164,6 +167,8 @@ def night(
             keeps all.
         keep_bytes: that what stays may take together, before older nights go; None for no limit.
         pods: False where Airflow has no Kubernetes: a stage with `image` or `pod` runs where the others do.
+        push: False where DVC's remote can only be read: what stages make stays in the cache of the checkout, which all
+            workers then have to share.
     """
     numbers = {"limit_bytes": limit_bytes, "keep_nights": keep_nights, "keep_bytes": keep_bytes}
     _refuse(record, numbers, env or {}, prices or {})
@@ -174,9 +179,10 @@ def night(
     known = reading.read(project, kept.folder(project))
     check.refuse(project, known)
     where = repository.of(project, branch, refs, remote)
-    if checkout and not remote:
-        raise ProjectError("checkout: it is made of a remote; say which, as `remote`")
-    root = Path(checkout, top(project)[1]) if checkout else project
+    place = Path(checkout).expanduser() if checkout else None
+    if place:
+        _refuse_checkout(place, remote, push)
+    root = place / top(project)[1] if place else project
     settings = Settings(
         root=str(root),
         branch=where.branch,
@@ -190,11 +196,12 @@ def night(
         exclude=list(exclude),
         limit_bytes=limit_bytes,
         remote=remote,
-        checkout=str(checkout or ""),
+        checkout=str(place or ""),
         queue=queue or "",
         keep_nights=keep_nights,
         keep_bytes=keep_bytes,
         pods=pods,
+        push=push,
         register=register,
         web=_web(where, web),
     )
@@ -223,6 +230,17 @@ def _refuse(
     for pool, price in prices.items():
         if not 0 <= price < inf:  # nan is neither
             raise ProjectError(f"prices[{pool!r}] is {price}: a slot costs nothing or more")
+
+
+def _refuse_checkout(place: Path, remote: str, push: bool) -> None:
+    """Raises ProjectError for a checkout that no worker can make, or use."""
+    if not place.is_absolute():
+        raise ProjectError(f"checkout is {place}; write an absolute path, which each worker has")
+    if not re.search("[/:]", remote):
+        said = f"`remote` is {remote!r}" if remote else "there is no `remote`"
+        raise ProjectError(f"checkout: it is made of a remote by its address, and {said}; write that")
+    if not push:
+        raise ProjectError("push=False: workers with checkouts of their own share by DVC's remote alone; leave it out")
 
 
 def _refuse_names(after: Mapping[str, str], headline: Mapping[str, str], known: Project) -> None:

@@ -74,6 +74,20 @@ def test_params_of_a_dag_hold_for_runs_that_nobody_triggers(conf: dict[str, Any]
     assert pinned(made, grouped(made, {"total.by": 3, "theirs": 1}), conf, "models.pin")["total"]["by"] == by
 
 
+def test_a_seed_of_128_bits_is_no_field_and_airflow_can_say_all_others(made: Toy) -> None:
+    """Its processes talk in MessagePack; one that cannot say what it read ends, and no page shows why."""
+    import msgspec
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    from dvc_airflow import DvcDag
+
+    made.commit({"params.yaml": f"total: {{by: {2**64 - 1}}}\nseed: {2**127}\nof: [1, {{a: {-(2**63) - 1}}}]\n"})
+    dag = DvcDag("toy", made.root)
+    assert dag.params.dump() == {"total.by": 2**64 - 1}
+    msgspec.msgpack.encode(DagSerialization.to_dict(dag))
+    assert pinned(made, dag, {"total.by": 5})["seed"] == 2**127
+
+
 def test_a_group_without_its_name_before_its_tasks_is_refused(made: Toy) -> None:
     """By that its night knows which params are its own."""
     from airflow.sdk import DAG

@@ -217,8 +217,10 @@ def test_nights_of_another_dag_are_its_own(toy: Make, capsys: pytest.CaptureFixt
     said = capsys.readouterr().err
     assert "no night has been published on dvc-airflow, so what is kept of it cannot be told; name the branch" in said
     made.git("update-ref", "refs/heads/dvc-airflow", made.git("rev-parse", "HEAD"))
-    assert main(["gc", str(made.root), "--nights", "1"]) == 0
+    assert main(["gc", str(made.root), "--nights", "1", "--bytes", "1 GB"]) == 0
     assert {path for path in cache.rglob("*") if path.is_file()} == before
+    assert main(["gc", str(made.root), "--nights", "1", "--branch", "a b"]) == 2
+    assert "branch is 'a b', of which Git makes no ref; call it otherwise" in capsys.readouterr().err
     assert first != second
 
 

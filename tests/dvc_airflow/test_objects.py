@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from dvc_engine.pipeline import lock, reading
 from dvc_engine.stage.attempt import Attempt
-from dvc_engine.stage.outcome import Result
+from dvc_engine.stage.outcome import Night, Result
 from dvc_engine.store import objects
 from tests.dvc_airflow.conftest import Toy
 
@@ -92,17 +95,60 @@ def test_a_damaged_list_of_what_it_made_last_is_made_anew(toy: Make) -> None:
     assert objects.sound(place)
 
 
-def test_with_a_remote_it_is_fetched_anew(toy: Make, tmp_path: Path) -> None:
-    made = toy(DVC_YAML)
-    (tmp_path / "store").mkdir()
+def stored(made: Toy, store: Path | str) -> Night:
+    """A night of a project with a remote."""
     config = (made.root / ".dvc" / "config").read_text()
     (made.root / ".dvc" / "config").write_text(
-        f"{config}[core]\n    remote = store\n['remote \"store\"']\n    url = {tmp_path / 'store'}\n"
+        f"{config}[core]\n    remote = store\n['remote \"store\"']\n    url = {store}\n"
     )
-    night = made.night(made.commit({}))
+    return made.night(made.commit({}))
+
+
+def test_with_a_remote_it_is_fetched_anew_and_its_people_are_told(toy: Make, tmp_path: Path) -> None:
+    made = toy(DVC_YAML)
+    night = stored(made, tmp_path / "store")
     results = {"make": made.attempt("make", night, {}).run()}
-    flip(held(made, results["make"], "d/a"))
-    assert made.attempt("read", night, results).run().outcome == "ran"
+    place = held(made, results["make"], "d/a")
+    flip(place)
+    read = made.attempt("read", night, results).run()
+    assert read.outcome == "ran"
+    (told,) = read.warnings
+    aside = made.root / ".dvc/cache" / objects.DAMAGED / (place.parent.name + place.name)
+    said = f"its object {place} was damaged, and is put aside as {aside}, and fetched anew"
+    assert told == f"reads what was damaged on this worker; look at its disk:\n- d: {said}"
+
+
+def test_where_the_remotes_is_damaged_too_what_was_put_aside_is_named(toy: Make, tmp_path: Path) -> None:
+    made = toy(DVC_YAML)
+    night = stored(made, tmp_path / "store")
+    results = {"make": made.attempt("make", night, {}).run()}
+    place = held(made, results["make"], "d/a")
+    flip(place)
+    flip(tmp_path / "store" / place.relative_to(made.root / ".dvc/cache"))
+    refused = made.attempt("read", night, results).run()
+    assert (refused.outcome, "was damaged, and is put aside as" in refused.sentence) == ("storage", True)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[str]:
+    """The address of what can be read and not written."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_remote_that_takes_nothing_is_named_with_its_reason_and_need_not_be_pushed_to(
+    toy: Make, read_only: str
+) -> None:
+    made = toy(DVC_YAML)
+    night = stored(made, read_only)
+    refused = made.attempt("make", night, {}).run()
+    assert refused.outcome == "storage"
+    assert re.search(r"files failed to upload: .*501, message=.Unsupported method", refused.sentence)
+    attempt = made.attempt("make", night, {})
+    attempt.push = False
+    assert attempt.run().outcome == "cached"
 
 
 SPOILS = "read:\n    cmd: cat d/a d/b > out.txt"

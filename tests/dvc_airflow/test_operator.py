@@ -348,31 +348,6 @@ def test_a_refused_publication_is_told_where_people_look(dag: Any) -> None:
     assert all(one.endswith(": dvc-airflow has moved since this night was pinned") for one in told)
 
 
-@pytest.mark.parametrize(("name", "value"), [("branch", "bad..name"), ("refs", "refs/a b")])
-def test_a_name_that_git_does_not_take_is_refused_at_the_pin(name: str, value: str, toy: Make) -> None:
-    from airflow.sdk.exceptions import AirflowFailException
-
-    from dvc_airflow import DvcDag
-
-    made = toy()
-    pin = DvcDag("toy", made.root, **{name: value}).get_task("pin")
-    with pytest.raises(AirflowFailException, match=f"Git takes no ref .*; give the DAG another `{name}`"):
-        pin.execute({"ti": Task(), "run_id": RUN})
-
-
-@pytest.mark.parametrize("refs", ["refs/heads", "refs/tags/x", "x", "refs"])
-def test_refs_that_are_others_are_refused_at_the_pin(refs: str, toy: Make) -> None:
-    from airflow.sdk.exceptions import AirflowFailException
-
-    from dvc_airflow import DvcDag
-
-    pin = DvcDag("toy", toy().root, refs=refs).get_task("pin")
-    with pytest.raises(
-        AirflowFailException, match=f"refs is {refs}, where .*; give the DAG some of its own, like refs"
-    ):
-        pin.execute({"ti": Task(), "run_id": RUN})
-
-
 @pytest.mark.parametrize(
     ("record", "named"),
     [
@@ -466,6 +441,15 @@ def test_a_night_whose_record_takes_nothing_is_recorded_in_the_checkout(toy: Mak
         ({"keep_nights": True}, "keep_nights is True: Input should be a valid integer"),
         ({"keep_nights": "3"}, "keep_nights is '3': Input should be a valid integer"),
         ({"pods": "no"}, "pods is 'no': Input should be a valid boolean"),
+        ({"branch": "a b"}, "branch is 'a b', of which Git makes no ref; call it otherwise"),
+        ({"refs": "refs/a b"}, "refs is 'refs/a b', of which Git makes no ref"),
+        ({"refs": "refs/tags/x"}, "refs is refs/tags/x, where .*; name some of its own, like refs/dvc-airflow"),
+        ({"refs": "refs/heads"}, "refs is refs/heads, where"),
+        ({"refs": "x"}, "refs is x, where Git looks for nothing"),
+        ({"checkout": "there", "remote": "/srv/it"}, "checkout is there; write an absolute path"),
+        ({"checkout": "/there"}, "it is made of a remote by its address, and there is no `remote`; write that"),
+        ({"checkout": "/there", "remote": "origin"}, "by its address, and `remote` is 'origin'; write that"),
+        ({"checkout": "/there", "remote": "/srv/it", "push": False}, "push=False: .*; leave it out"),
         ({"headline": {"stages": "total.total"}}, "headline: night.json has a stages of its own; show that metric by"),
         ({"after": {"each.a": "true"}}, "after: each.a is the id of another task; call that command otherwise"),
         ({"after": {"total-approve": "true"}}, "after: total-approve is the id of another task"),
@@ -478,6 +462,15 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], said: st
 
     with pytest.raises(ProjectError, match=said):
         DvcDag("toy", toy().root, **options)
+
+
+def test_a_home_is_where_a_shell_has_it(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc_airflow.render import DvcDag
+
+    root = toy().root
+    monkeypatch.setenv("HOME", str(root.parent))
+    end = DvcDag("toy", f"~/{root.name}", checkout="~/worker", remote=str(root)).get_task("end")
+    assert end.settings.root == end.settings.checkout == str(root.parent / "worker")
 
 
 def test_what_is_airflows_to_know_it_is_told(toy: Make) -> None:
@@ -592,9 +585,18 @@ def test_a_secret_that_a_stage_says_is_not_repeated() -> None:
     assert (hidden.sentence, hidden.report["sentence"]) == ("it said ***\nand ***", "***")
 
 
-def test_a_metric_that_is_no_number_is_told_as_a_text() -> None:
-    files = {"m.json": '{"loss": NaN, "best": -Infinity, "steps": 3}', "n.json": "[1]", "m.csv": "1"}
-    assert numbers(files) == {"loss": "NaN", "best": "-Infinity", "steps": 3}
+def test_a_metric_that_airflow_cannot_carry_is_told_as_a_text() -> None:
+    files = {"m.json": '{"loss": NaN, "best": -Infinity, "steps": 3, "most": 1e999}', "n.json": "[1]", "m.csv": "1"}
+    assert numbers(files) == {"loss": "NaN", "best": "-Infinity", "steps": 3, "most": "1e999"}
+    least, most, more = -(2**63), 2**64 - 1, 2**64
+    said = json.dumps({"least": least, "most": most, "more": more, "in": {"it": [least - 1]}})
+    assert numbers({"m.json": f'{said[:-1]}, "long": 1{4300 * "0"}}}'}) == {
+        "least": least,
+        "most": most,
+        "more": str(more),
+        "in": {"it": [str(least - 1)]},
+        "long": "1" + 4300 * "0",
+    }
 
 
 def test_a_key_that_no_run_can_override_is_no_field(toy: Make) -> None:

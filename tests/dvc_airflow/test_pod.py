@@ -44,7 +44,11 @@ LARGE = """\
     [
         ("{image: a b}", "image is 'a b': it is no name of an image, like registry.example.org/team/train:1.2"),
         ("{pod: {gpu: 1}}", "unknown key pod.gpu; name one of requests, limits, gpus, node_selector, tolerations, ser"),
-        ("{pod: {tolerations: [{taint: a}]}}", "unknown key pod.tolerations.0.taint; name one of key, value, effect"),
+        ("{pod: {tolerations: [{taint: a}]}}", "unknown key pod.tolerations.0.taint; name one of key, operator, value"),
+        (
+            "{pod: {tolerations: [{key: a, operator: Equal}]}}",
+            "pod.tolerations.0 is {'key': 'a', 'operator': 'Equal'}: operator is",
+        ),
         ("{pod: {limits: {mem: 2Gi}}}", "pod.limits is {'mem': '2Gi'}: 'mem' is no resource, like cpu, memory, ep"),
         ("{pod: {limits: {memory: 2gb}}}", "pod.limits is {'memory': '2gb'}: memory: '2gb' is no quantity of Kubernet"),
         ("{pod: {limits: {memory: 500m}}}", "pod.limits is {'memory': '500m'}: memory: 500m is less than a megabyte;"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from dvc_engine.git import GitError, git, tags_of
 from dvc_engine.night import publish
 from dvc_engine.night.publish import Published
 from dvc_engine.pipeline import reading
+from dvc_engine.pipeline.project import ProjectError
 from dvc_engine.stage.command import Command
 from dvc_engine.stage.outcome import Result
 from dvc_engine.store import history, lease, params, repository, snapshot, written
@@ -26,6 +28,8 @@ from tests.dvc_airflow.conftest import Toy, at_once
 Make = Callable[..., Toy]
 REFS = "refs/dvc-airflow"
 BY = {"total.by": 2}
+NO_BRANCHES = ["a b", "a\tb", "a\x7f", "a..b", "a@{b", "a~b", "a^", "a:b", "a?", "a*", "a[", "a\\b", "-a", ".a", "a/.b"]
+NO_BRANCHES += ["/a", "a/", "a//b", "a.", "a.b/c.", "a.lock", "a.lock/b", "HEAD"]
 SAYS = """echo '{"message": "a night", "tags": [{"name": "toy@v1", "message": "first"}]}'"""
 
 
@@ -380,3 +384,16 @@ def test_what_is_written_of_a_night_is_whole_in_a_folder_and_in_a_bucket(made: T
         written.write(f"{place}/a/night.json", b"second")
         assert storage.read(f"{place}/a/night.json") == b"second"
         assert [one.name for one in storage.listing(place)] == ["a/night.json"]
+
+
+@pytest.mark.parametrize("name", ["a", "a/b", "a.b", "a/-b", "a.locks", "a@b", "\u00e4", *NO_BRANCHES])
+def test_a_branch_is_refused_where_git_refuses_it(name: str, toy: Make) -> None:
+    made = toy()
+
+    def taken(what: Callable[[], object], error: type[Exception]) -> bool:
+        with suppress(error):
+            return bool(what())
+        return False
+
+    by_git = taken(lambda: made.git("check-ref-format", "--branch", name), GitError)
+    assert taken(lambda: repository.of(made.root, name), ProjectError) is by_git

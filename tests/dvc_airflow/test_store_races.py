@@ -97,8 +97,8 @@ def test_what_another_has_put_aside_or_swept_meanwhile_is_no_error(
         return found
 
     monkeypatch.setattr(objects, "sound", sound)
-    (said,) = objects.problems(tmp_path, {"x": "a" * 32})
-    assert "was damaged, and is put aside" in said
+    (found,) = objects.problems(tmp_path, {"x": "a" * 32})
+    assert "was damaged, and is put aside" in found.sentence
 
     clones, dead = tmp_path / "clones", workspace._dead
     for name in ("a", "b"):

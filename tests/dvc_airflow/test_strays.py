@@ -59,6 +59,14 @@ def test_what_a_stage_does_not_declare_is_told_and_who_misses_it_is_told_who_wro
     )
 
 
+def test_who_misses_it_in_a_night_in_which_the_other_need_not_run_is_told_too(toy: Make) -> None:
+    made = toy(CARELESS)
+    made.run("HEAD")
+    results = made.run(made.commit({}))
+    assert (results["one"].outcome, list(results["one"].undeclared)) == ("unchanged", [])
+    assert "tmp/loose.txt was written by stage one, which does not declare it" in results["two"].sentence
+
+
 @pytest.mark.parametrize(("said", "asked"), [("no memory", 0), ("x.csv: No such file or directory", 1)])
 def test_who_wrote_what_is_asked_for_a_file_that_is_missed_and_no_answer_hides_no_reason(
     said: str, asked: int, toy: Make

@@ -6,11 +6,11 @@ shows it: so it is said in the log of publish, and in night.json.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dvc_engine.pipeline import wire
 from dvc_engine.pipeline.project import Project, Stage
 from dvc_engine.stage.outcome import Night, Result
 from dvc_engine.store import params
@@ -67,9 +67,8 @@ def _values(path: str, content: bytes | None) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
-    """A value as JSON has it: no infinity, no date."""
-    finite = type(value) in (int, str, bool, type(None)) or (type(value) is float and math.isfinite(value))
-    return value if finite else str(value)
+    """A value as Airflow carries it: no infinity, no date, no integer of 65 bits."""
+    return value if wire.carried(value) and not isinstance(value, list | dict) else str(value)
 
 
 def table(changes: Sequence[Change]) -> str:

@@ -24,6 +24,8 @@ def refuse(root: Path, project: Project) -> None:
             _refuse_empty(root, stage)
             _refuse_beside(root, stage, folder)
             _refuse_outside(root, stage)
+        elif stage.updates:
+            _refuse_source(root, stage, folder)
         elif any(stage.name in one.above for one in project.stages.values() if not one.frozen):
             _refuse_partial(root, stage)
         _refuse_meta(root, stage)
@@ -41,7 +43,7 @@ def _refuse_empty(root: Path, stage: Stage) -> None:
 
 def _refuse_partial(root: Path, stage: Stage) -> None:
     """What was imported with --no-download is only where that was, and may be another thing there by now."""
-    if stage.updates or any(out.md5 for out in stage.outs):
+    if any(out.md5 for out in stage.outs):
         return
     outs = reading.document(root / stage.file).get("outs") or [{}]
     if not HASHES & set(outs[0]):
@@ -56,6 +58,15 @@ def _refuse_beside(root: Path, stage: Stage, folder: str) -> None:
             if not outside(path) and posixpath.normpath(posixpath.join(folder, path)).startswith("../"):
                 what = f"{path} lies beside the repository, and a night runs in clones; name it by an absolute path"
                 raise ProjectError(f"{_place(root, stage, part)}: stage {stage.name}: {what}")
+
+
+def _refuse_source(root: Path, stage: Stage, folder: str) -> None:
+    """What lies beside the repository is not beside a clone of it, a repository that is imported from neither."""
+    (dep, *_) = reading.document(root / stage.file).get("deps") or [{}]
+    url = str((dep.get("repo") or {}).get("url") or "")
+    if ":" not in url and f"{posixpath.normpath(posixpath.join(folder, url))}/".startswith("../"):
+        what = f"it imports from {url}, which lies beside the repository, and a night runs in clones"
+        raise ProjectError(f"{_place(root, stage, 'deps')}: {stage.file}: {what}; name an absolute path, or a URL")
 
 
 def _refuse_outside(root: Path, stage: Stage) -> None:

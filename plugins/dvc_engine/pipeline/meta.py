@@ -60,8 +60,8 @@ class Wrong(ValueError):
         super().__init__(said)
 
 
-def _bytes(said: Any) -> Any:
-    """'4 GB', '512MiB' or a number, in bytes."""
+def size(said: Any) -> Any:
+    """'4 GB', '512MiB' or a number, in bytes. Raises ValueError."""
     if isinstance(said, str):
         if (found := SIZE.fullmatch(said.strip())) is None:
             raise ValueError(f"{said!r} is no size, like 4GB or 512MiB")
@@ -115,7 +115,7 @@ class Meta(Task):
 
     env: Variables = {}
     venv: str | None = Field(None, min_length=1)
-    memory: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, gt=0)
+    memory: Annotated[int | None, BeforeValidator(size)] = Field(None, gt=0)
     approve: str | None = Field(None, min_length=1)
     nodes: Annotated[int | list[str] | None, BeforeValidator(_some)] = None
     image: Image | None = None

@@ -96,19 +96,27 @@ class Toleration(BaseModel):
 
     Attributes:
         key: of the taint; none for all taints.
+        operator: as the value says: Exists without one, Equal with one. Kubernetes' own default is Equal, which without
+            a value is equal to nothing.
         effect: of the taint; none for all effects.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
     value: str | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
-    @property
-    def operator(self) -> str:
-        """Kubernetes' own default is Equal, which without a value is equal to nothing."""
-        return "Exists" if self.value is None else "Equal"
+    @model_validator(mode="before")
+    @classmethod
+    def _compares(cls, said: Any) -> Any:
+        if not isinstance(said, Mapping):
+            return said
+        fits = "Exists" if said.get("value") is None else "Equal"
+        if said.get("operator", fits) != fits:
+            raise ValueError(f"operator is {said['operator']!r}: with a value it is Equal, without one Exists")
+        return {**said, "operator": fits}
 
 
 class Pod(BaseModel):

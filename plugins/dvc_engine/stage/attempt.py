@@ -50,6 +50,7 @@ class Attempt:
         limit_bytes: of outs that DVC does not cache, all together.
         record: where this checkout gets what it lacks of the night from; None where it lacks nothing.
         owner: whose run it is, of which DAG or group.
+        push: whether what it makes goes to DVC's remotes.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class Attempt:
         limit_bytes: int = uncached.LIMIT,
         record: Repository | None = None,
         owner: str = "",
+        push: bool = True,
     ) -> None:
         self.night, self.project, self.env, self.limit_bytes = night, project, env, limit_bytes
-        self.results, self.record = results, record
+        self.results, self.record, self.push = results, record, push
         self.above: Mapping[str, Result] = {}  # what it rests on
         self.stage: Stage = project.stages[stage]
         self.entry = self.newest = night.entries.get(stage)
@@ -128,7 +130,7 @@ class Attempt:
     def _told_child(self, clone: Path) -> dict[str, Any]:
         here = (self.job, self.cache, self.env, self.installer)
         return Job(self.night, self.project, self.stage, self.entry, self.above, *here).told(
-            clone, self.asks_dvc, self.remote, self.limit_bytes
+            clone, self.asks_dvc, self.remote, self.push, self.limit_bytes
         )
 
     def kill(self) -> None:
@@ -245,20 +247,19 @@ class Attempt:
         records = self.process.records()
         record = records[-1] if records else {}  # the last command failed, or ended it
         said, result = self.process.said("outcome.json"), self.process.said("result.json")
-        report = {key: value for key, value in said.items() if key != "outcome"}
         memory = max((int(one["memory_bytes"]) for one in records), default=0)
         energy = sum(one["energy_joules"] or 0.0 for one in records) or None
         cpu = sum(one["cpu_seconds"] for one in records)
         name = self.stage.name
         if self.process.killed:
-            return self._cancelled(began, memory, report)
+            return self._cancelled(began, memory, said)
         if not result or "error" in result:
             outcome, sentence = failure(code, record, said, result)
             sentence += self._written_by(sentence.replace(f"{clone}/", ""))
             if not record and (free := shutil.disk_usage(self.job).free) < NOTHING_BYTES:
                 sentence += f"; {free} bytes are free at {self.job.parent}"
             where = f"{sentence} (its clone is kept at {clone})"
-            return Result(name, outcome, seconds, memory, sentence=where, report=report)
+            return Result(name, outcome, seconds, memory, sentence=where, report=said)
         entry = lock.read(self.stage, (clone / self.stage.lock).read_text(encoding="utf-8"))
         assert entry is not None
         undeclared, changed = self._strays(clone, entry) if record else ([], [])
@@ -268,8 +269,9 @@ class Attempt:
             same = not result["reproduced"] and entry == self.newest
             outcome = "ran" if record else "unchanged" if same else "cached"
         workspace.remove(self.job)
-        told = self._told(entry)
-        return Result(name, outcome, seconds, memory, entry, told, "", report, undeclared, changed, energy, cpu)
+        strays.note(self.night.root, name, entry, undeclared)
+        took = (undeclared, changed, energy, cpu, 0.0, result["mended"])
+        return Result(name, outcome, seconds, memory, entry, self._told(entry), "", said, *took)
 
     def _strays(self, clone: Path, entry: Entry) -> tuple[list[str], list[str]]:
         """What the stage wrote and dvc.yaml does not name, and of its deps those that it wrote on in.
@@ -284,7 +286,8 @@ class Attempt:
 
     def _written_by(self, sentence: str) -> str:
         """Which stage wrote a file that this one names in its last words and may not have; "" for none."""
-        return strays.made_by(sentence, self.stage, self.project) or strays.written_by(sentence, self._every)
+        made = strays.made_by(sentence, self.stage, self.project)
+        return made or strays.written_by(sentence, self._every, self.night.root)
 
     def _every(self) -> Mapping[str, Result]:
         """Results of all stages; none where they cannot be had."""

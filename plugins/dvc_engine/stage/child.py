@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import shutil
 import signal
@@ -75,6 +76,7 @@ def _reproduce(
     deps: list[Made],
     below: list[Made],
     env: dict[str, str],
+    remote: bool,
     push: bool,
     cache: str,
     needed: dict[str, str],
@@ -94,19 +96,21 @@ def _reproduce(
     os.chdir(clone)
     kind, store = "storage", Path(cache)
     objects.problems(store, own, members=False)  # puts aside: a damaged list of its last outs would not be written anew
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        logging.getLogger(name).addHandler(HEARD)
     try:
         with Repo(clone) as repo:
             gc.freeze()
             gc.enable()
             repo.scm_context.quiet = True  # it would advise to `git add` what the night commits
-            _bring(repo, [*deps, *below], push, store, needed)
+            mended = _bring(repo, [*deps, *below], remote, store, needed)
             _link(repo)
             _ignore(repo, below)
-            if push:
+            if remote:
                 uncached.fetch(repo, restore | wanted, store)
             there = {path: md5 for path, md5 in wanted.items() if uncached.present(md5, store)}
             uncached.restore(restore | there, executable, store)
-            _bring_last(repo, last, push, store, going_on)
+            _bring_last(repo, last, remote, store, going_on)
             if imported:
                 made = repo.update(targets=[stage])
             else:
@@ -114,42 +118,49 @@ def _reproduce(
                 made = repo.reproduce(targets=[stage], single_item=True, run_env=env)
             kind = "storage"
             _take_in(made, store)
-            uncached.keep(repo, keep, store, limit_bytes, push)
-            _push(repo, made, stage, push)
+            uncached.keep(repo, keep, store, limit_bytes, remote and push)
+            if made and push:
+                _push(repo, made, stage, remote)
     except LockError as error:
         return {"error": "lock", "sentence": str(error)}
     except TooLarge as error:
         return {"error": "refused", "sentence": str(error)}
     except Lacking as error:  # with a remote another attempt may fetch it; without one only another night makes it
-        return {"error": "storage" if push else "refused", "sentence": str(error), "lacking": True}
+        return {"error": "storage" if remote else "refused", "sentence": str(error), "lacking": True}
     except (DvcException, OSError) as error:
         return {"error": kind, "sentence": _sentence(error)}
     except Exception as error:  # a remote's client raises what it likes, as botocore's NoCredentialsError
         traceback.print_exc()
         return {"error": kind, "sentence": f"{type(error).__name__}: {_sentence(error)}"}
-    return {"reproduced": bool(made)}
+    return {"reproduced": bool(made), "mended": mended}
 
 
-def _push(repo: Any, made: list[Any], stage: str, push: bool) -> None:
+def _push(repo: Any, made: list[Any], stage: str, remote: bool) -> None:
     """Take what was made to the project's remote; where that has none, what names one itself."""
-    if made and push:
+    if remote:
         repo.push(targets=[stage])
     elif named := [out.fs_path for one in made for out in one.outs if out.remote]:
         repo.push(targets=named)
 
 
-def _bring(repo: Any, paths: list[Made], push: bool, store: Path, needed: dict[str, str]) -> None:
-    """Check out what the stage reads, each byte hashed before. Raises Lacking, and what DVC raises."""
+def _bring(repo: Any, paths: list[Made], remote: bool, store: Path, needed: dict[str, str]) -> list[str]:
+    """Check out what the stage reads, each byte hashed before; a sentence about each object that is mended.
+
+    Raises Lacking, and what DVC raises.
+    """
     outs, read = _outs(repo, paths), [path for *_, path in paths]
-    found = objects.problems(store, needed, read=read)
+    first = found = objects.problems(store, needed, read=read)
     old = any(out.hash_name != "md5" and out.changed_cache(place) for out, place in outs)
-    if (found or old) and _fetch(repo, paths, push):
-        found = objects.problems(store, needed, read=read)  # what a remote sends is hashed too
+    if (found or old) and _fetch(repo, paths, remote):
+        said = {one.held: one for one in first}  # what was put aside is missing now
+        again = objects.problems(store, needed, read=read)  # what a remote sends is hashed too
+        found = [said.get(one.held, one) for one in again]
     if found:
-        raise Lacking(found[0])
+        raise Lacking(found[0].sentence)
     for out, place in outs:
         if place == out.fs_path or out.is_dir_checksum:  # else DVC says of the dep that it is not there
             out.checkout(force=True, filter_info=place)
+    return [f"{one.what}, and fetched anew" for one in first if one.aside]
 
 
 def _outs(repo: Any, paths: list[Made]) -> list[tuple[Any, str]]:
@@ -179,27 +190,27 @@ def _stages(repo: Any, file: str) -> Any:
     return load_file(repo, repo.fs.abspath(file)).stages
 
 
-def _fetch(repo: Any, paths: list[Made], push: bool) -> bool:
+def _fetch(repo: Any, paths: list[Made], remote: bool) -> bool:
     """Fetch them: by stage where all that it makes is wanted, else by the whole path, which no stage is called.
 
     By stage too, and more than is wanted, where the path has a letter that DVC takes for more than a letter.
 
     Args:
-        push: whether the project has a remote; else what names one itself, or a repository, is fetched.
+        remote: whether the project has one; else what names one itself, or a repository, is fetched.
 
     Returns:
         Whether there was anything to be fetched.
     """
     wanted: dict[str, list[tuple[Any, str]]] = {}
     for (file, key, _), found in zip(paths, _outs(repo, paths), strict=True):
-        if push or found[0].remote or found[0].stage.is_repo_import:
+        if remote or found[0].remote or found[0].stage.is_repo_import:
             wanted.setdefault(f"{file}:{key}" if key else file, []).append(found)
     stages, parts = [], []
     for stage, outs in wanted.items():
         places = [place for _, place in outs]
         every = {out.fs_path for out in outs[0][0].stage.outs if out.use_cache}
         misread = set("".join(places)) & set("\\:")
-        if push and (misread or every <= set(places)):
+        if remote and (misread or every <= set(places)):
             stages.append(stage)
         else:
             parts += places
@@ -234,7 +245,7 @@ def _take_in(made: list[Any], store: Path) -> None:
     }
     if found := objects.problems(store, outs, members=False):
         free = shutil.disk_usage(store).free
-        raise OSError(f"DVC did not save all that it made ({free} bytes are free at {store}): {found[0]}")
+        raise OSError(f"DVC did not save all that it made ({free} bytes are free at {store}): {found[0].sentence}")
     objects.touch(store, outs.values())
 
 
@@ -244,23 +255,38 @@ def _ignore(repo: Any, paths: list[Made]) -> None:
         out.ignore()
 
 
-def _bring_last(repo: Any, paths: list[Made], push: bool, store: Path, going_on: dict[str, str]) -> None:
+def _bring_last(repo: Any, paths: list[Made], remote: bool, store: Path, going_on: dict[str, str]) -> None:
     """Check out what the stage made last: it goes on in it, or DVC looks at it; what is lost is passed over."""
     from dvc.exceptions import DvcException
 
     lost = objects.problems(store, going_on)
     if lost or any(path not in going_on for *_, path in paths):
         with suppress(DvcException):
-            _fetch(repo, paths, push)
+            _fetch(repo, paths, remote)
     for out, place in _outs(repo, paths):
         with suppress(FileNotFoundError):
             out.checkout(force=True, filter_info=place, allow_missing=True)
 
 
+class Heard(logging.Handler):
+    """The last error that DVC logged: which file a remote did not take, and why, it says nowhere else."""
+
+    said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        why = record.exc_info[1] if record.exc_info else None
+        self.said = f"{record.getMessage()}: {why}" if why else record.getMessage()
+
+
+HEARD = Heard(logging.ERROR)
+
+
 def _sentence(error: BaseException) -> str:
-    """What DVC said, with what it had from below, on one line."""
+    """What DVC said, with what it had from below and what it logged, on one line."""
     said = [str(error)]
     while error.__cause__ is not None:
         error = error.__cause__
         said.append(str(error) or type(error).__name__)  # DVC asserts, without a word
+    said.append(HEARD.said)
     return " ".join(": ".join(dict.fromkeys(filter(None, said))).split())

@@ -59,13 +59,14 @@ class Job:
     env: Mapping[str, str]
     installer: Leashed
 
-    def told(self, clone: Path, asks_dvc: bool, push: bool, limit_bytes: int) -> dict[str, Any]:
+    def told(self, clone: Path, asks_dvc: bool, remote: bool, push: bool, limit_bytes: int) -> dict[str, Any]:
         """What the child is told, as data: the arguments of child.py. Raises VenvError.
 
         Args:
             clone: the project in its clone.
             asks_dvc: whether only DVC can tell that the stage is unchanged; it must have what was made last.
-            push: whether there is a remote.
+            remote: whether there is one.
+            push: whether what it makes is to go to remotes.
             limit_bytes: of outs that DVC does not cache, all together.
         """
         made = {out.path for name in self.above for out in self.project.stages[name].outs if out.cached}
@@ -81,6 +82,7 @@ class Job:
             "deps": self._with_makers(deps),
             "below": self._with_makers(ignored),
             "env": self._variables(clone),
+            "remote": remote,
             "push": push,
             "cache": str(self.cache),
             "needed": self._needed(made),

@@ -110,7 +110,8 @@ class Result:
     `outcome` is unchanged, cached, ran, refused, failed, lock, storage, lost or cancelled; `cached` where an
     older entry, or DVC's run cache, had what its command makes of this input, and it was not started. `files` are those
     of the `cache: false` outs that are short texts, by path. `undeclared` is what it wrote and dvc.yaml does not name,
-    `changed_deps` those of its deps, or files in them, that it wrote on in.
+    `changed_deps` those of its deps, or files in them, that it wrote on in; `mended`, what of these was damaged on this
+    worker.
     `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is what the processors' packages
     took while its commands ran, all that ran beside them included; None where the machine does not tell.
     `cpu_seconds` is of its commands; it `began` so many seconds after the epoch.
@@ -129,6 +130,7 @@ class Result:
     energy_joules: float | None = None
     cpu_seconds: float = 0.0
     began: float = 0.0
+    mended: Sequence[str] = ()
 
     @property
     def well(self) -> bool:
@@ -143,6 +145,7 @@ class Result:
             "add what others read to its outs": self.undeclared,
             "wrote in what it reads, and no other stage sees that; "
             "let it write a copy, and make that an out": self.changed_deps,
+            "reads what was damaged on this worker; look at its disk": self.mended,
         }
         return [f"{what}:" + "".join(f"\n- {path}" for path in paths) for what, paths in told.items() if paths]
 
@@ -169,12 +172,12 @@ def standing(night: Night, stages: Iterable[str]) -> dict[str, Result]:
 
 
 def numbers(files: Mapping[str, str]) -> dict[str, Any]:
-    """What a stage measured: its metrics files that are JSON objects, by path → text; 'NaN' is a text, no JSON."""
+    """What a stage measured: its metrics files that are JSON objects, by path → text."""
     found: dict[str, Any] = {}
     for path, content in files.items():
         if path.endswith(".json"):
             with suppress(ValueError):
-                said = json.loads(content, parse_constant=str)
+                said = wire.measured(content)
                 found |= said if isinstance(said, dict) else {}
     return found
 

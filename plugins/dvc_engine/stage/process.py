@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dvc_engine.pipeline import wire
 from dvc_engine.stage import leash
 from dvc_engine.stage.outcome import plain
 
@@ -139,7 +140,7 @@ class Process(Leashed):
     def said(self, name: str) -> dict[str, Any]:
         """A JSON object that the child (result.json) or the stage (outcome.json) left; empty for none."""
         with suppress(OSError, ValueError):
-            found = json.loads((self.folder / name).read_text(encoding="utf-8"), parse_constant=str)
+            found = wire.measured((self.folder / name).read_text(encoding="utf-8"))
             return plain(found) if isinstance(found, dict) else {}
         return {}
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from dvc_engine.git import git, shown
+from dvc_engine.pipeline import kept, wire
+from dvc_engine.pipeline.lock import Entry
 from dvc_engine.pipeline.project import LOCK, Project, Stage, inside, within
 from dvc_engine.stage.outcome import Result
 
@@ -54,17 +57,29 @@ def made_by(sentence: str, stage: Stage, project: Project) -> str:
     return ""
 
 
-def written_by(sentence: str, results: Callable[[], Mapping[str, Result]]) -> str:
+def note(root: Path, stage: str, entry: Entry, undeclared: Sequence[str]) -> None:
+    """Keep what a stage wrote beside this entry, for nights in which it need not run; on this worker alone."""
+    if undeclared:
+        kept.write(kept.folder(root), _noted(stage, entry), undeclared)
+
+
+def written_by(sentence: str, results: Callable[[], Mapping[str, Result]], root: Path) -> str:
     """Which stage wrote, undeclared, a file that another's last words miss; "" for none.
 
     Args:
         results: of all stages tonight; each may cost a request.
+        root: where `note` has kept it of one that did not run.
     """
     for name, result in results().items() if MISSED.search(sentence) else ():
-        if path := next((one for one in result.undeclared if _names(sentence, one)), None):
+        undeclared = result.undeclared or kept.read(kept.folder(root), _noted(name, result.entry or {})) or ()
+        if path := next((one for one in undeclared if _names(sentence, one)), None):
             what = f"{path} was written by stage {name}, which does not declare it"
             return f"\n{what}: add it to its outs, and to these deps"
     return ""
+
+
+def _noted(stage: str, entry: Entry) -> str:
+    return f"undeclared-{hashlib.sha256(f'{stage} {wire.dumps(entry)}'.encode()).hexdigest()[:24]}"
 
 
 def _names(sentence: str, path: str) -> bool:

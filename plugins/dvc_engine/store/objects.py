@@ -14,6 +14,8 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 DAMAGED = "damaged"  # folder in a cache
@@ -23,6 +25,32 @@ THREADS = 4  # hashing leaves Python's lock alone
 
 class Lacking(Exception):
     """An object that a stage needs is missing or damaged: the out, the object, what to do."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An object that is missing, or was damaged.
+
+    Args:
+        out: what it belongs to.
+        held: where it should lie; `aside`, where it was put, since it was damaged.
+    """
+
+    out: str
+    held: Path
+    aside: Path | None
+
+    @property
+    def what(self) -> str:
+        """What is wrong."""
+        said = f"was damaged, and is put aside as {self.aside}" if self.aside else "is missing from the cache"
+        return f"{self.out}: its object {self.held} {said}"
+
+    @property
+    def sentence(self) -> str:
+        """That, and what to do."""
+        do = "else the next night makes it anew, or `dvc add` what a .dvc file tracks"
+        return f"{self.what}; `dvc push` it where somebody has it; {do}"
 
 
 def md5(content: bytes | None) -> str | None:
@@ -38,43 +66,42 @@ def place(cache: Path, md5: str) -> Path:
 def require(cache: Path, outs: Mapping[str, str], members: bool = True) -> None:
     """Raises Lacking for the first of `problems`."""
     if found := problems(cache, outs, members):
-        raise Lacking(found[0])
+        raise Lacking(found[0].sentence)
 
 
 def problems(
     cache: Path, outs: Mapping[str, str], members: bool = True, read: Collection[str] | None = None
-) -> list[str]:
-    """A sentence for each object that is missing, or not what its name says: that is put aside.
+) -> list[Problem]:
+    """Each object that is missing, or not what its name says: that is put aside.
 
     Args:
         outs: path → md5.
         members: hash the files of folders too, and do not only look whether they are there.
         read: paths of files and folders; what lies in none of them need not be there.
     """
-    found = []
+    found: list[Problem] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for out, md5 in outs.items():
             top = place(cache, md5)
-            if wrong := _wrong(cache, top, hashed=True):
-                found.append(_sentence(out, top, wrong))
+            if wrong := _wrong(cache, out, top, hashed=True):
+                found.append(wrong)
             elif md5.endswith(".dir"):
                 held = [place(cache, one) for one in dict.fromkeys(listed(top, out, read))]
-                told = pool.map(lambda one: _wrong(cache, one, hashed=members), held)
-                found += [_sentence(out, one, wrong) for one, wrong in zip(held, told, strict=True) if wrong]
+                found += filter(None, pool.map(partial(_wrong, cache, out, hashed=members), held))
     return found
 
 
-def _wrong(cache: Path, held: Path, hashed: bool) -> str:
-    """What is wrong with an object; "" for nothing."""
+def _wrong(cache: Path, out: str, held: Path, hashed: bool) -> Problem | None:
+    """What is wrong with an object; None for nothing."""
     if not held.is_file():
-        return "is missing from the cache"
+        return Problem(out, held, None)
     if not hashed or sound(held):
-        return ""
+        return None
     aside = cache / DAMAGED / (held.parent.name + held.name)
     aside.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):  # another reader was faster
         held.replace(aside)
-    return f"was damaged, and is put aside as {aside}"
+    return Problem(out, held, aside)
 
 
 def sound(held: Path) -> bool:
@@ -105,8 +132,3 @@ def listed(held: Path, out: str = "", read: Collection[str] | None = None) -> li
         within = tuple(f"{path}/" for path in read)
         files = [one for one in files if f"{out}/{one['relpath']}/".startswith(within)]
     return [one["md5"] for one in files]
-
-
-def _sentence(out: str, held: Path, what: str) -> str:
-    do = "`dvc push` it where somebody has it; else the next night makes it anew, or `dvc add` what a .dvc file tracks"
-    return f"{out}: its object {held} {what}; {do}"

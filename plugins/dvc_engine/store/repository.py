@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from dvc_engine.git import GitError, git, tags_of, top
+from dvc_engine.pipeline.project import ProjectError
 from dvc_engine.store import submodules
 
 NONE = "0" * 40
@@ -26,6 +27,9 @@ ALONE = "--no-recurse-submodules"  # they may lie elsewhere in what is fetched: 
 FETCH = ["fetch", "--quiet", ALONE, "--no-write-fetch-head"]  # that file is one for all tasks of a checkout
 OURS = Path(".git") / "dvc-airflow"  # in a checkout that the engine made: nobody works in it
 NAME = "dvc-airflow"
+# `git check-ref-format`, and namespaces that are no people's
+NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|(^|/)\.|^[/-]|[./]$|\.lock(/|$)|^@$|^HEAD$")
+PRIVATE = re.compile(r"refs/(?!(heads|tags|remotes|notes|stash|exps|replace|bisect|worktree|rewritten)(/|$)).")
 TRAILER = "Branch"  # of a night's message
 WHO = {  # makes the commits
     f"GIT_{role}_{part}": value
@@ -248,11 +252,19 @@ def of(project: Path, branch: str | None = None, refs: str | None = None, remote
     """The repository of record of a project.
 
     By default two projects of one repository have a branch and refs each, and a branch of another name its own refs.
+    Raises ProjectError for names that Git does not take, or that are people's.
     """
     path, folder = top(project)
     name = "-".join(filter(None, [NAME, _named(folder)]))
     own = name if branch in (None, name) else f"{name}@{branch}"  # no folder's name has that
-    return Repository(path, branch or name, refs or f"refs/{own}", remote)
+    found = Repository(path, branch or name, refs or f"refs/{own}", remote)
+    for what, said in (("branch", found.branch), ("refs", found.refs)):
+        if NO_REF.search(said):
+            raise ProjectError(f"{what} is {said!r}, of which Git makes no ref; call it otherwise")
+    if not PRIVATE.match(found.refs):
+        why = "where Git looks for nothing or keeps what is people's; name some of its own, like refs/dvc-airflow"
+        raise ProjectError(f"refs is {found.refs}, {why}")
+    return found
 
 
 def _named(folder: str) -> str:
