@@ -137,19 +137,31 @@ def test_an_import_without_its_data_is_refused_unless_each_night_fetches_it(
     assert {name: one.outcome for name, one in made.run("HEAD").items()} == {"got.dvc": "ran", "one": "ran"}
 
 
+FROM = "path: data.csv\n  repo: {{url: '{}', rev_lock: 0a}}"
+
+
 @pytest.mark.parametrize(
-    ("url", "refused"), [("../src", True), (".", False), ("/srv/src", False), ("git@example.org:src", False)]
+    ("dep", "refused"),
+    [
+        (FROM.format("../src"), "../src"),
+        (FROM.format("."), ""),
+        (FROM.format("/srv/src"), ""),
+        (FROM.format("git@example.org:src"), ""),
+        (f"path: ../data.csv\n  md5: {'a' * 32}", "../data.csv"),
+        (f"path: /srv/data.csv\n  md5: {'a' * 32}", ""),
+    ],
 )
 def test_an_import_that_each_night_fetches_from_beside_the_repository_is_refused(
-    url: str, refused: bool, toy: Make, capsys: pytest.CaptureFixture[str]
+    dep: str, refused: str, toy: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = "frozen: true\ndeps:\n- path: data.csv\n  repo: {url: 'URL', rev_lock: 0a}\nouts:\n- path: got\n"
-    got = f"{said.replace('URL', url)}meta: {{airflow: {{update: true}}}}\n"
-    made = toy(**{"got.dvc": got})
+    said = f"frozen: true\ndeps:\n- {dep}\nouts:\n- path: got\n"
+    made = toy(**{"got.dvc": f"{said}meta: {{airflow: {{update: true}}}}\n"})
     capsys.readouterr()
     assert main(["check", str(made.root)]) == (2 if refused else 0), capsys.readouterr().err
-    where = "got.dvc:2: got.dvc: it imports from ../src, which lies beside the repository, and a night runs in clones"
-    assert capsys.readouterr().err == (f"{where}; name an absolute path, or a URL\n" if refused else "")
+    where = f"got.dvc:2: got.dvc: it imports from {refused}, which lies beside the repository"
+    assert capsys.readouterr().err == (
+        f"{where}, and a night runs in clones; name an absolute path, or a URL\n" if refused else ""
+    )
 
 
 @pytest.mark.parametrize("out", ["/tmp/somewhere/else", "s3://bucket/else"])

@@ -63,9 +63,10 @@ def _refuse_beside(root: Path, stage: Stage, folder: str) -> None:
 def _refuse_source(root: Path, stage: Stage, folder: str) -> None:
     """What lies beside the repository is not beside a clone of it, a repository that is imported from neither."""
     (dep, *_) = reading.document(root / stage.file).get("deps") or [{}]
-    url = str((dep.get("repo") or {}).get("url") or "")
-    if ":" not in url and f"{posixpath.normpath(posixpath.join(folder, url))}/".startswith("../"):
-        what = f"it imports from {url}, which lies beside the repository, and a night runs in clones"
+    said = str((dep.get("repo") or {}).get("url") or dep.get("path") or "")
+    at = said if dep.get("repo") else stage.at(said)
+    if ":" not in at and f"{posixpath.normpath(posixpath.join(folder, at))}/".startswith("../"):
+        what = f"it imports from {said}, which lies beside the repository, and a night runs in clones"
         raise ProjectError(f"{_place(root, stage, 'deps')}: {stage.file}: {what}; name an absolute path, or a URL")
 
 

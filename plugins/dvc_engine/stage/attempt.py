@@ -27,7 +27,7 @@ from dvc_engine.stage.venvs import VenvError
 from dvc_engine.store import history, uncached, workspace
 from dvc_engine.store.repository import Repository
 
-MOST_UNDECLARED = 20  # paths that are told of a stage
+MOST_TOLD = 20  # paths, or sentences, of a kind that are told of a stage
 NOTHING_BYTES = 1 << 20  # of a disk with less a stage's last words may not have been kept
 LARGEST_TOLD = 1 << 16  # bytes of a `cache: false` out that night.json may take numbers from
 
@@ -270,7 +270,7 @@ class Attempt:
             outcome = "ran" if record else "unchanged" if same else "cached"
         workspace.remove(self.job)
         strays.note(self.night.root, name, entry, undeclared)
-        took = (undeclared, changed, energy, cpu, 0.0, result["mended"])
+        took = (undeclared, changed, energy, cpu, 0.0, result["mended"][:MOST_TOLD])
         return Result(name, outcome, seconds, memory, entry, self._told(entry), "", said, *took)
 
     def _strays(self, clone: Path, entry: Entry) -> tuple[list[str], list[str]]:
@@ -282,7 +282,7 @@ class Attempt:
         written = strays.undeclared(clone, self.project, self.night.folder)
         changed = [dep for dep, md5 in read.items() if made.get(dep) not in (None, "", md5)]  # "" is of data of DVC 2
         changed += [path for path in written if any(one in self.stage.deps for one in within(path))]
-        return [path for path in written if path not in changed][:MOST_UNDECLARED], changed[:MOST_UNDECLARED]
+        return [path for path in written if path not in changed][:MOST_TOLD], changed[:MOST_TOLD]
 
     def _written_by(self, sentence: str) -> str:
         """Which stage wrote a file that this one names in its last words and may not have; "" for none."""

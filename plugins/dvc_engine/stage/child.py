@@ -263,6 +263,7 @@ def _bring_last(repo: Any, paths: list[Made], remote: bool, store: Path, going_o
     if lost or any(path not in going_on for *_, path in paths):
         with suppress(DvcException):
             _fetch(repo, paths, remote)
+        HEARD.said = ""
     for out, place in _outs(repo, paths):
         with suppress(FileNotFoundError):
             out.checkout(force=True, filter_info=place, allow_missing=True)
