@@ -170,29 +170,29 @@ class EndOperator(Task):
     def _sentence(self, ti: Any, failed: str | None) -> str | None:
         """What the task said that ended the night; never None where that is `failed`, a command behind publish."""
         tasks = [*map(self.beside, [PIN, PUBLISH, failed] if failed else [PIN, PUBLISH]), *self.asked]
+        tasks += [task for task, state in self.states.items() if state == "failed" and task.startswith(self.beside(""))]
         began = [one for one in tasks if self.states.get(one) not in NEVER_BEGAN]
         said = next(filter(None, (ti.xcom_pull(task_ids=one, key=SENTENCE) for one in began)), None)
         return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
 
     def _said(self, context: Any, known: Project) -> dict[str, Any]:
         """What each stage said tonight, those that did."""
-        ti = context["ti"]
-        states = {one.name: self.states.get(self.beside(task_id(one.name))) for one in known.selected}
+        ti, tasks = context["ti"], {one.name: self.beside(task_id(one.name)) for one in known.selected}
         asked = self.states.get(self.beside(PUBLISH)) not in NEVER_BEGAN  # it has asked them already
         said = dict(ti.xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {}) if asked else {}
-        began = [name for name, state in states.items() if state not in NEVER_BEGAN]
-        said |= self.told(context, [name for name in began if not said.get(name)])
-        return {name: one for name, one in said.items() if not (states[name] == "failed" and one["outcome"] in WELL)}
+        began = [name for name, task in tasks.items() if self.states.get(task) not in NEVER_BEGAN]
+        return self.tonights(said | self.told(context, [name for name in began if not said.get(name)]))
 
     def _stages(self, context: Any, known: Project, said: Mapping[str, Any]) -> dict[str, Any]:
-        """What is recorded of each stage that ran; one that failed without a result was lost each time."""
+        """What is recorded of each stage that ran; one whose task failed and does not say why was lost."""
         tasks = {one.name: self.beside(task_id(one.name)) for one in known.selected}
         found: dict[str, Any] = {}
         for name, task in tasks.items():
             one = said.get(name)
-            if one is None and self.states.get(task) == "failed":
+            if (one is None or one["outcome"] in WELL) and self.states.get(task) == "failed":
+                what = "without a result" if one is None else "or Airflow could not take its end, when it was well"
                 place = f"dag_id={self.dag_id}/run_id={context['run_id']}/task_id={task}"
-                sentence = f"its worker died, or a person ended it, without a result; Airflow's logs are in {place}"
+                sentence = f"its worker died, or a person ended it, {what}; Airflow's logs are in {place}"
                 one = Result(name, "lost", sentence=sentence).as_json() | {"attempts": None}
             if one:
                 found[name] = journal.of_stage(one, money(self.dag.get_task(task), one, self.settings.prices))

@@ -79,6 +79,7 @@ class Task(BaseOperator):
     linked = False  # whether it has links
     settings: Settings
     pages: Mapping[str, str] = MappingProxyType({})  # name of a link → its page
+    commit = ""  # that the pin fixed
     named = ""  # `holder`, as the pin's worker had it: another's configuration may say another address
     _command: Command | None = None  # of the project, that it runs
 
@@ -100,6 +101,7 @@ class Task(BaseOperator):
             why = f"{self.beside(PIN)} has not said what this night runs; it was marked as a success by hand, say"
             raise refusal(context, Exception(f"{why}: clear it, so that it does"))
         night, self.named = Night.loads(said["night"]), said.get(HOLDER, "")
+        self.commit = night.commit
         if self.settings.remote and checkout:
             night = replace(night, repository=str(self.settings.repository.path))
         return night, project.loads(said["project"])
@@ -138,7 +140,14 @@ class Task(BaseOperator):
         """What the tasks of these stages said tonight, those that did; each costs a request."""
         ti = context["ti"]
         said = {name: ti.xcom_pull(task_ids=self.beside(task_id(name)), key=RESULT) for name in stages}
-        return {name: one for name, one in said.items() if one}
+        return self.tonights(said)
+
+    def tonights(self, said: Mapping[str, dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
+        """What stages said of the commit that is pinned: another may be since, where somebody cleared the pin alone."""
+        others = [name for name, one in said.items() if one and one.get("commit", self.commit) != self.commit]
+        for name in others:
+            self.log.warning("%s ran at another commit than %s has fixed since; clear it too", name, self.beside(PIN))
+        return {name: one for name, one in said.items() if one and name not in others}
 
     @property
     def whose(self) -> str:
@@ -212,6 +221,9 @@ class StageOperator(Task):
         from dvc_engine.stage.attempt import Attempt
 
         night, known = self.pinned(context)
+        if self.stage not in known.stages:
+            why = f"{self.stage} is no stage of the commit that this night runs; the DAG has changed since it began"
+            raise refusal(context, Exception(f"{why}: trigger another"))
         number, shared = context["ti"].try_number, self.settings
         self.show(night.came(self.stage), night.commit)
         results = partial(self.results, context, night, known)
@@ -222,7 +234,8 @@ class StageOperator(Task):
         return night, known, self._attempt, [env[key] for key, value in said.items() if value != env[key]]
 
     def _tell(self, context: Any, result: Result) -> None:
-        context["ti"].xcom_push(key=RESULT, value=result.as_json() | {"attempts": context["ti"].try_number})
+        more = {"attempts": context["ti"].try_number, "commit": self.commit}
+        context["ti"].xcom_push(key=RESULT, value=result.as_json() | more)
 
     def _failed(self, context: Any, result: Result) -> AirflowException:
         """What it ends with where it has no entry; what it says is kept for night.json."""

@@ -114,7 +114,8 @@ class PinOperator(Task):
         """
         repository, file = record.path, posixpath.join(folder, params.FILE)
         if record.own:
-            commit = record.newest(context["ti"].bundle_instance.version)
+            bundle = getattr(context["ti"], "bundle_instance", None)  # none by `airflow dags test`
+            commit = record.newest(bundle and bundle.version)
             record.follow(commit)
         else:
             if record.remote:
@@ -142,8 +143,7 @@ class PinOperator(Task):
             fields, conf = dict(self.fields) if self.own else {}, params.chosen(conf, self.fields)
         said = {key: value for key, value in fields.items() if value is not None} | conf
         found = {key: value for key, value in said.items() if key in values or not self.settings.group}
-        _refuse_kinds(found, values)
-        return found
+        return _of_kind(found, values)
 
     def _lease(self, context: Any) -> None:
         def ended(run: str) -> bool:
@@ -217,13 +217,14 @@ def _read(path: Path) -> dict[str, Any]:
     return {"profiles": list(profiles), "chosen": chosen, "values": values}
 
 
-def _refuse_kinds(overrides: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Raises snapshot.Refused for a value of another kind than params.yaml has there.
+def _of_kind(overrides: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides, an integer as one: JSON has 4.0 for 4. Raises snapshot.Refused for one of another kind.
 
     Args:
         overrides: dotted key → value.
         values: dotted key → value of params.yaml; a key that it lacks is passed over.
     """
+    found = dict(overrides)
     for key, value in overrides.items():
         now = values.get(key)
         if now is None or not _is_field(now):
@@ -232,9 +233,11 @@ def _refuse_kinds(overrides: Mapping[str, Any], values: Mapping[str, Any]) -> No
             Param(now, **_schema(now)).resolve(value)
         except ParamValidationError:
             kind = _JSON[type(now)]
-            raise snapshot.Refused(
-                f"{key} is {value!r}, and {params.FILE} has {now!r} there: write a JSON {kind}"
-            ) from None
+            what = f"{key} is {value!r}, and {params.FILE} has {now!r} there"
+            raise snapshot.Refused(f"{what}: write a JSON {kind}") from None
+        if type(now) is int and isinstance(value, float):
+            found[key] = int(value)
+    return found
 
 
 def _is_field(value: Any) -> bool:

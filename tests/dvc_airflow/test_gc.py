@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from dvc_airflow.__main__ import main
 from dvc_engine.git import git
@@ -280,6 +281,20 @@ def test_what_is_stashed_stays(toy: Make) -> None:
         (made.root / "x.dvc").write_text(f"outs:\n- md5: {md5}\n  path: x\n")
         made.git("add", *["x.dvc"] * (1 - number), "seed.txt")
         made.git("stash", "push", "-qu")
+    assert gc.look(made.root, of(made.root), nights=1).gone == {}
+
+
+def test_what_experiments_that_are_queued_name_stays(toy: Make) -> None:
+    """DVC keeps them as Git keeps a stash: of all but the newest only the reflog tells."""
+    made = toy(STAGE)
+    for number in range(2):
+        md5 = put(workspace.cache_of(made.root), f"{number}".encode(), time.time() - 3 * DAY)
+        (made.root / "x.dvc").write_text(f"outs:\n- md5: {md5}\n  path: x\n")
+        made.git("add", "x.dvc")
+        with Repo(str(made.root)) as repo:
+            repo.experiments.run(queue=True, tmp_dir=True)
+        made.git("reset", "-q", "--hard")
+    assert len(made.git("log", "-g", "--format=%H", "refs/exps/celery/stash").splitlines()) == 2
     assert gc.look(made.root, of(made.root), nights=1).gone == {}
 
 

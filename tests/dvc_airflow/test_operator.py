@@ -299,6 +299,37 @@ def test_a_deploy_that_somebody_has_marked_as_a_success_is_none_that_failed(dag:
     assert (why, night["why_not_deployed"]) == ("", "no command says that it deployed")
 
 
+def test_what_a_stage_said_of_another_commit_than_is_pinned_is_of_no_use(dag: Any) -> None:
+    """A person may clear the pin alone, and then publish."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    made, of = dag
+    ti = pinned(made)
+    for one in ("numbers", "total", "each.a", "each.b"):
+        ti.said[one, "result"]["commit"] = made.git("rev-parse", "HEAD")
+    ti.said["total", "result"]["commit"] = "f" * 40
+    ti.own = "publish"
+    with capture_logs() as logs, pytest.raises(AirflowFailException, match=r"nothing is published: total did not end"):
+        of.get_task("publish").execute({"ti": ti, "run_id": RUN})
+    assert any("total" in str(one) and "clear it too" in str(one["event"]) for one in logs)
+    assert set(ended(made, of, ti)[0]["stages"]) == {"numbers", "each@a", "each@b"}
+
+
+def test_a_stage_that_the_pinned_commit_does_not_have_says_so(dag: Any) -> None:
+    """Its DAG was read anew while the night ran, with a stage of another name."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    made, of = dag
+    ti, stage = pinned(made), of.get_task("total")
+    ti.own, stage.stage = "total", "sum"
+    with pytest.raises(AirflowFailException, match="sum is no stage of the commit that this night runs") as failed:
+        stage.execute({"ti": ti, "run_id": RUN})
+    for one in ("numbers", "total", "each.a", "each.b"):
+        del ti.said[one, "result"]
+    ti.states = {"pin": "success", "total": "failed"}
+    assert ended(made, of, ti)[0]["sentence"] == str(failed.value)
+
+
 @pytest.mark.parametrize("task", ["numbers", "publish", "deploy"])
 def test_without_what_the_pin_says_a_task_tells_what_to_do(task: str, dag: Any) -> None:
     from airflow.sdk.exceptions import AirflowFailException

@@ -114,6 +114,7 @@ def test_a_stage_behind_it_runs_with_its_entry_and_the_end_knows_both(night: tup
     dag.get_task("total").execute(context)
     assert ti.said["total", "result"]["outcome"] == "ran"
     end = dag.get_task("end")
+    end.pinned(context)
     stages = end._stages(context, made.known(), end._said(context, made.known()))
     assert {name: one["outcome"] for name, one in stages.items()} == {"numbers": "unchanged", "total": "ran"}
 

@@ -26,9 +26,9 @@ from dvc_engine.store import objects, uncached, workspace
 from dvc_engine.store.lease import RUNNING
 from dvc_engine.store.repository import NAME, NONE, TRAILER, Repository
 
-STASH = "refs/stash"
+STASH, EXPERIMENTS = "refs/stash", "refs/exps/"
 OF_NIGHTS = ["--first-parent", f"--author=^{NAME} "]  # of what Git lists those that are nights
-PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/", "refs/exps/")  # what is called as a lease is there is none
+PEOPLES = ("refs/heads/", "refs/tags/", "refs/remotes/", EXPERIMENTS)  # what is called as a lease is there is none
 NIGHTLY = (f"/unpublished/{RUNNING}", f"/pinned/{RUNNING}")  # nor is a night whose run is called so
 RUN_CACHE = "runs"  # a folder of DVC's cache
 YOUNG_S = 2 * 86_400.0  # a night that broke is run again in the next
@@ -172,11 +172,12 @@ def _protected(root: Path, record: Repository, named: _Named) -> Iterator[tuple[
         if head != NONE:  # no commit yet
             yield TREE, named.by(head)
     ours = {f"{record.refs}/tip", f"{record.refs}/running"} | {record.nights_ref}
-    for line in git(record.path, "for-each-ref", "--format=%(refname) %(objectname)").splitlines():
-        ref, made = line.split()
+    refs = [line.split() for line in git(record.path, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()]
+    for ref, made in refs:
         if ref not in ours and not ref.startswith((f"{record.refs}/unpublished/", f"{record.refs}/pinned/")):
             yield HISTORY, named.by(made)
-    for line in git(record.path, "rev-list", "--walk-reflogs", "--parents", "--ignore-missing", STASH).splitlines():
+    stashes = [STASH, *(ref for ref, _ in refs if ref.startswith(EXPERIMENTS))]  # where DVC has those that are queued
+    for line in git(record.path, "rev-list", "--walk-reflogs", "--parents", "--ignore-missing", *stashes).splitlines():
         for commit in line.split():  # of what is stashed a parent has what Git did not know
             yield HISTORY, named.by(commit)
     for commit in _others(record):

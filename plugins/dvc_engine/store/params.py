@@ -85,7 +85,7 @@ def chosen(conf: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
     """
     unknown = sorted(set(conf) - set(form))
     if unknown:
-        raise Refused(f"the run's conf has an unknown key {unknown[0]}; the form shows those it knows")
+        raise Refused(f"the run's conf has {unknown[0]}, and the DAG's params have no such key; its form shows all")
     if set(conf) == set(form):
         return {key: value for key, value in conf.items() if value != form[key]}
     return dict(conf)
