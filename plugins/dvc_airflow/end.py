@@ -59,7 +59,8 @@ class EndOperator(Task):
         followed = {one: self._returned(ti, one) for one in self.after if released(done)}
         failed = next((one for one, said in followed.items() if said is None and not self._marked(one)), None)
         stages = self._stages(context, pinned[1], said) if pinned else {}
-        told = journal.night(run, done, followed, failed, self._sentence(ti, failed), stages, self.settings.headline)
+        sentence = self._sentence(ti, failed, stages)
+        told = journal.night(run, done, followed, failed, sentence, stages, self.settings.headline)
         if pinned:
             more, lines = journal.of_commit(*pinned, stages)
             told |= more
@@ -67,8 +68,8 @@ class EndOperator(Task):
         if told["refused"]:
             self.log.warning("the night is not on %s: %s", self.settings.branch, told["refused"])
         elsewhere = self._write(place, run, json.dumps(told, indent=2).encode())
-        sentence = told["sentence"] if failed else "" if done else journal.not_published(told)
-        if why := "; ".join(filter(None, [sentence, elsewhere])):
+        ended = sentence if failed else "" if done else journal.not_published(told)
+        if why := "; ".join(filter(None, [ended, elsewhere])):
             raise (mendable(ti) if elsewhere else AirflowFailException)(why)
 
     def _returned(self, ti: Any, task: str) -> Any:
@@ -167,17 +168,26 @@ class EndOperator(Task):
         else:
             self.log.info("of the cache:\n%s", sweep.text())
 
-    def _sentence(self, ti: Any, failed: str | None) -> str | None:
-        """What the task said that ended the night; never None where that is `failed`, a command behind publish."""
+    def _sentence(self, ti: Any, failed: str | None, stages: Mapping[str, Any]) -> str | None:
+        """What the task said that ended the night; never None where that is `failed`, a command behind publish.
+
+        Args:
+            stages: what is recorded of them; those that are not lost say it there.
+        """
         tasks = [*map(self.beside, [PIN, PUBLISH, failed] if failed else [PIN, PUBLISH]), *self.asked]
-        tasks += [task for task, state in self.states.items() if state == "failed" and task.startswith(self.beside(""))]
+        mine = {task for task, state in self.states.items() if state == "failed" and task.startswith(self.beside(""))}
+        tasks += sorted(mine - {self.beside(task_id(name)) for name, one in stages.items() if one["outcome"] != "lost"})
         began = [one for one in tasks if self.states.get(one) not in NEVER_BEGAN]
         said = next(filter(None, (ti.xcom_pull(task_ids=one, key=SENTENCE) for one in began)), None)
         return said or (f"{failed} did not end well and said nothing; read its log in Airflow" if failed else None)
 
+    def _tasks(self, known: Project) -> dict[str, str]:
+        """Stage → the id of its task, of those that are selected."""
+        return {one.name: self.beside(task_id(one.name)) for one in known.selected}
+
     def _said(self, context: Any, known: Project) -> dict[str, Any]:
         """What each stage said tonight, those that did."""
-        ti, tasks = context["ti"], {one.name: self.beside(task_id(one.name)) for one in known.selected}
+        ti, tasks = context["ti"], self._tasks(known)
         asked = self.states.get(self.beside(PUBLISH)) not in NEVER_BEGAN  # it has asked them already
         said = dict(ti.xcom_pull(task_ids=self.beside(PUBLISH), key=RESULTS) or {}) if asked else {}
         began = [name for name, task in tasks.items() if self.states.get(task) not in NEVER_BEGAN]
@@ -185,9 +195,8 @@ class EndOperator(Task):
 
     def _stages(self, context: Any, known: Project, said: Mapping[str, Any]) -> dict[str, Any]:
         """What is recorded of each stage that ran; one whose task failed and does not say why was lost."""
-        tasks = {one.name: self.beside(task_id(one.name)) for one in known.selected}
         found: dict[str, Any] = {}
-        for name, task in tasks.items():
+        for name, task in self._tasks(known).items():
             one = said.get(name)
             if (one is None or one["outcome"] in WELL) and self.states.get(task) == "failed":
                 what = "without a result" if one is None else "or Airflow could not take its end, when it was well"

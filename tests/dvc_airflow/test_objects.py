@@ -104,13 +104,19 @@ def stored(made: Toy, store: Path | str) -> Night:
     return made.night(made.commit({}))
 
 
-def test_with_a_remote_it_is_fetched_anew_and_its_people_are_told(toy: Make, tmp_path: Path) -> None:
-    made = toy(DVC_YAML)
-    night = stored(made, tmp_path / "store")
+def flipped(made: Toy, store: Path) -> tuple[Attempt, Path]:
+    """An attempt at a stage that reads what is damaged here, and was taken to the remote before; and which object."""
+    night = stored(made, store)
     results = {"make": made.attempt("make", night, {}).run()}
     place = held(made, results["make"], "d/a")
     flip(place)
-    read = made.attempt("read", night, results).run()
+    return made.attempt("read", night, results), place
+
+
+def test_with_a_remote_it_is_fetched_anew_and_its_people_are_told(toy: Make, tmp_path: Path) -> None:
+    made = toy(DVC_YAML)
+    attempt, place = flipped(made, tmp_path / "store")
+    read = attempt.run()
     assert read.outcome == "ran"
     (told,) = read.warnings
     aside = made.root / ".dvc/cache" / objects.DAMAGED / (place.parent.name + place.name)
@@ -120,12 +126,9 @@ def test_with_a_remote_it_is_fetched_anew_and_its_people_are_told(toy: Make, tmp
 
 def test_where_the_remotes_is_damaged_too_what_was_put_aside_is_named(toy: Make, tmp_path: Path) -> None:
     made = toy(DVC_YAML)
-    night = stored(made, tmp_path / "store")
-    results = {"make": made.attempt("make", night, {}).run()}
-    place = held(made, results["make"], "d/a")
-    flip(place)
+    attempt, place = flipped(made, tmp_path / "store")
     flip(tmp_path / "store" / place.relative_to(made.root / ".dvc/cache"))
-    refused = made.attempt("read", night, results).run()
+    refused = attempt.run()
     assert (refused.outcome, "was damaged, and is put aside as" in refused.sentence) == ("storage", True)
 
 

@@ -49,6 +49,8 @@ def main(folder: str) -> int:
     own = Path(folder, "tmp")
     own.mkdir()
     tempfile.tempdir = str(own)  # of DVC alone: it leaves a clone there of each repository that is imported from
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        logging.getLogger(name).addHandler(HEARD)
     result = _reproduce(**json.loads(line))
     try:
         _write(Path(folder), result)
@@ -96,8 +98,6 @@ def _reproduce(
     os.chdir(clone)
     kind, store = "storage", Path(cache)
     objects.problems(store, own, members=False)  # puts aside: a damaged list of its last outs would not be written anew
-    for name in ("dvc", "dvc_data", "dvc_objects"):
-        logging.getLogger(name).addHandler(HEARD)
     try:
         with Repo(clone) as repo:
             gc.freeze()
@@ -106,10 +106,7 @@ def _reproduce(
             mended = _bring(repo, [*deps, *below], remote, store, needed)
             _link(repo)
             _ignore(repo, below)
-            if remote:
-                uncached.fetch(repo, restore | wanted, store)
-            there = {path: md5 for path, md5 in wanted.items() if uncached.present(md5, store)}
-            uncached.restore(restore | there, executable, store)
+            _restore(repo, restore, wanted, executable, remote, store)
             _bring_last(repo, last, remote, store, going_on)
             if imported:
                 made = repo.update(targets=[stage])
@@ -141,6 +138,16 @@ def _push(repo: Any, made: list[Any], stage: str, remote: bool) -> None:
         repo.push(targets=[stage])
     elif named := [out.fs_path for one in made for out in one.outs if out.remote]:
         repo.push(targets=named)
+
+
+def _restore(
+    repo: Any, read: dict[str, str], wanted: dict[str, str], executable: list[str], remote: bool, store: Path
+) -> None:
+    """Bring what DVC does not cache: what the stage reads, and of what it made last what is there. Raises Lacking."""
+    if remote:
+        uncached.fetch(repo, read | wanted, store)
+    there = {path: md5 for path, md5 in wanted.items() if uncached.present(md5, store)}
+    uncached.restore(read | there, executable, store)
 
 
 def _bring(repo: Any, paths: list[Made], remote: bool, store: Path, needed: dict[str, str]) -> list[str]:
