@@ -148,7 +148,7 @@ def test_a_remote_that_takes_nothing_is_named_with_its_reason_and_need_not_be_pu
     night = stored(made, read_only)
     refused = made.attempt("make", night, {}).run()
     assert refused.outcome == "storage"
-    assert re.search(r"files failed to upload: .*501, message=.Unsupported method", refused.sentence)
+    assert re.search(r"files failed to upload: .*501, message=.Unsupported method.*push=False", refused.sentence)
     attempt = made.attempt("make", night, {})
     attempt.push = False
     assert attempt.run().outcome == "cached"

@@ -91,7 +91,7 @@ def _reproduce(
     keep: list[str],
     limit_bytes: int,
 ) -> dict[str, Any]:
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException, UploadError
     from dvc.lock import LockError
     from dvc.repo import Repo
 
@@ -118,12 +118,12 @@ def _reproduce(
             uncached.keep(repo, keep, store, limit_bytes, remote and push)
             if made and push:
                 _push(repo, made, stage, remote)
-    except LockError as error:
-        return {"error": "lock", "sentence": str(error)}
-    except TooLarge as error:
-        return {"error": "refused", "sentence": str(error)}
+    except (LockError, TooLarge) as error:
+        return {"error": "lock" if isinstance(error, LockError) else "refused", "sentence": str(error)}
     except Lacking as error:  # with a remote another attempt may fetch it; without one only another night makes it
         return {"error": "storage" if remote else "refused", "sentence": str(error), "lacking": True}
+    except UploadError as error:
+        return {"error": kind, "sentence": f"{_sentence(error)}; for a remote that can only be read there is push=False"}
     except (DvcException, OSError) as error:
         return {"error": kind, "sentence": _sentence(error)}
     except Exception as error:  # a remote's client raises what it likes, as botocore's NoCredentialsError
