@@ -131,6 +131,30 @@ stages:
     assert "isexec: true" in ours
 
 
+def test_what_read_an_earlier_result_of_a_stage_that_was_cleared_alone_is_not_published(toy: Make) -> None:
+    made = toy("""\
+stages:
+  stamp: {cmd: mkdir stamps && date +%s%N > stamps/now, outs: [stamps], always_changed: true}
+  same: {cmd: echo 1 > same, outs: [same], always_changed: true}
+  use: {cmd: cp stamps/now use, deps: [stamps/now, same], outs: [use]}
+  last: {cmd: cp use last, deps: [use], outs: [last]}
+""")
+    commit = made.git("rev-parse", "HEAD")
+    results = made.run(commit)
+    night = made.night(commit)
+    again = made.attempt("same", night, results).run()
+    assert again.outcome == "ran"
+    assert publication(made, results | {"same": again}).new  # what it makes is as before
+    results |= {"stamp": made.attempt("stamp", night, results).run()}
+    with pytest.raises(PublishError, match="use read what stamp had made before .* clear use too"):
+        publication(made, results)
+    results |= {"use": made.attempt("use", night, results).run()}
+    with pytest.raises(PublishError, match="last read what use had made before"):
+        publication(made, results)
+    results |= {"last": made.attempt("last", night, results).run()}
+    assert publication(made, results).new
+
+
 def test_a_night_without_all_its_stages_is_not_published(toy: Make) -> None:
     made = toy()
     results = made.run(made.git("rev-parse", "HEAD"))

@@ -56,13 +56,19 @@ def publish(
     env: Mapping[str, str],
     clones: Path,
 ) -> Published:
-    """Publish one night. Raises PublishError when a stage's result is missing or the command fails.
+    """Publish one night.
+
+    Raises PublishError when a stage's result is missing, or is of what another made earlier, or the command fails.
 
     A night of some stages alone is a commit under the refs, where others find its entries: no command sees it.
     """
     missing = [one.name for one in project.selected if one.name not in results or not results[one.name].well]
     if missing:
         raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
+    for name, since in ((one.name, results[one.name].outdated(results)) for one in project.selected):
+        if since:
+            what = f"{name} read what {since} had made before that was cleared and ran again"
+            raise PublishError(f"nothing is published: {what}; clear {name} too, with what is downstream of it")
     repository, cache, tip = record.path, workspace.cache_of(night.root), record.tip
     tree = _tree(night, project, {one.name: entry for one in project.selected if (entry := results[one.name].entry)})
     waiting = record.unpublished()

@@ -83,7 +83,7 @@ class Attempt:
     def run(self) -> Result:
         """Do it. Never raises for what the stage does; the outcome tells."""
         self.began = time.time()
-        result = replace(self._run(), began=self.began)
+        result = self._run().resting(self.above, self.began)
         if not result.well and result.outcome != "cancelled":  # which Airflow gives seconds
             self._sweep()
         return result

@@ -7,8 +7,9 @@ import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
+from hashlib import md5
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ class Result:
     worker.
     `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is what the processors' packages
     took while its commands ran, all that ran beside them included; None where the machine does not tell.
-    `cpu_seconds` is of its commands; it `began` so many seconds after the epoch.
+    `cpu_seconds` is of its commands; it `began` so many seconds after the epoch. It `rests_on` stages, each with a digest
+    of what it had made then.
     """
 
     stage: str
@@ -131,6 +133,7 @@ class Result:
     cpu_seconds: float = 0.0
     began: float = 0.0
     mended: Sequence[str] = ()
+    rests_on: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def well(self) -> bool:
@@ -149,6 +152,14 @@ class Result:
         }
         return [f"{what}:" + "".join(f"\n- {path}" for path in paths) for what, paths in told.items() if paths]
 
+    def resting(self, above: Mapping[str, Result], began: float) -> Result:
+        """This, of a stage that began then and read what these had made."""
+        return replace(self, began=began, rests_on={name: _made(one) for name, one in above.items()})
+
+    def outdated(self, now: Mapping[str, Result]) -> str | None:
+        """A stage that has made something else since this one read it; None for none."""
+        return next((name for name, made in self.rests_on.items() if name in now and _made(now[name]) != made), None)
+
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Result:
         """The result that `as_json` wrote; other keys are left out."""
@@ -163,6 +174,11 @@ class Result:
         """
         entry = None if self.entry is None else wire.dumps(self.entry)
         return json.loads(json.dumps(asdict(self) | {"entry": entry}, default=str))
+
+
+def _made(result: Result) -> str:
+    """A digest of what a stage made."""
+    return md5(wire.dumps((result.entry or {}).get("outs")).encode(), usedforsecurity=False).hexdigest()
 
 
 def standing(night: Night, stages: Iterable[str]) -> dict[str, Result]:
