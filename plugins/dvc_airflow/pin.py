@@ -16,8 +16,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from airflow.sdk import Param
+from airflow.sdk import Param, Variable
 from airflow.sdk.exceptions import AirflowRuntimeError, ParamValidationError
 
 from dvc_airflow.operator import HOLDER, KEPT, SETTLED, Task, refusal
@@ -32,6 +33,7 @@ from dvc_engine.store.repository import Repository
 
 WAIT_FOR_SHAPE_S = 60.0
 VERSION = 1  # of the kept form
+INSTALLATION = "dvc_airflow_installation"  # the Variable that says which it is
 # JSON schema's name of a value's type; null may become anything, and has the field of a text
 _JSON: dict[type, Any] = {
     bool: "boolean",
@@ -144,6 +146,22 @@ class PinOperator(Task):
         said = {key: value for key, value in fields.items() if value is not None} | conf
         found = {key: value for key, value in said.items() if key in values or not self.settings.group}
         return _of_kind(found, values)
+
+    def holder(self, context: Any) -> str:
+        """Whose run it is, of which installation: two at one address, localhost say, call their runs the same."""
+        self.named = self.named or f"{super().holder(context)} {self._installation()}".strip()
+        return self.named
+
+    def _installation(self) -> str:
+        """Which installation of Airflow this is, as the first night called it; "" where it keeps no Variables."""
+        try:
+            if Variable.get(INSTALLATION, default=None) is None:
+                about = "Tells its nights from those that another Airflow publishes to the same Git remote"
+                Variable.set(INSTALLATION, uuid4().hex, about)
+            return str(Variable.get(INSTALLATION))  # another DAG's pin may have been faster
+        except Exception as error:  # a secrets backend raises what it likes
+            self.log.warning("Airflow does not say which installation it is: %s", error)
+            return ""
 
     def _lease(self, context: Any) -> None:
         def ended(run: str) -> bool:

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,11 @@ def test_the_pages_night_is_a_commit_on_its_branch(home: Path) -> None:
     assert re.findall(r"(?m)^  (\S+):$", held) == ["numbers", "total", "each@a", "each@b"]
     assert git(project, "show", "dvc-airflow:total.json") == '{"total": 6}'
     assert git(project, "status", "--porcelain") == ""
+
+
+def test_airflow_was_told_which_installation_it_is(home: Path) -> None:
+    with closing(sqlite3.connect(f"file:{home}/airflow/airflow.db?mode=ro", uri=True)) as held:
+        assert held.execute("select key from variable").fetchall() == [("dvc_airflow_installation",)]
 
 
 def test_an_out_that_changed_is_an_asset_event_that_starts_another_dag(home: Path) -> None:

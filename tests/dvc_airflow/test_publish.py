@@ -146,7 +146,7 @@ stages:
     assert again.outcome == "ran"
     assert publication(made, results | {"same": again}).new  # what it makes is as before
     results |= {"stamp": made.attempt("stamp", night, results).run()}
-    with pytest.raises(PublishError, match="use read what stamp had made before .* clear use too"):
+    with pytest.raises(PublishError, match=r"use read what stamp had made before .* clear use too"):
         publication(made, results)
     results |= {"use": made.attempt("use", night, results).run()}
     with pytest.raises(PublishError, match="last read what use had made before"):

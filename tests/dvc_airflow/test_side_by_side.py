@@ -64,6 +64,28 @@ def test_airflow_is_not_asked_of_the_runs_of_others(made: Toy, tmp_path: Path, m
     assert lease.take(record, RUN, "there", late, owner="theirs", **running).owner == "theirs"
 
 
+def test_two_installations_at_one_address_hold_no_lease_together(
+    made: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc_airflow import pin
+
+    ours, theirs = (of("nightly", made, tmp_path, monkeypatch).get_task("pin") for _ in range(2))
+    record = Repository(made.root, "nights", REFS, "origin")
+    for kept, one in (({}, ours), ({}, theirs)):
+        monkeypatch.setattr(pin.Variable, "get", lambda key, default=None, kept=kept: kept.get(key, default))
+        monkeypatch.setattr(pin.Variable, "set", lambda key, value, about, kept=kept: kept.update({key: value}))
+        one.holder({})
+    monkeypatch.undo()
+    ours._lease({"ti": Task(), "run_id": SAME})
+    ours._lease({"ti": Task(), "run_id": SAME})
+    with pytest.raises(lease.Held):
+        theirs._lease({"ti": Task(), "run_id": SAME})
+    with pytest.raises(lease.Held):  # its own run of that name has ended
+        theirs._lease({"ti": Task(runs={SAME: "failed"}), "run_id": RUN})
+    assert not lease.release(record, SAME, theirs.holder({}))
+    assert lease.release(record, SAME, ours.holder({}))
+
+
 def test_a_night_that_was_refused_leaves_what_the_other_of_its_name_has_pinned(
     made: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

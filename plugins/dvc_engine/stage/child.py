@@ -123,7 +123,10 @@ def _reproduce(
     except Lacking as error:  # with a remote another attempt may fetch it; without one only another night makes it
         return {"error": "storage" if remote else "refused", "sentence": str(error), "lacking": True}
     except UploadError as error:
-        return {"error": kind, "sentence": f"{_sentence(error)}; for a remote that can only be read there is push=False"}
+        return {
+            "error": kind,
+            "sentence": f"{_sentence(error)}; for a remote that can only be read there is push=False",
+        }
     except (DvcException, OSError) as error:
         return {"error": kind, "sentence": _sentence(error)}
     except Exception as error:  # a remote's client raises what it likes, as botocore's NoCredentialsError

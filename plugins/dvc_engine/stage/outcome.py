@@ -115,8 +115,8 @@ class Result:
     worker.
     `report` is what the stage itself wrote to $DVC_AIRFLOW_OUTCOME. `energy_joules` is what the processors' packages
     took while its commands ran, all that ran beside them included; None where the machine does not tell.
-    `cpu_seconds` is of its commands; it `began` so many seconds after the epoch. It `rests_on` stages, each with a digest
-    of what it had made then.
+    `cpu_seconds` is of its commands; it `began` so many seconds after the epoch. It `rests_on` stages, by name → digest
+    of what that had made then.
     """
 
     stage: str
