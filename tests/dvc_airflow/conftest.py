@@ -139,6 +139,7 @@ class Toy:
 
     def commit(self, files: Mapping[str, str]) -> str:
         for name, text in files.items():
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name).write_text(text)
         self.git("add", "-A")
         self.git("commit", "-qm", "change", "--allow-empty")

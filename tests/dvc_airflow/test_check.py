@@ -71,6 +71,18 @@ def test_a_folder_to_work_in_that_nobody_has_is_named_too(wdir: str, dep: str, t
     assert lacks == (None if there else f"dvc.yaml:3: {said}")
 
 
+def test_a_dep_that_is_named_from_the_wrong_folder_is_told_how(toy: Make) -> None:
+    files = {"src/dvc.yaml": "stages:\n  one:\n    cmd: a\n    deps: [src/run.py, data/in.csv]\n", "src/run.py": ""}
+    made = toy("stages: {}\n", **files, **{"data/in.csv": ""})
+    for wrong, right in (("src/run.py", "run.py"), ("data/in.csv", "../data/in.csv")):
+        lacks = start.lacking(made.known(), Commit(made.root, made.commit({})))
+        assert f"depends on src/{wrong}: it is not there, and" in str(lacks)
+        assert str(lacks).endswith(f"; paths are from src, so write {right}")
+        text = (made.root / "src/dvc.yaml").read_text()
+        made.commit({"src/dvc.yaml": text.replace(wrong, right)})
+    assert start.lacking(made.known(), Commit(made.root, made.commit({}))) is None
+
+
 @pytest.mark.parametrize(
     ("params", "said"),
     [

@@ -178,6 +178,21 @@ def test_what_is_ignored_in_a_folder_counts_too(tmp_path: Path) -> None:
     assert outs(root) == ["other/o"]
 
 
+@pytest.mark.parametrize("above", [True, False])
+def test_what_git_has_and_ignores_counts_too(above: bool, tmp_path: Path) -> None:
+    raw = f"outs:\n- md5: {MD5}\n  size: 3\n  hash: md5\n  path: raw\n"
+    stage = "stages:\n  a: {cmd: wc data/raw, deps: [data/raw]}\n"
+    root = repository(tmp_path, {"dvc.yaml": stage, "data/raw.dvc": raw}, "below" if above else "")
+    Toy(root).commit({})
+    ignored = (tmp_path if above else root) / ".gitignore"
+    for text in ("data/*\n!data/*.dvc\n", "/out\n", "data/*\n"):
+        ignored.write_text(text.replace("data", "below/data") if above else text)
+        known = reading.read(root, kept.folder(root))
+        with Repo(str(root)) as repo:
+            assert len(known.every) == len(repo.index.stages)
+        assert [one.name for one in known.every if one.above] == (["a"] if text == "/out\n" else [])
+
+
 def test_an_import_is_a_task_as_others_are(tmp_path: Path) -> None:
     text = IMPORTED.format("path: https://example.org/got.csv", "got.csv")
     meta = "meta: {airflow: {update: true, pool: net, env: {A: b}}}\n"
@@ -285,13 +300,14 @@ def test_pipelines_in_folders_and_tracked_data_run_to_the_lock_files_that_dvc_wr
         ("https://example.org/x", None),
         ("/etc/hostname", None),
         ("loose.csv", "stage two depends on loose.csv: it is in neither Git nor DVC; `dvc add loose.csv`"),
-        ("gone.csv", "stage two depends on gone.csv: it is not there, and no stage makes it"),
+        ("gone.csv", "stage two depends on gone.csv: it is not there, and no stage makes it; put it there and"),
         ("a\\b.csv", "depends on a\\b.csv: it is not there, and no stage makes it; its backslashes are letters"),
         (
             "hidden.csv",
             "on hidden.csv: Git ignores hidden.csv.dvc, which tracks it; take that out of .gitignore",
         ),
-        ("theirs.csv", "it is data of another DVC project of this repository (theirs.csv.dvc); `dvc import` it"),
+        ("other/t.csv", "it is data of another DVC project of this repository (other/t.csv.dvc); `dvc import` it"),
+        ("all/raw.csv", "DVC passes over all/raw.csv.dvc, for a .gitignore or .dvcignore names it or its folder"),
         ("named/run.py", None),
         ("bare/run.py", "bare/run.py: bare is a repository of its own, which no .gitmodules names; `git submodule add"),
         ("bare", "stage two needs bare: bare is a repository of its own"),
@@ -300,9 +316,10 @@ def test_pipelines_in_folders_and_tracked_data_run_to_the_lock_files_that_dvc_wr
 )
 def test_a_dep_that_nobody_has_is_named_before_anything_runs(dep: str, said: str | None, toy: Make) -> None:
     stages = f"stages:\n  one: {{cmd: a, outs: [made.txt]}}\n  two: {{cmd: b, deps: ['{dep}'], outs: [x]}}\n"
-    hidden = {"hidden.csv": "1", "hidden.csv.dvc": "outs: []\n", "theirs.csv.dvc": "outs: []\n"}
-    ignored = "loose.csv\nhidden*\n"
-    made = toy(stages, **{".gitignore": ignored, ".dvcignore": "theirs*\n", "loose.csv": "1", **hidden})
+    hidden = {"hidden.csv": "1", "hidden.csv.dvc": "outs: []\n", "all/raw.csv.dvc": "outs: []\n"}
+    hidden |= {"other/.dvc/config": "", "other/t.csv.dvc": "outs: []\n"}
+    ignored = "loose.csv\nhidden*\nall/*\n!all/*.dvc\n"
+    made = toy(stages, **{".gitignore": ignored, "loose.csv": "1", **hidden})
     (made.root / "folder" / "deep").mkdir(parents=True)
     (made.root / "folder" / "deep" / "x").write_text("x")
     for module in ("named", "bare", "vendor/own"):

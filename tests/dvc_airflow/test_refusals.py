@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from dvc_airflow.__main__ import main
 from dvc_engine.pipeline import reading
@@ -89,11 +90,11 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
     ),
     "no file of values of a stage": (
         {"dvc.yaml": f"{ONE}  two:\n    vars: [none.yaml]\n    cmd: x\n"},
-        "/dvc.yaml:3: stages.two: 'none.yaml' does not exist; mend it there",
+        "/dvc.yaml:3: stages.two: 'none.yaml' does not exist; write and commit that file, or take it out of `vars`",
     ),
     "no file of values": (
         {"dvc.yaml": f"vars: [none.yaml]\n{ONE}"},
-        "/dvc.yaml:1: vars: 'none.yaml' does not exist; mend it there",
+        "/dvc.yaml:1: vars: 'none.yaml' does not exist; write and commit that file, or take it out of `vars`",
     ),
     "TOML": (
         {"dvc.yaml": VALUES.format(kind="toml"), "values.toml": "a = 1\nb = =\n"},
@@ -131,18 +132,29 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
         {"dvc.yaml": "stages:\n"},
         "/dvc.yaml:1: stages: expected a dictionary; write a stage below it, or take it out",
     ),
-    "data that is none": ({"x.dvc": "outs: 5\n"}, "/x.dvc:1: outs: expected a list; mend it there"),
+    "data that is none": (
+        {"x.dvc": "outs: 5\n"},
+        "/x.dvc:1: outs: expected a list; write each on a line of its own, as `- name`",
+    ),
     "a stage in a file of its own, as before DVC 1": (
         {"old.dvc": "cmd: python old.py\ndeps:\n- path: old.py\nouts:\n- path: old.bin\n"},
         "/old.dvc:1: cmd: extra keys not allowed; a stage of DVC before 1.0 is written in dvc.yaml now",
     ),
     "a lock of DVC 1": (
         {"dvc.yaml": ONE, "dvc.lock": "one:\n  cmd: a\n"},
-        "/dvc.lock:1: one: extra keys not allowed; a lock file of DVC before 2 is removed",
+        "/dvc.lock:1: one: extra keys not allowed; a lock file of DVC 1 gets the lines `schema: '2.0'` and `stages:`",
     ),
     "a broken config": (
         {".dvc/config": "[core]\n    remote\n"},
         "/.dvc/config:2: config file error: ",
+    ),
+    "a value of the config and what was to be a comment": (
+        {".dvc/config": "[core]\n    autostage = true ; when added\n"},
+        "/.dvc/config:2: core.autostage: expected true or false for dictionary value; all that stands behind",
+    ),
+    "a key that the config had": (
+        {".dvc/config": "[core]\n    analytics = false\n    cloud = aws\n"},
+        "/.dvc/config:3: core.cloud: extra keys not allowed; take it out",
     ),
     "a broken config of this checkout alone": (
         {".dvc/config.local": "[core]\n    remote\n"},
@@ -184,6 +196,18 @@ def test_it_is_one_sentence_with_its_place(
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
     assert told.err.startswith(f"{root}{said}".replace("ROOT", str(root)))
+
+
+def test_a_lock_of_dvc_1_that_is_written_as_it_says_keeps_what_it_knows(tmp_path: Path) -> None:
+    lock = f"one:\n  cmd: a\n  outs:\n  - path: o\n    md5: {'a' * 32}\n"
+    root = repository(tmp_path, {"dvc.yaml": "stages:\n  one: {cmd: a, outs: [o]}\n", "dvc.lock": lock})
+    with pytest.raises(ProjectError):
+        reading.read(root)
+    inner = "".join(f"  {line}\n" for line in lock.splitlines())
+    (root / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n{inner}")
+    assert list(reading.read(root).stages) == ["one"]
+    with Repo(str(root)) as repo:
+        assert [out.hash_info.value for out in repo.index.outs] == ["a" * 32]
 
 
 def test_what_gives_dvc_a_remote_of_another_kind_is_to_be_installed(tmp_path: Path) -> None:

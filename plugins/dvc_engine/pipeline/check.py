@@ -16,7 +16,7 @@ HASHES = {"md5", "etag", "checksum", "files", "cloud"}  # by one of which a `.dv
 def refuse(root: Path, project: Project) -> None:
     """Raises ProjectError for the first thing that a night cannot run."""
     if not project.stages:
-        data = f"{len(project.data)} .dvc files and " if project.data else ""
+        data = f"{(count := len(project.data))} .dvc file{'s' * (count > 1)} and " if project.data else ""
         raise ProjectError(f"{root}: it has {data}no stages; write one in {PIPELINE} (`dvc stage add`)")
     _, folder = top(root)
     for stage in project.every:

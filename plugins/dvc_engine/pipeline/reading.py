@@ -1,8 +1,8 @@
 """Read any DVC project into plain dataclasses: whatever DVC accepts is read as DVC reads it, by its own index.
 
 Its graph is not asked for: DVC looks for cycles in quadratic time (47 s at 2,000 stages). Edges come from its trie of
-outs by its own rule, cycles from graphlib. What was read is kept under the hash of every file that it came from, so
-that a parse with nothing new imports nothing of DVC, and no YAML reader.
+outs by its own rule, cycles from graphlib. What was read is kept under the hash of every file that stages came from or
+are hidden by, so that a parse with nothing new imports nothing of DVC, and no YAML reader.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from dvc_engine.git import shown
 from dvc_engine.pipeline import kept, refusals
 from dvc_engine.pipeline.project import PIPELINE, Out, Project, ProjectError, Stage, of, of_plain, plain
 
-VERSION = 9  # of the kept form
+VERSION = 10  # of the kept form
 PARAMS = "params.yaml"
+IGNORED = (".gitignore", ".dvcignore")  # by Git, even what it has, is not looked at by DVC
 
 
 def read(root: Path, cache: Path | None = None) -> Project:
@@ -73,10 +74,15 @@ def refuse_nothing(root: Path) -> None:
 
 
 def _files(root: Path) -> list[str]:
-    """Every file that DVC may take stages from, by path: what Git ignores DVC does not look at either."""
+    """Every file that DVC may take stages from, or pass over others for, by path.
+
+    What Git ignores DVC does not look at either.
+    """
     refuse_nothing(root)
     asked = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
-    listed = subprocess.run([*asked, "*.dvc", f"*{PIPELINE}", "*.dvcignore"], capture_output=True, check=False)
+    listed = subprocess.run(
+        [*asked, "*.dvc", f"*{PIPELINE}", *(f"*{one}" for one in IGNORED)], capture_output=True, check=False
+    )
     if listed.returncode != 0:
         if any((folder / ".git").exists() for folder in (root, *root.resolve().parents)):  # another user's, say
             said = " ".join(os.fsdecode(listed.stderr).split())
@@ -87,12 +93,20 @@ def _files(root: Path) -> list[str]:
         raise ProjectError(
             f"{root}: Git does not know this folder; `git init` there, and commit what is to run{bundle}"
         )
-    names = {os.fsdecode(name) for name in listed.stdout.split(b"\0") if name} | {".dvc/config"}
+    names = {os.fsdecode(name) for name in listed.stdout.split(b"\0") if name} | {".dvc/config", *_above(root)}
     return sorted(name for name in names if _is_read(name) and (root / name).is_file())
 
 
 def _is_read(name: str) -> bool:
-    return name.endswith(".dvc") or PurePosixPath(name).name in (PIPELINE, ".dvcignore") or name == ".dvc/config"
+    return name.endswith(".dvc") or PurePosixPath(name).name in (PIPELINE, *IGNORED) or name == ".dvc/config"
+
+
+def _above(root: Path) -> Iterable[str]:
+    """What Git ignores by the folders above a project, up to its repository's."""
+    folder, up = root.resolve(), ""
+    while not (folder / ".git").exists() and folder != folder.parent:
+        folder, up = folder.parent, f"../{up}"
+        yield f"{up}.gitignore"
 
 
 def _hash(root: Path, files: Iterable[str]) -> str:
@@ -166,8 +180,8 @@ def _edges(index: Any) -> dict[Any, list[Any]]:
 
     trie, found = index.outs_trie, dict[Any, list[Any]]()
     for stage in index.stages:
-        if out := trie.shortest_prefix(localfs.parts(stage.path)).value:
-            raise StagePathAsOutputError(stage, str(out))
+        if around := trie.shortest_prefix(localfs.parts(stage.path)):
+            raise StagePathAsOutputError(stage, str(around.value))
         above: dict[Any, None] = {}
         for dep in [] if stage.is_repo_import or stage.is_db_import else stage.deps:
             if isinstance(dep, DatasetDependency):

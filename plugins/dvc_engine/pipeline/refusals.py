@@ -48,12 +48,13 @@ def sentence(error: Exception, root: Path) -> str:
             keys = f"stages.{keys}" if stage else keys
             if lacks := re.fullmatch(r"Could not find '(.+)'", why):
                 do = _unfound(lacks[1])
+            elif re.fullmatch(r"'.+' does not exist", why):
+                do = "write and commit that file, or take it out of `vars`"
             return f"{root / name}:{line((root / name).read_bytes(), keys.split('.'))}: {keys}: {why}; {do}"
         case ParseError():
             return f"{_broken(Path(error.path).resolve(), said)}; mend the syntax there"
         case ConfigError():
-            at = re.search(r"at line (\d+)", said)
-            return f"{_config(root)}{f':{at[1]}' if at else ''}: {said}; {do}"
+            return _of_config(_config(root), said, do)
         case StageNotFound() if "@" in error.name:
             do = "call it otherwise: @ stands between a stage and an item of it"
     place = _asked_for(error) or str(root)
@@ -136,6 +137,19 @@ def _config(root: Path) -> Path:
     return own
 
 
+def _of_config(file: Path, said: str, do: str) -> str:
+    """What is wrong in a file of DVC's configuration, with the line where that can be told."""
+    at = re.search(r"at line (\d+)", said)
+    if found := re.fullmatch(r"config file error: (extra keys .*|expected .*) @ data((?:\['[^']+'\])+)", said):
+        keys = re.findall(r"\['([^']+)'\]", found[2])
+        said = f"{'.'.join(keys)}: {found[1]}"
+        do = "take it out" if found[1].startswith("extra keys") else "all that stands behind the = is its value"
+        lines = file.read_text(encoding="utf-8").splitlines()
+        held = [number for number, one in enumerate(lines, 1) if re.match(rf"\s*{re.escape(keys[-1])}\s*=", one)]
+        return f"{file}{f':{held[0]}' if len(held) == 1 else ''}: {said}; {do}"
+    return f"{file}{f':{at[1]}' if at else ''}: {said}; {do}"
+
+
 def _missing(error: Exception) -> str:
     """What to do where DVC lacks a package for a kind of URL; "" for other errors."""
     said = str(error)
@@ -176,15 +190,19 @@ def _against_schema(error: Any) -> str:
     place = ".".join(map(str, wrong.path)) or "the file"
     do = MEND
     if file.name == LOCK and not re.search(r"^schema:", file.read_text(encoding="utf-8"), re.MULTILINE):
-        do = "a lock file of DVC before 2 is removed (`git rm`), and written anew by a run"
+        do = (
+            "a lock file of DVC 1 gets the lines `schema: '2.0'` and `stages:` on top, and its own two spaces more each"
+        )
     elif file.name == LOCK:
         do = "take it from a commit before, or remove it (`git rm`): a run writes it anew"
     elif file.suffix == ".dvc" and place == "cmd":
         do = "a stage of DVC before 1.0 is written in dvc.yaml now (`dvc stage add`), and this file removed"
     elif file.suffix == ".dvc" and place.endswith(".metric"):
-        do = "DVC has no such key since 1.0; take it out"
+        do = "DVC 3 has no such key; take it out"
     elif place.endswith(".live"):
         do = "DVC has no such key since 3.0; take it out, and name what it writes among metrics or plots"
     elif place == "stages":
         do = "write a stage below it, or take it out"
+    elif wrong.error_message == "expected a list":
+        do = "write each on a line of its own, as `- name`, with a space"
     return f"{file}:{line(file.read_bytes(), wrong.path)}: {place}: {wrong.error_message}; {do}"

@@ -68,7 +68,7 @@ def lacking(project: Project, commit: Commit) -> str | None:
         for dep in (one for one in stage.deps if not outside(one) and one not in held):
             if _lies_in(dep, project.makers) or _lies_in(dep, beyond):
                 continue
-            return f"{_at(stage, commit, 'deps')} depends on {dep}: {_why_lacking(dep, held, commit)}"
+            return f"{_at(stage, commit, 'deps')} depends on {dep}: {_why_lacking(dep, held, commit, stage.wdir)}"
         if led := _led(stage, commit, committed, project.makers):
             return led
         for file, keys in stage.params.items():
@@ -163,17 +163,28 @@ def _unknown(values: Any, keys: Iterable[str]) -> str | None:
     return None
 
 
-def _why_lacking(dep: str, held: set[str], commit: Commit) -> str:
-    """Why nobody has a dep, and what to do."""
+def _why_lacking(dep: str, held: set[str], commit: Commit, wdir: str = ".") -> str:
+    """Why nobody has a dep, and what to do.
+
+    Args:
+        wdir: that it is named from.
+    """
     root = commit.repository / commit.folder
     if f"{dep}.dvc" in held:
-        return f"it is data of another DVC project of this repository ({dep}.dvc); `dvc import` it into this one"
+        if any(f"{folder}/.dvc" in held for folder in within(dep)):
+            return f"it is data of another DVC project of this repository ({dep}.dvc); `dvc import` it into this one"
+        what = f"DVC passes over {dep}.dvc, for a .gitignore or .dvcignore names it or its folder, though Git has it"
+        return f"{what}; name the data alone there, as `dvc add` does"
     if (root / f"{dep}.dvc").exists():
         return f"Git ignores {dep}.dvc, which tracks it; take that out of .gitignore, and commit it"
     if (root / dep).exists():
         return f"it is in neither Git nor DVC; `dvc add {dep}`"
-    slashes = "; its backslashes are letters of a file's name here, write slashes" if "\\" in dep else ""
-    return f"it is not there, and no stage makes it{slashes}"
+    what = "it is not there, and no stage makes it"
+    if "\\" in dep:
+        return f"{what}; its backslashes are letters of a file's name here, write slashes"
+    if (written := posixpath.relpath(dep, wdir)) in held and written != dep:
+        return f"{what}; paths are from {wdir}, so write {posixpath.relpath(written, wdir)}"
+    return f"{what}; put it there and `dvc add` or commit it, or take it out"
 
 
 def never(project: Project, known: Container[str]) -> str | None:
