@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
+from airflow.sdk.exceptions import AirflowFailException
 
-from dvc_airflow.operator import HOLDER, RESULTS, SENTENCE, Task, mendable, refusal
+from dvc_airflow.operator import HOLDER, RESULTS, SENTENCE, Task, mendable, refusal, states
 from dvc_airflow.publish import released
 from dvc_airflow.settings import Settings, run_name
 from dvc_engine.git import GitError, git, without_login
@@ -50,7 +49,7 @@ class EndOperator(Task):
             place = self._place(run)
         except GitError as error:
             raise refusal(context, error, again=True) from None
-        self.states = _states(ti, self.dag_id, context["run_id"])
+        self.states = states(ti, self.dag_id, context["run_id"])
         pinned = self.pinned(context, checkout=False) if self._returned(ti, PIN) else None
         self.named = self.named or ti.xcom_pull(task_ids=self.beside(PIN), key=HOLDER) or ""  # whose lease it is
         done = self._returned(ti, PUBLISH) or {}
@@ -214,14 +213,6 @@ def _newest(record: Repository, night: Night) -> bool:
     since = [one for one in record.nights() if one not in night.seen]
     said = [git(record.path, "show", "-s", "--format=%s", one) for one in since]
     return all(one.startswith(f"Night {night.run} of ") for one in said)
-
-
-def _states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:
-    """Task → state in a run; empty where Airflow does not tell."""
-    with suppress(AirflowRuntimeError):
-        found: Mapping[str, str] = ti.get_task_states(dag_id, run_ids=[run_id]).get(run_id) or {}
-        return found
-    return {}
 
 
 def money(task: Any, said: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:

@@ -1,5 +1,7 @@
 """What OpenLineage is told of a stage: what it read and made, in which versions, by which code of which commit.
 
+And what those are told who wait for an asset.
+
 Airflow's OpenLineage provider asks the operator for it; without that provider nothing of it is imported. Names follow
 OpenLineage's naming: a URL is the store's, a path outside the repository a file's. A path of the project is a file of
 the checkout of record too, or, where nights are published at a remote, `dvc://host/path-of-the-repository` and the path
@@ -15,13 +17,24 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dvc_engine.pipeline.project import Stage, outside
-from dvc_engine.stage.outcome import Night, Result
+from dvc_engine.stage.outcome import Night, Result, numbers
 from dvc_engine.store import web
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from dvc_airflow.settings import Settings
+
+
+def event(stage: Stage, result: Result, path: str, commit: str) -> dict[str, Any]:
+    """What the event of an out's asset carries: md5, size, commit, outcome, and what it holds of metrics."""
+    made: Mapping[str, Any] = next(
+        (out for out in (result.entry or {}).get("outs") or [] if stage.at(out["path"]) == path), {}
+    )
+    about = {key: value for key, value in made.items() if key in ("md5", "size", "nfiles")}
+    metrics = numbers({path: result.files[path]} if path in result.files else {})
+    told = about | {"commit": commit, "outcome": result.outcome}
+    return told | ({"metrics": metrics} if metrics else {})
 
 
 def wanted() -> bool:

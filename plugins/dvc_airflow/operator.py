@@ -3,11 +3,6 @@
 They are thin: what they do stands in modules that know nothing of Airflow. A task whose failure another attempt may
 mend (a lock, a store, a lost worker) raises what Airflow retries; a refusal or a stage's own failure is final.
 
-Airflow counts attempts that never began: while its API server does not answer, each ends after some seconds, and two
-retries were gone 25 s after a lost worker was noticed (killed for two minutes, Airflow 3.3.2). So Airflow is given
-three more, further and further apart. Airflow does not tell which attempts began: so an attempt that fails is the last
-once no more than three are left, whatever used up the others.
-
 Airflow reads a DAG file anew for each task. So what only some task needs is imported where that runs.
 """
 
@@ -16,23 +11,29 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowRuntimeError,
+    AirflowTaskTimeout,
+)
 
 from dvc_airflow.settings import Settings
 from dvc_engine.git import GitError
 from dvc_engine.pipeline import project
 from dvc_engine.pipeline.naming import PIN, task_id
 from dvc_engine.pipeline.project import Project, Stage
-from dvc_engine.stage.outcome import RETRIED, Night, Result, numbers, printable, standing
+from dvc_engine.stage.outcome import RETRIED, Night, Result, printable, standing
 from dvc_engine.stage.process import attended
 from dvc_engine.store import lease
 
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
 # task ended, and of whose run it is
 RESULT, RESULTS, SETTLED, KEPT, SENTENCE, HOLDER = "result", "results", "settled", "kept", "sentence", "holder"
 
-RETRIES = 2
-OUTAGE = 3  # more of them, for attempts that cannot begin
-FIRST, LONGEST = timedelta(seconds=5), timedelta(minutes=1)
+OUTAGE = 3  # retries beyond those asked for: `retried` in render.py says why
+ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")  # states of a task that does not go on
+LATER = timedelta(seconds=10)
 
 
 class CommitLink(BaseOperatorLink):
@@ -149,6 +150,13 @@ class Task(BaseOperator):
             self.log.warning("%s ran at another commit than %s has fixed since; clear it too", name, self.beside(PIN))
         return {name: one for name, one in said.items() if one and name not in others}
 
+    def wait_for(self, context: Any, stages: Iterable[str]) -> None:
+        """End for now, and be called again later, while one of these runs once more, since somebody has cleared it."""
+        found = states(context["ti"], self.dag_id, context["run_id"])
+        if going := [name for name in stages if found.get(self.beside(task_id(name)), "success") not in ENDED]:
+            self.log.info("%s was cleared, and has not ended again; this waits for it", ", ".join(going))
+            raise AirflowRescheduleException(datetime.now(UTC) + LATER)
+
     @property
     def whose(self) -> str:
         """Whose run it is on this host, for folders."""
@@ -213,6 +221,8 @@ class StageOperator(Task):
             self._tell(context, result)
             self._tell_assets(context, night.commit, known.stages[self.stage], result)
             return result.outcome
+        if result.outcome == "refused":
+            self.wait_for(context, known.upstream(self.stage))
         raise self._failed(context, result)
 
     def _begin(self, context: Any) -> tuple[Night, Project, Attempt, list[str]]:
@@ -255,14 +265,11 @@ class StageOperator(Task):
 
     def _tell_assets(self, context: Any, commit: str, stage: Stage, result: Result) -> None:
         """Say of each out what it is now; of a stage that is unchanged nobody is told, and no other DAG is started."""
+        from dvc_airflow import lineage
+
         self.outlets = [] if result.outcome == "unchanged" else self.assets()
-        made = {stage.at(out["path"]): out for out in (result.entry or {}).get("outs") or []}
         for asset in self.outlets:
-            path = asset.extra["path"]
-            about = {key: value for key, value in made.get(path, {}).items() if key in ("md5", "size", "nfiles")}
-            metrics = numbers({path: result.files[path]} if path in result.files else {})
-            told = about | {"commit": commit, "outcome": result.outcome}
-            context["outlet_events"][asset].extra = told | ({"metrics": metrics} if metrics else {})
+            context["outlet_events"][asset].extra = lineage.event(stage, result, asset.extra["path"], commit)
 
     def get_openlineage_facets_on_complete(self, ti: Any) -> Any:
         """What the OpenLineage provider asks for, where it is set up; None for a task that never began."""
@@ -274,10 +281,12 @@ class StageOperator(Task):
             self._attempt.kill()
 
 
-def retried(times: int = RETRIES) -> dict[str, Any]:
-    """What Airflow is told of a task that is to be tried so often again: by itself over some minutes, for an outage."""
-    apart = {"retry_delay": FIRST, "retry_exponential_backoff": 2.0, "max_retry_delay": LONGEST}
-    return {"retries": times + OUTAGE, **apart} if times else {"retries": 0}
+def states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:
+    """Task → state in a run; empty where Airflow does not tell."""
+    with suppress(AirflowRuntimeError):
+        found: Mapping[str, str] = ti.get_task_states(dag_id, run_ids=[run_id]).get(run_id) or {}
+        return found
+    return {}
 
 
 def mendable(ti: Any) -> type[AirflowException]:

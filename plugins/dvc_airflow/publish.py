@@ -33,6 +33,7 @@ class PublishOperator(Task):
         shared = self.settings
         try:
             night, known = self.pinned(context)
+            self.wait_for(context, [one.name for one in known.selected])
             told, record = self.told(context, [one.name for one in known.selected]), shared.repository
             results = self.results(context, night, known, list(known.stages), told)
             context["ti"].xcom_push(key=RESULTS, value=told)  # so that the end need not ask each of them again

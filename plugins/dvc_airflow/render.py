@@ -31,6 +31,9 @@ from dvc_airflow.settings import Settings, night, refuse_command
 from dvc_engine.pipeline.naming import END, PIN, PUBLISH, RELEASED, approval, task_id
 from dvc_engine.pipeline.project import Project, ProjectError, Stage, outside
 
+RETRIES = 2
+FIRST, LONGEST = timedelta(seconds=5), timedelta(minutes=1)  # between retries
+
 
 def DvcDag(  # noqa: N802  a DAG's class by its users' eyes
     dag_id: str, project: Path | str, *, late_after: timedelta | None = None, on_late: str | None = None, **options: Any
@@ -146,9 +149,21 @@ def _order(task: BaseOperator, above: Iterable[BaseOperator]) -> None:
         one.downstream_task_ids.add(task.task_id)
 
 
+def retried(times: int = RETRIES) -> dict[str, Any]:
+    """What Airflow is told of a task that is to be tried so often again: by itself over some minutes, for an outage.
+
+    Airflow counts attempts that never began: while its API server does not answer, each ends after some seconds, and
+    two retries were gone 25 s after a lost worker was noticed (killed for two minutes, Airflow 3.3.2). So Airflow is
+    given three more, further and further apart. It does not tell which attempts began: so one that fails is the last
+    (`mendable` in operator.py) once no more than three are left, whatever used up the others.
+    """
+    apart = {"retry_delay": FIRST, "retry_exponential_backoff": 2.0, "max_retry_delay": LONGEST}
+    return {"retries": times + operator.OUTAGE, **apart} if times else {"retries": 0}
+
+
 def _again(settings: Settings) -> dict[str, Any]:
     """What Airflow is told of the engine's own tasks."""
-    return operator.retried() | ({"queue": settings.queue} if settings.queue else {})
+    return retried() | ({"queue": settings.queue} if settings.queue else {})
 
 
 def _stages(known: Project, settings: Settings, where: str, root: Path) -> dict[str, BaseOperator]:
@@ -211,7 +226,7 @@ def _approval(stage: Stage, task: BaseOperator, pin: str) -> BaseOperator:
         stage=stage.name,
         made_by=task.task_id,
         pin=pin,
-        **operator.retried(),
+        **retried(),
     )
     _order(made, [task])
     return made
@@ -222,7 +237,7 @@ def _airflow(stage: Stage) -> dict[str, Any]:
     said = stage.airflow
     told: dict[str, Any] = {"queue": said.queue, "executor": said.executor, "owner": said.owner}
     told |= {"execution_timeout": said.execution_timeout, "pool": said.pool, "pool_slots": said.slots}
-    return {name: value for name, value in told.items() if value is not None} | operator.retried(said.retries)
+    return {name: value for name, value in told.items() if value is not None} | retried(said.retries)
 
 
 def _about(stage: Stage) -> str:

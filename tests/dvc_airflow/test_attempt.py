@@ -131,8 +131,8 @@ def test_a_stage_whose_input_was_not_made_is_refused(above: dict[str, Result], t
     result = made.attempt("total", made.night("HEAD"), above).run()
     assert (result.outcome, result.sentence) == (
         "refused",
-        "it reads what numbers makes, which has no result tonight: its task was marked as a success by hand, or "
-        "the DAG has changed since, say; clear that, so that it runs",
+        "it reads what numbers makes, which has no result tonight: it failed, or was marked as a success by "
+        "hand, or the DAG has changed since; clear its task",
     )
 
 

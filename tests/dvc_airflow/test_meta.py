@@ -315,7 +315,8 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
     from airflow.sdk.timezone import utcnow
 
     from dvc_airflow import DvcDag
-    from dvc_airflow.operator import OUTAGE, RETRIES
+    from dvc_airflow.operator import OUTAGE
+    from dvc_airflow.render import RETRIES
 
     stages = (
         "stages:\n  one: {cmd: a, outs: [x], meta: {airflow: {approve: Is it good}}}\n"

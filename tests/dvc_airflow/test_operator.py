@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import ParamValidationError
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, ParamValidationError
 from structlog.testing import capture_logs
 
 from dvc_airflow.pin import form
@@ -232,6 +232,23 @@ def test_what_could_not_be_pushed_is_not_deployed(dag: Any) -> None:
     assert said == ""
     assert night["why_not_deployed"] == "the push was refused: protected branch"
     assert of.get_task("released").python_callable(published(made, released="a" * 64)) is True
+
+
+def test_a_night_waits_for_a_stage_that_was_cleared_and_runs_again(dag: Any) -> None:
+    made, of = dag
+    ti = pinned(made)
+    for state in (None, "queued", "running", "up_for_retry"):
+        ti.states = {"numbers": "success", "total": state}
+        with pytest.raises(AirflowRescheduleException):
+            of.get_task("publish").execute({"ti": ti, "run_id": RUN})
+        assert ("task", "sentence") not in ti.said
+    del ti.said["numbers", "result"]
+    ti.states, ti.own = {"numbers": "running"}, "total"
+    with pytest.raises(AirflowRescheduleException):
+        of.get_task("total").execute({"ti": ti, "run_id": RUN})
+    ti.states = {"numbers": "success"}
+    with pytest.raises(AirflowFailException, match="it failed, or was marked as a success by hand"):
+        of.get_task("total").execute({"ti": ti, "run_id": RUN})
 
 
 def test_the_end_asks_publish_for_results_and_a_stage_for_those_that_it_had_not(dag: Any) -> None:

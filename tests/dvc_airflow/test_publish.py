@@ -15,7 +15,7 @@ from dvc_engine.git import GitError
 from dvc_engine.night.publish import Published, PublishError, publish
 from dvc_engine.pipeline import lock, reading
 from dvc_engine.stage.command import Command
-from dvc_engine.stage.outcome import Result
+from dvc_engine.stage.outcome import Night, Result
 from dvc_engine.store import lease, snapshot
 from dvc_engine.store.commit import Commit
 from dvc_engine.store.history import newest
@@ -39,10 +39,13 @@ def record(made: Toy) -> Repository:
     return Repository(made.root, "nightly", REFS)
 
 
-def publication(made: Toy, results: dict[str, Result], text: str | None = None) -> Published:
+def publication(
+    made: Toy, results: dict[str, Result], text: str | None = None, night: Night | None = None
+) -> Published:
     known = reading.read(made.root)
     clones, command = made.root / ".dvc/tmp/clones", Command(text) if text else None
-    return publish(made.pinned("HEAD", record(made)), known, results, record(made), command, {}, clones)
+    night = night or made.pinned("HEAD", record(made))
+    return publish(night, known, results, record(made), command, {}, clones)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,21 @@ stages:
         publication(made, results)
     results |= {"last": made.attempt("last", night, results).run()}
     assert publication(made, results).new
+
+
+def test_a_night_that_is_published_and_cleared_later_is_no_second_commit(toy: Make, tmp_path: Path) -> None:
+    made, asked = toy(), tmp_path / "asked"
+    text, night = f"sh -c 'echo 1 >> {asked}; echo {{}}'", made.pinned("HEAD", record(made))
+    results = made.run(night.commit)
+    first = publication(made, results, text, night)
+    made.commit({"seed.txt": "8"})
+    second = publication(made, made.run("HEAD"))
+    assert (first.new, second.new) == (True, True)
+    again = publication(made, results, text, night)
+    assert (again.commit, again.new, again.refused) == (first.commit, False, "")
+    assert made.git("rev-parse", "nightly") == second.commit
+    assert made.git("for-each-ref", "refs/dvc-airflow") == ""
+    assert asked.read_text() == "1\n"  # else what follows a release would put that in place of the newer one
 
 
 def test_a_night_without_all_its_stages_is_not_published(toy: Make) -> None:

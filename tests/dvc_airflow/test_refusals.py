@@ -134,7 +134,11 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
     ),
     "data that is none": (
         {"x.dvc": "outs: 5\n"},
-        "/x.dvc:1: outs: expected a list; write each on a line of its own, as `- name`",
+        "/x.dvc:1: outs: expected a list; write each on a line of its own, as `- name`, with a space",
+    ),
+    "a template without quotes": (
+        {"dvc.yaml": "stages:\n  one:\n    cmd: x\n    outs: [data/${a}]\n"},
+        "/dvc.yaml:4: not YAML: did not find expected ',' or ']'; write what has ${…} in quotes",
     ),
     "a stage in a file of its own, as before DVC 1": (
         {"old.dvc": "cmd: python old.py\ndeps:\n- path: old.py\nouts:\n- path: old.bin\n"},
@@ -142,7 +146,7 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
     ),
     "a lock of DVC 1": (
         {"dvc.yaml": ONE, "dvc.lock": "one:\n  cmd: a\n"},
-        "/dvc.lock:1: one: extra keys not allowed; a lock file of DVC 1 gets the lines `schema: '2.0'` and `stages:`",
+        "/dvc.lock:1: one: extra keys not allowed; to a lock file of DVC 1 add `schema: '2.0'` and `stages:` on",
     ),
     "a broken config": (
         {".dvc/config": "[core]\n    remote\n"},

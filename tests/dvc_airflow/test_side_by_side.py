@@ -102,6 +102,16 @@ def test_a_night_that_was_refused_leaves_what_the_other_of_its_name_has_pinned(
     assert made.git("ls-remote", "origin", f"{REFS}/pinned/*") == ""
 
 
+def test_what_a_night_that_nobody_ended_has_pinned_goes_with_the_next(made: Toy) -> None:
+    record, commit = Repository(made.root, "nights", REFS, "origin"), made.git("rev-parse", "HEAD")
+    there = other(made)
+    there.pin("lost", commit)
+    record.pin("next", commit)
+    assert made.git("ls-remote", "origin", f"{REFS}/pinned/*") == f"{commit}\t{REFS}/pinned/next"
+    there.pin("next", commit)  # another attempt at it
+    assert made.git("ls-remote", "origin", f"{REFS}/pinned/*") == f"{commit}\t{REFS}/pinned/next"
+
+
 def night(record: Repository, message: str, *parents: str) -> str:
     above = [word for one in ["main", *parents] for word in ("-p", one)]
     return git(record.path, "commit-tree", "main^{tree}", *above, "-m", message)

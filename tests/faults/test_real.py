@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from dvc_engine.pipeline import lock
 from tests.faults.real import ENDED, SLOW, Real, make, running, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -181,3 +182,30 @@ def test_a_night_that_ended_well_and_is_cleared_is_what_it_then_becomes(airflow:
         said = real.night(run)
         assert {name: one["outcome"] for name, one in said["stages"].items()} == outcomes
         assert said["published"] == (real.toy.git("rev-parse", "dvc-airflow") if state == "success" else None)
+
+
+def test_a_night_waits_for_a_stage_that_was_cleared_and_publishes_nothing_of_what_it_had_made(airflow: Real) -> None:
+    real, before, again = airflow, airflow.nights(), airflow.marks / "again"
+    pipeline, slow = (real.toy.root / "dvc.yaml").read_text(), f"python slow.py {real.marks}"
+    changed = pipeline.replace("cp out.txt end.txt", f"{slow} end.txt")
+    changed = changed.replace(f"{slow} out.txt", f"test ! -e {again} || sleep 10; date +%s%N > out.txt")
+    changed = changed.replace("outs: [out.txt]", "outs: [out.txt], always_changed: true")
+    real.enough(False)
+    real.toy.commit({"dvc.yaml": changed})
+    run = real.trigger()
+    real.in_the_middle(run)
+    again.touch()
+    asked = {"dry_run": False, "dag_run_id": run, "only_failed": False, "only_running": False}
+    real.request("POST", "dags/toy/clearTaskInstances", asked | {"task_ids": ["slow"]})
+    real.enough()
+    assert real.ended(run) == "failed", real.told(run)
+    assert "after read what slow had made before" in real.night(run)["sentence"]
+    assert real.nights() == before
+    cleared = {"task_ids": ["after"], "include_downstream": True, "reset_dag_runs": True}
+    real.request("POST", "dags/toy/clearTaskInstances", asked | cleared)
+    until(lambda: real.state(run) not in ENDED, 30)
+    assert real.ended(run) == "success", real.told(run)
+    assert real.night(run)["published"] == real.toy.git("rev-parse", "dvc-airflow")
+    held = lock.parse(real.toy.git("show", "dvc-airflow:dvc.lock"))
+    assert held["after"]["deps"][0]["md5"] == held["slow"]["outs"][0]["md5"]
+    real.toy.commit({"dvc.yaml": pipeline})

@@ -2,10 +2,11 @@
 
 The commit's tree is the pinned tree with the night's dvc.lock, `cache: false` files and .gitignore lines; its parents
 are the branch's tip and the pinned commit. Nothing is merged, and nothing is committed when nothing differs and nothing
-waits. The project's own `publish` command runs in a clone of that commit and prints, as its last line, JSON with a
-message and tags. Where nothing differs it runs at the tip, since the night that wrote it may have died before what
-follows a release; its message and tags are then not used. Branch and tags go to the repository of record in one atomic
-push with a lease; what it refuses stays under `<refs>/unpublished/<run>` until a night after it is pushed.
+waits, nor where the night is on the branch already. The project's own `publish` command runs in a clone of that commit
+and prints, as its last line, JSON with a message and tags. Where nothing differs it runs at the tip, since the night
+that wrote it may have died before what follows a release; its message and tags are then not used. Branch and tags go to
+the repository of record in one atomic push with a lease; what it refuses stays under `<refs>/unpublished/<run>` until a
+night after it is pushed.
 """
 
 from __future__ import annotations
@@ -72,9 +73,11 @@ def publish(
     repository, cache, tip = record.path, workspace.cache_of(night.root), record.tip
     tree = _tree(night, project, {one.name: entry for one in project.selected if (entry := results[one.name].entry)})
     waiting = record.unpublished()
-    if tip and not waiting and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree:
-        said = ask(command, night, tip, env, clones, cache) if command and project.whole else {}
-        return Published(tip, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
+    same = tip and not waiting and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree
+    if there := tip if same else _earlier(night, record, tree):
+        # what follows the release of a night before the tip would put that in the place of a newer one
+        said = ask(command, night, there, env, clones, cache) if command and project.whole and there == tip else {}
+        return Published(there, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
     commit = partial(_commit, night, record, tree, waiting)
     if not project.whole:
         newest = record.nights()[:1]
@@ -96,6 +99,17 @@ def publish(
             return Published(there, new=False, said=said)
         record.keep(night.run, made)
     return Published(made, new=not refused, refused=refused, said=said)
+
+
+def _earlier(night: Night, record: Repository, tree: str) -> str | None:
+    """This night's commit, where the branch has it: publish was cleared, or died when it had pushed. None for none."""
+    since = f"{night.tip}..{record.tip}" if night.tip else record.tip
+    listed = git(record.path, "log", "--first-parent", "--format=%H %T %P", since) if since else ""
+    for line in listed.splitlines():
+        commit, made, *parents = line.split()
+        if made == tree and night.commit in parents:
+            return commit
+    return None
 
 
 def _meanwhile(record: Repository, tip: str | None, tree: str) -> str | None:

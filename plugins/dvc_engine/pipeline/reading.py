@@ -62,8 +62,10 @@ def document(path: Path) -> Mapping[str, Any]:
         raise ProjectError(f"{path}: it cannot be read ({error.strerror}); check its permissions") from None
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        said = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ProjectError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {said}; mend the syntax there") from None
+        said, at = getattr(error, "problem", None) or " ".join(str(error).split()), mark.line if mark else 0
+        quoted = b"${" in b"".join(path.read_bytes().splitlines()[at : at + 1])
+        do = "write what has ${…} in quotes" if quoted else "mend the syntax there"
+        raise ProjectError(f"{path}:{at + 1}: not YAML: {said}; {do}") from None
     return said if isinstance(said, Mapping) else {}
 
 
@@ -80,9 +82,8 @@ def _files(root: Path) -> list[str]:
     """
     refuse_nothing(root)
     asked = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
-    listed = subprocess.run(
-        [*asked, "*.dvc", f"*{PIPELINE}", *(f"*{one}" for one in IGNORED)], capture_output=True, check=False
-    )
+    asked += ["*.dvc", *(f"*{one}" for one in (PIPELINE, *IGNORED))]
+    listed = subprocess.run(asked, capture_output=True, check=False)
     if listed.returncode != 0:
         if any((folder / ".git").exists() for folder in (root, *root.resolve().parents)):  # another user's, say
             said = " ".join(os.fsdecode(listed.stderr).split())

@@ -190,9 +190,7 @@ def _against_schema(error: Any) -> str:
     place = ".".join(map(str, wrong.path)) or "the file"
     do = MEND
     if file.name == LOCK and not re.search(r"^schema:", file.read_text(encoding="utf-8"), re.MULTILINE):
-        do = (
-            "a lock file of DVC 1 gets the lines `schema: '2.0'` and `stages:` on top, and its own two spaces more each"
-        )
+        do = "to a lock file of DVC 1 add `schema: '2.0'` and `stages:` on top, and two spaces before all other lines"
     elif file.name == LOCK:
         do = "take it from a commit before, or remove it (`git rm`): a run writes it anew"
     elif file.suffix == ".dvc" and place == "cmd":

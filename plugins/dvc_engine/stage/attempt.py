@@ -205,7 +205,7 @@ class Attempt:
         lost = (name for name in asked if name not in self.above or self.above[name].entry is None)
         if (one := next(lost, None)) is None:
             return ""
-        why = "its task was marked as a success by hand, or the DAG has changed since, say; clear that, so that it runs"
+        why = "it failed, or was marked as a success by hand, or the DAG has changed since; clear its task"
         return f"it reads what {one} makes, which has no result tonight: {why}"
 
     def _made(self) -> dict[str, str]:

@@ -124,6 +124,10 @@ class Repository:
             git(self.path, "update-ref", "-d", ref)
         git(self.path, "update-ref", f"{pinned}/{run}", commit)  # else `git gc` may take it
         if self.remote:
+            there = git(self.path, "ls-remote", self.remote, f"{pinned}/*").splitlines()
+            if left := [f":{ref}" for ref in (line.split("\t")[1] for line in there) if ref != f"{pinned}/{run}"]:
+                with suppress(GitError):  # a remote that has nothing removed has a night all the same
+                    git(self.path, *PUSH, self.remote, *left)
             git(self.path, *PUSH, "--force", self.remote, f"{commit}:{pinned}/{run}")
 
     def unpin(self, run: str) -> None:
