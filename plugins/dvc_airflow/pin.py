@@ -155,10 +155,11 @@ class PinOperator(Task):
     def _installation(self) -> str:
         """Which installation of Airflow this is, as the first night called it; "" where it keeps no Variables."""
         try:
-            if Variable.get(INSTALLATION, default=None) is None:
+            if (found := Variable.get(INSTALLATION, default=None)) is None:
                 about = "Tells its nights from those that another Airflow publishes to the same Git remote"
                 Variable.set(INSTALLATION, uuid4().hex, about)
-            return str(Variable.get(INSTALLATION))  # another DAG's pin may have been faster
+                found = Variable.get(INSTALLATION)  # another DAG's pin may have been faster
+            return str(found)
         except Exception as error:  # a secrets backend raises what it likes
             self.log.warning("Airflow does not say which installation it is: %s", error)
             return ""

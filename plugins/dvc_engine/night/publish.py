@@ -103,12 +103,14 @@ def publish(
 
 def _earlier(night: Night, record: Repository, tree: str) -> str | None:
     """This night's commit, where the branch has it: publish was cleared, or died when it had pushed. None for none."""
-    since = f"{night.tip}..{record.tip}" if night.tip else record.tip
-    listed = git(record.path, "log", "--first-parent", "--format=%H %T %P", since) if since else ""
-    for line in listed.splitlines():
-        commit, made, *parents = line.split()
-        if made == tree and night.commit in parents:
-            return commit
+    if record.tip in (None, night.tip):
+        return None
+    since = f"{night.tip}..{record.tip}" if night.tip else str(record.tip)
+    with suppress(GitError):  # somebody has put another branch in its place, say
+        for line in git(record.path, "log", "--first-parent", "--format=%H %T %P", since).splitlines():
+            commit, made, *parents = line.split()
+            if made == tree and night.commit in parents:
+                return commit
     return None
 
 
