@@ -1,7 +1,6 @@
-"""What OpenLineage is told of a stage: what it read and made, in which versions, by which code of which commit.
+"""What others are told of a stage that has ended: those who wait for an asset, and OpenLineage.
 
-And what those are told who wait for an asset.
-
+OpenLineage is told what it read and made, in which versions, by which code of which commit.
 Airflow's OpenLineage provider asks the operator for it; without that provider nothing of it is imported. Names follow
 OpenLineage's naming: a URL is the store's, a path outside the repository a file's. A path of the project is a file of
 the checkout of record too, or, where nights are published at a remote, `dvc://host/path-of-the-repository` and the path

@@ -18,15 +18,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk import BaseOperator, BaseOperatorLink, exceptions
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import (
-    AirflowException,
-    AirflowFailException,
-    AirflowRescheduleException,
-    AirflowRuntimeError,
-    AirflowTaskTimeout,
-)
 
 from dvc_airflow.settings import Settings
 from dvc_engine.git import GitError
@@ -43,12 +36,13 @@ if TYPE_CHECKING:
     from dvc_engine.store.repository import Repository
 
 # keys of what a stage said, of what all did, of the stages that need not run, of what these would have said, of why a
-# task ended, and of whose run it is
+# task ended, of whose run it is, and of what a person lets out, if it is let out
 RESULT, RESULTS, SETTLED, KEPT, SENTENCE, HOLDER = "result", "results", "settled", "kept", "sentence", "holder"
+LET_OUT = "let_out"
 
 OUTAGE = 3  # retries beyond those asked for: `retried` in render.py says why
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")  # states of a task that does not go on
-LATER = timedelta(seconds=10)
+SOON, LATER = timedelta(seconds=10), timedelta(minutes=5)  # of the first look for one that goes on, and of the last
 
 
 class CommitLink(BaseOperatorLink):
@@ -99,6 +93,7 @@ class Task(BaseOperator):
         """What the pin fixed; where a remote has the nights, as seen from this worker's checkout. Raises GitError."""
         said = context["ti"].xcom_pull(task_ids=self.beside(PIN))
         if said is None:
+            self.wait_for(context, [PIN])
             why = f"{self.beside(PIN)} has not said what this night runs; it was marked as a success by hand, say"
             raise refusal(context, Exception(f"{why}: clear it, so that it does"))
         night, self.named = Night.loads(said["night"]), said.get(HOLDER, "")
@@ -150,12 +145,13 @@ class Task(BaseOperator):
             self.log.warning("%s ran at another commit than %s has fixed since; clear it too", name, self.beside(PIN))
         return {name: one for name, one in said.items() if one and name not in others}
 
-    def wait_for(self, context: Any, stages: Iterable[str]) -> None:
+    def wait_for(self, context: Any, tasks: Iterable[str]) -> None:
         """End for now, and be called again later, while one of these runs once more, since somebody has cleared it."""
         found = states(context["ti"], self.dag_id, context["run_id"])
-        if going := [name for name in stages if found.get(self.beside(task_id(name)), "success") not in ENDED]:
-            self.log.info("%s was cleared, and has not ended again; this waits for it", ", ".join(going))
-            raise AirflowRescheduleException(datetime.now(UTC) + LATER)
+        if going := next((one for one in map(self.beside, tasks) if found.get(one, "success") not in ENDED), None):
+            self.log.info("%s was cleared, and has not ended again; this waits for it", going)
+            wait = SOON * 2 ** min(context.get("task_reschedule_count", 0), 9)
+            raise exceptions.AirflowRescheduleException(datetime.now(UTC) + min(wait, LATER))
 
     @property
     def whose(self) -> str:
@@ -211,7 +207,7 @@ class StageOperator(Task):
         try:
             with self.leased(context), attended(self.on_kill, parent):
                 result = secrets.hidden(attempt.run(), hidden)
-        except AirflowTaskTimeout:  # Airflow would count it with the attempts that never began
+        except exceptions.AirflowTaskTimeout:  # Airflow would count it with the attempts that never began
             result = attempt.overdue(self.execution_timeout or timedelta())
         self._lineage = partial(lineage.of, known.stages[self.stage], night, result, self.settings)
         self.log.info("%s: %s in %.1f s", self.stage, result.outcome, result.seconds)
@@ -222,7 +218,7 @@ class StageOperator(Task):
             self._tell_assets(context, night.commit, known.stages[self.stage], result)
             return result.outcome
         if result.outcome == "refused":
-            self.wait_for(context, known.upstream(self.stage))
+            self.wait_for(context, map(task_id, known.upstream(self.stage)))
         raise self._failed(context, result)
 
     def _begin(self, context: Any) -> tuple[Night, Project, Attempt, list[str]]:
@@ -247,11 +243,11 @@ class StageOperator(Task):
         more = {"attempts": context["ti"].try_number, "commit": self.commit}
         context["ti"].xcom_push(key=RESULT, value=result.as_json() | more)
 
-    def _failed(self, context: Any, result: Result) -> AirflowException:
+    def _failed(self, context: Any, result: Result) -> exceptions.AirflowException:
         """What it ends with where it has no entry; what it says is kept for night.json."""
         self._tell(context, result)
         sentence = f"{self.stage}: {result.outcome}: {result.sentence}"
-        return (mendable(context["ti"]) if result.outcome in RETRIED else AirflowFailException)(sentence)
+        return (mendable(context["ti"]) if result.outcome in RETRIED else exceptions.AirflowFailException)(sentence)
 
     def _settled(self, context: Any) -> bool:
         """Whether the pin found that it need not run."""
@@ -283,18 +279,18 @@ class StageOperator(Task):
 
 def states(ti: Any, dag_id: str, run_id: str) -> Mapping[str, str]:
     """Task → state in a run; empty where Airflow does not tell."""
-    with suppress(AirflowRuntimeError):
+    with suppress(exceptions.AirflowRuntimeError):
         found: Mapping[str, str] = ti.get_task_states(dag_id, run_ids=[run_id]).get(run_id) or {}
         return found
     return {}
 
 
-def mendable(ti: Any) -> type[AirflowException]:
+def mendable(ti: Any) -> type[exceptions.AirflowException]:
     """What an attempt ends with that another may mend: Airflow's retry, or for good where those asked for are used."""
-    return AirflowException if ti.max_tries - ti.try_number >= OUTAGE else AirflowFailException
+    return exceptions.AirflowException if ti.max_tries - ti.try_number >= OUTAGE else exceptions.AirflowFailException
 
 
-def refusal(context: Any, error: Exception, again: bool = False) -> AirflowException:
+def refusal(context: Any, error: Exception, again: bool = False) -> exceptions.AirflowException:
     """What ends a task, for good, or to be tried again; its sentence is kept for night.json."""
     context["ti"].xcom_push(key=SENTENCE, value=printable(str(error)))
-    return (mendable(context["ti"]) if again else AirflowFailException)(str(error))
+    return (mendable(context["ti"]) if again else exceptions.AirflowFailException)(str(error))

@@ -19,7 +19,12 @@ from typing import Any
 from uuid import uuid4
 
 from airflow.sdk import Param, Variable
-from airflow.sdk.exceptions import AirflowRuntimeError, ParamValidationError
+from airflow.sdk.exceptions import (
+    AirflowRuntimeError,
+    AirflowSecretsBackendAccessDenied,
+    ErrorType,
+    ParamValidationError,
+)
 
 from dvc_airflow.operator import HOLDER, KEPT, SETTLED, Task, refusal
 from dvc_airflow.settings import Settings, run_name
@@ -94,6 +99,8 @@ class PinOperator(Task):
             seen = record.nights()
             night = Night(str(repository), commit, tags, every, run, folder, record.tip, (), nearest, seen)
             still = settled(night, known, self.settings.clones)
+        except AirflowRuntimeError as error:  # its API, which may answer another time
+            raise refusal(context, error, again=True) from None
         except GitError as error:  # a remote may answer another time
             raise refusal(context, error, again=bool(self.settings.remote)) from None
         except OSError as error:  # a full disk
@@ -149,20 +156,8 @@ class PinOperator(Task):
 
     def holder(self, context: Any) -> str:
         """Whose run it is, of which installation: two at one address, localhost say, call their runs the same."""
-        self.named = self.named or f"{super().holder(context)} {self._installation()}".strip()
+        self.named = self.named or f"{super().holder(context)} {_installation()}"
         return self.named
-
-    def _installation(self) -> str:
-        """Which installation of Airflow this is, as the first night called it; "" where it keeps no Variables."""
-        try:
-            if (found := Variable.get(INSTALLATION, default=None)) is None:
-                about = "Tells its nights from those that another Airflow publishes to the same Git remote"
-                Variable.set(INSTALLATION, uuid4().hex, about)
-                found = Variable.get(INSTALLATION)  # another DAG's pin may have been faster
-            return str(found)
-        except Exception as error:  # a secrets backend raises what it likes
-            self.log.warning("Airflow does not say which installation it is: %s", error)
-            return ""
 
     def _lease(self, context: Any) -> None:
         def ended(run: str) -> bool:
@@ -188,6 +183,26 @@ class PinOperator(Task):
             what = f"where the stages rest on {' or '.join(self.given)}, which this run was given"
             why += f", or {what}, write that in {params.FILE}"
         raise snapshot.Refused(why)
+
+
+def _installation() -> str:
+    """Which installation of Airflow this is, as the first night has called it; "" where tasks may not have Variables.
+
+    Raises AirflowRuntimeError where its API does not answer: for another name it would be another.
+    """
+    try:
+        for _ in range(3):  # no answer to this looks as no Variable does
+            if found := Variable.get(INSTALLATION, default=None):
+                return str(found)
+        about = "Tells its nights from those that another Airflow publishes to the same Git remote"
+        Variable.set(INSTALLATION, uuid4().hex, about)
+        return str(Variable.get(INSTALLATION))  # another DAG's pin may have been faster
+    except AirflowSecretsBackendAccessDenied:
+        return ""
+    except AirflowRuntimeError as error:
+        if error.error.error is not ErrorType.PERMISSION_DENIED:
+            raise
+        return ""
 
 
 def _let_out(night: Night, stage: Stage) -> bool:

@@ -8,10 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dvc_airflow.operator import RESULTS, Task, refusal
+from dvc_airflow.operator import LET_OUT, RESULTS, Task, refusal
 from dvc_airflow.settings import Settings
 from dvc_engine.git import GitError, tags_of
-from dvc_engine.pipeline.naming import PUBLISH
+from dvc_engine.pipeline.naming import PUBLISH, approval, task_id
+from dvc_engine.pipeline.project import Project
+from dvc_engine.stage.outcome import Result
 from dvc_engine.stage.process import attended
 from dvc_engine.store import workspace
 from dvc_engine.store.repository import Repository
@@ -33,10 +35,11 @@ class PublishOperator(Task):
         shared = self.settings
         try:
             night, known = self.pinned(context)
-            self.wait_for(context, [one.name for one in known.selected])
+            self.wait_for(context, [task_id(one.name) for one in known.selected])
             told, record = self.told(context, [one.name for one in known.selected]), shared.repository
             results = self.results(context, night, known, list(known.stages), told)
             context["ti"].xcom_push(key=RESULTS, value=told)  # so that the end need not ask each of them again
+            self._refuse_unseen(context, known, results)
             with suppress(GitError):  # what cannot be pushed either is kept here
                 record.fetch()
             record.have(night.run, night.commit, night.tags.values())
@@ -57,6 +60,18 @@ class PublishOperator(Task):
             self.log.info("metrics that are not what they were:\n%s", changes.table(changed))
         return asdict(done) | {"changes": [asdict(one) for one in changed]}
 
+    def _refuse_unseen(self, context: Any, known: Project, results: Mapping[str, Result]) -> None:
+        """Raises what ends a task where a stage has made something else since a person let it out.
+
+        Who marked the question as a success by hand has answered it.
+        """
+        for stage in (one for one in known.selected if one.airflow.approve and one.name in results):
+            asked = approval(task_id(stage.name))
+            let_out = context["ti"].xcom_pull(task_ids=self.beside(asked), key=LET_OUT)
+            if let_out not in (None, results[stage.name].made):
+                what = f"{stage.name} has made something else since a person let it out"
+                raise refusal(context, Exception(f"nothing is published: {what}; clear what is downstream of it"))
+
 
 class CommandOperator(Task):
     """A command of the project in a clone of what was published."""
@@ -69,7 +84,9 @@ class CommandOperator(Task):
         """Run it. Raises its sentence, for Airflow to try again."""
         from dvc_engine.night import publish
 
-        done = context["ti"].xcom_pull(task_ids=self.beside(PUBLISH))
+        if (done := context["ti"].xcom_pull(task_ids=self.beside(PUBLISH))) is None:
+            self.wait_for(context, [PUBLISH])
+            raise refusal(context, Exception(f"{self.beside(PUBLISH)} has not said what it published; clear it"))
         try:
             (night, _), record = self.pinned(context), self.settings.repository
             record.fetch()

@@ -84,6 +84,12 @@ def forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(process, "spawn", Forked)
 
 
+@pytest.fixture(autouse=True)
+def installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Variable of an Airflow that is not there."""
+    monkeypatch.setenv("AIRFLOW_VAR_DVC_AIRFLOW_INSTALLATION", "of-a-test")
+
+
 def repository(folder: Path, files: Mapping[str, str], below: str = "") -> Path:
     """A Git repository with these files, and a DVC project in a folder of it; returns the project's."""
     root = folder / below

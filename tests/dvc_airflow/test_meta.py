@@ -333,10 +333,10 @@ def test_a_person_decides_whether_what_a_stage_made_is_read(
         told = {
             ("pin", "return_value"): {"let_out": let_out},
             ("pin", "settled"): {"stages": list(settled)},
-            ("each.a", "result"): {"outcome": "unchanged"},
+            ("each.a", "result"): {"stage": "each@a", "outcome": "unchanged"},
         }
         pull = lambda self, task_ids, key="return_value": told.get((task_ids, key))  # noqa: E731
-        pulls = type("Ti", (), {"xcom_pull": pull})()
+        pulls = type("Ti", (), {"xcom_pull": pull, "xcom_push": lambda self, key, value: None})()
         try:
             task.execute({"ti": pulls})
         except KeyError as error:  # as Airflow's own asks

@@ -249,6 +249,61 @@ def test_a_night_waits_for_a_stage_that_was_cleared_and_runs_again(dag: Any) -> 
     ti.states = {"numbers": "success"}
     with pytest.raises(AirflowFailException, match="it failed, or was marked as a success by hand"):
         of.get_task("total").execute({"ti": ti, "run_id": RUN})
+    ti.states = {"pin": "queued"}
+    del ti.said["pin", "return_value"]
+    for task in ("total", "publish"):  # which has said nothing yet
+        with pytest.raises(AirflowRescheduleException):
+            of.get_task(task).execute({"ti": ti, "run_id": RUN})
+    ti.states = {"publish": "running"}
+    with pytest.raises(AirflowRescheduleException):
+        of.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+    ti.states = {"publish": "failed"}
+    with pytest.raises(AirflowFailException, match="publish has not said what it published"):
+        of.get_task("deploy").execute({"ti": ti, "run_id": RUN})
+
+
+def test_a_command_that_failed_does_not_wait_for_a_stage_that_was_cleared(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    from dvc_airflow.render import DvcDag
+
+    made = toy("stages:\n  one: {cmd: echo 1 > a, outs: [a]}\n  two: {cmd: exit 3, deps: [a], outs: [b]}\n")
+    ti = pinned(made)
+    ti.said["one", "result"] = made.attempt("one", made.night("HEAD"), {}).run().as_json()
+    ti.states, ti.own = {"one": "running"}, "two"
+    with pytest.raises(AirflowFailException, match="its command ended with 3"):
+        DvcDag("toy", made.root).get_task("two").execute({"ti": ti, "run_id": RUN})
+
+
+def test_what_was_made_anew_since_a_person_let_it_out_is_not_published(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    from dvc_airflow.render import DvcDag
+
+    stage = "{cmd: date +%s%N > a, outs: [a], always_changed: true, meta: {airflow: {approve: May it be}}}"
+    made = toy(f"stages:\n  one: {stage}\n")
+    of, ti = DvcDag("toy", made.root), pinned(made)
+    said = ti.said["pin", "return_value"] | {"let_out": []}
+    ti.said = {("pin", "return_value"): said}
+
+    def run() -> None:
+        ti.said["one", "result"] = made.attempt("one", made.night("HEAD"), {}).run().as_json() | {"attempts": 1}
+
+    def task(name: str) -> Any:
+        ti.own = name
+        return of.get_task(name).execute({"ti": ti, "run_id": RUN})
+
+    run()
+    with pytest.raises(KeyError):  # it asks Airflow's person
+        task("one-approve")
+    run()
+    with pytest.raises(AirflowFailException, match="one has made something else since a person let it out"):
+        task("publish")
+    with pytest.raises(KeyError):
+        task("one-approve")
+    assert task("publish")["new"]
 
 
 def test_the_end_asks_publish_for_results_and_a_stage_for_those_that_it_had_not(dag: Any) -> None:

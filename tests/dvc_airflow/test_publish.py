@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def publication(
     clones, command = made.root / ".dvc/tmp/clones", Command(text) if text else None
     night = night or made.pinned("HEAD", record(made))
     return publish(night, known, results, record(made), command, {}, clones)
+
+
+def pinned(made: Toy, run: str) -> Night:
+    """A night of this name."""
+    return replace(made.pinned("HEAD", record(made)), run=run)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +155,10 @@ stages:
     assert again.outcome == "ran"
     assert publication(made, results | {"same": again}).new  # what it makes is as before
     results |= {"stamp": made.attempt("stamp", night, results).run()}
-    with pytest.raises(PublishError, match=r"use read what stamp had made before .* clear use too"):
+    with pytest.raises(PublishError, match="use read an earlier result of stamp; clear what is downstream of stamp"):
         publication(made, results)
     results |= {"use": made.attempt("use", night, results).run()}
-    with pytest.raises(PublishError, match="last read what use had made before"):
+    with pytest.raises(PublishError, match="last read an earlier result of use"):
         publication(made, results)
     results |= {"last": made.attempt("last", night, results).run()}
     assert publication(made, results).new
@@ -164,13 +170,59 @@ def test_a_night_that_is_published_and_cleared_later_is_no_second_commit(toy: Ma
     results = made.run(night.commit)
     first = publication(made, results, text, night)
     made.commit({"seed.txt": "8"})
-    second = publication(made, made.run("HEAD"))
+    second = publication(made, made.run("HEAD"), night=pinned(made, "second"))
     assert (first.new, second.new) == (True, True)
     again = publication(made, results, text, night)
     assert (again.commit, again.new, again.refused) == (first.commit, False, "")
     assert made.git("rev-parse", "nightly") == second.commit
     assert made.git("for-each-ref", "refs/dvc-airflow") == ""
     assert asked.read_text() == "1\n"  # else what follows a release would put that in place of the newer one
+
+
+def test_a_night_of_which_a_part_is_cleared_later_is_published_again(toy: Make) -> None:
+    made = toy("stages:\n  one: {cmd: date +%s%N > a, outs: [a], always_changed: true}\n")
+    night = made.pinned("HEAD", record(made))
+    first = publication(made, made.run(night.commit), night=night)
+    again = publication(made, made.run(night.commit), night=night)
+    assert (first.new, again.new, again.refused) == (True, True, "")
+    assert made.git("rev-parse", "nightly", "nightly^") == f"{again.commit}\n{first.commit}"
+    made.commit({"seed.txt": "8"})
+    last = publication(made, made.run("HEAD"), night=pinned(made, "last"))
+    late = publication(made, made.run(night.commit), night=night)
+    assert (last.new, late.new, late.refused) == (True, False, "nightly has moved since this night was pinned")
+
+
+def test_what_was_before_is_published_anew_and_is_no_night_of_before(toy: Make) -> None:
+    made = toy()
+    for seed, before in (("8", 0), ("9", 1), ("8", 2)):
+        made.commit({"seed.txt": seed})
+        assert publication(made, made.run("HEAD"), night=pinned(made, seed)).new
+        assert made.git("rev-list", "--count", "--first-parent", "nightly", "^main") == str(before + 1)
+
+
+def test_a_night_that_waited_and_was_brought_along_is_no_second_commit(toy: Make) -> None:
+    made = toy()
+    night, results = made.pinned("HEAD", record(made)), made.run("HEAD")
+    made.git("branch", "nightly", "HEAD")  # somebody was faster
+    waits = publication(made, results, night=night)
+    assert (waits.new, "has moved" in waits.refused) == (False, True)
+    made.commit({"seed.txt": "8"})
+    assert publication(made, made.run("HEAD"), night=pinned(made, "next")).new
+    again = publication(made, results, night=night)
+    assert (again.commit, again.new, again.refused) == (waits.commit, False, "")
+    assert made.git("for-each-ref", "refs/dvc-airflow") == ""
+
+
+def test_a_branch_that_was_removed_or_replaced_meanwhile_is_no_end_of_a_night(toy: Make) -> None:
+    made = toy()
+    assert publication(made, made.run("HEAD")).new
+    made.commit({"seed.txt": "8"})
+    night, results = pinned(made, "next"), made.run("HEAD")
+    made.git("branch", "-D", "nightly")
+    assert "has moved" in publication(made, results, night=night).refused
+    made.git("branch", "nightly", "main~1")
+    gone = replace(night, tip="1" * 40)
+    assert "has moved" in publication(made, results, night=gone).refused
 
 
 def test_a_night_without_all_its_stages_is_not_published(toy: Make) -> None:
@@ -296,7 +348,7 @@ def test_runs_of_two_dags_that_are_called_the_same_are_two(toy: Make) -> None:
 
 def test_a_night_that_did_not_see_a_later_one_does_not_go_over_it(toy: Make) -> None:
     made = toy()
-    late = made.pinned("HEAD", record(made))
+    late = pinned(made, "late")
     results = made.run("HEAD")
     first = publication(made, results)
     made.commit({"seed.txt": "8"})

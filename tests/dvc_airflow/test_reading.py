@@ -178,15 +178,17 @@ def test_what_is_ignored_in_a_folder_counts_too(tmp_path: Path) -> None:
     assert outs(root) == ["other/o"]
 
 
-@pytest.mark.parametrize("above", [True, False])
-def test_what_git_has_and_ignores_counts_too(above: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("below", "ignores"), [("", ".gitignore"), ("", ".git/info/exclude"), ("below/", "../.gitignore")]
+)
+def test_what_git_has_and_ignores_counts_too(below: str, ignores: str, tmp_path: Path) -> None:
     raw = f"outs:\n- md5: {MD5}\n  size: 3\n  hash: md5\n  path: raw\n"
     stage = "stages:\n  a: {cmd: wc data/raw, deps: [data/raw]}\n"
-    root = repository(tmp_path, {"dvc.yaml": stage, "data/raw.dvc": raw}, "below" if above else "")
+    root = repository(tmp_path, {"dvc.yaml": stage, "data/raw.dvc": raw}, below)
     Toy(root).commit({})
-    ignored = (tmp_path if above else root) / ".gitignore"
+    ignored = root / ignores
     for text in ("data/*\n!data/*.dvc\n", "/out\n", "data/*\n"):
-        ignored.write_text(text.replace("data", "below/data") if above else text)
+        ignored.write_text(text.replace("data", f"{below}data"))
         known = reading.read(root, kept.folder(root))
         with Repo(str(root)) as repo:
             assert len(known.every) == len(repo.index.stages)

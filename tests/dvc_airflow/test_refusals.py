@@ -160,6 +160,14 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
         {".dvc/config": "[core]\n    analytics = false\n    cloud = aws\n"},
         "/.dvc/config:3: core.cloud: extra keys not allowed; take it out",
     ),
+    "a key of this checkout's config alone": (
+        {".dvc/config.local": "[core]\n    analytics = false\n    cloud = aws\n"},
+        "/.dvc/config.local:3: core.cloud: extra keys not allowed; take it out",
+    ),
+    "a section that the config had": (
+        {".dvc/config": "[core]\n    analytics = false\n[gone]\n    a = 1\n"},
+        "/.dvc/config:3: gone: extra keys not allowed; take it out",
+    ),
     "a broken config of this checkout alone": (
         {".dvc/config.local": "[core]\n    remote\n"},
         "/.dvc/config.local:2: config file error: ",

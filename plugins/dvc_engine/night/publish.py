@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import posixpath
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,7 @@ from dvc_engine.store import snapshot, uncached, workspace
 from dvc_engine.store.ignored import Ignored
 from dvc_engine.store.repository import WHO, Repository
 
+RUN = "Run"  # trailer of a night's message
 SOME = "of-some-stages"  # the ref of the newest night that not all stages ran in
 
 
@@ -68,13 +69,13 @@ def publish(
         raise PublishError(f"nothing is published: {', '.join(missing)} did not end well")
     for name, since in ((one.name, results[one.name].outdated(results)) for one in project.selected):
         if since:
-            what = f"{name} read what {since} had made before that was cleared and ran again"
-            raise PublishError(f"nothing is published: {what}; clear {name} too, with what is downstream of it")
+            what = f"{name} read an earlier result of {since}; clear what is downstream of {since}"
+            raise PublishError(f"nothing is published: {what}")
     repository, cache, tip = record.path, workspace.cache_of(night.root), record.tip
     tree = _tree(night, project, {one.name: entry for one in project.selected if (entry := results[one.name].entry)})
     waiting = record.unpublished()
     same = tip and not waiting and git(repository, "rev-parse", f"{tip}^{{tree}}") == tree
-    if there := tip if same else _earlier(night, record, tree):
+    if there := tip if same else _earlier(night, record, tree, project.whole):
         # what follows the release of a night before the tip would put that in the place of a newer one
         said = ask(command, night, there, env, clones, cache) if command and project.whole and there == tip else {}
         return Published(there, new=False, said={key: said[key] for key in said if key not in ("message", "tags")})
@@ -86,7 +87,8 @@ def publish(
         made = commit(f"Night {night.run} of {', '.join(one.name for one in project.selected)}")
         record.keep(SOME, made)  # in place of the one before, which is a parent
         return Published(made, new=True)
-    if tip != night.tip:  # somebody published since, and this night did not see it
+    own = [commit for commit, _ in _own(night, record, [tip])]
+    if tip != night.tip and tip not in own:  # somebody published since, and this night did not see it
         made = commit(f"Night {night.run}")
         record.keep(night.run, made)
         return Published(made, new=False, refused=f"{record.branch} has moved since this night was pinned")
@@ -101,17 +103,27 @@ def publish(
     return Published(made, new=not refused, refused=refused, said=said)
 
 
-def _earlier(night: Night, record: Repository, tree: str) -> str | None:
-    """This night's commit, where the branch has it: publish was cleared, or died when it had pushed. None for none."""
-    if record.tip in (None, night.tip):
-        return None
-    since = f"{night.tip}..{record.tip}" if night.tip else str(record.tip)
-    with suppress(GitError):  # somebody has put another branch in its place, say
-        for line in git(record.path, "log", "--first-parent", "--format=%H %T %P", since).splitlines():
-            commit, made, *parents = line.split()
-            if made == tree and night.commit in parents:
-                return commit
-    return None
+def _earlier(night: Night, record: Repository, tree: str, whole: bool) -> str | None:
+    """This night's commit, where it is published already: it was cleared, or died when it had pushed. None for none.
+
+    Of some stages alone it is published where it waits.
+    """
+    newest = _own(night, record, [record.tip] if whole else record.nights())[:1]
+    return next((commit for commit, held in newest if held == tree), None)
+
+
+def _own(night: Night, record: Repository, tips: Sequence[str | None]) -> list[tuple[str, str]]:
+    """What this night itself has published on these branches, some of it was cleared since, say: commits with trees.
+
+    The newest first.
+    """
+    words = [*filter(None, tips), *(f"^{one}" for one in filter(None, {night.tip, *night.seen}))]
+    with suppress(GitError):  # somebody has put another branch in place of the one that it saw
+        shown = f"--format=%H %T %(trailers:key={RUN},valueonly,separator=%x20)"
+        listed = git(record.path, "log", shown, *words).splitlines() if any(tips) else []
+        made = [line.split(" ", 2) for line in listed]
+        return [(commit, tree) for commit, tree, run in made if run == night.run]
+    return []
 
 
 def _meanwhile(record: Repository, tip: str | None, tree: str) -> str | None:
@@ -153,7 +165,7 @@ def _commit(night: Night, record: Repository, tree: str, waiting: Mapping[str, s
     """A commit of a night's tree, behind the branch's tip, what the night is of, and the nights that wait."""
     before = dict.fromkeys(filter(None, [record.tip, night.commit, *waiting.values()]))
     parents = [word for one in before for word in ("-p", one)]
-    told = ["-m", message, "-m", record.trailer]
+    told = ["-m", message, "-m", f"{RUN}: {night.run}\n{record.trailer}"]
     return git(record.path, "-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, *parents, *told, env=WHO)
 
 

@@ -2,7 +2,7 @@
 
 Its graph is not asked for: DVC looks for cycles in quadratic time (47 s at 2,000 stages). Edges come from its trie of
 outs by its own rule, cycles from graphlib. What was read is kept under the hash of every file that stages came from or
-are hidden by, so that a parse with nothing new imports nothing of DVC, and no YAML reader.
+that the repository hides others by, so that a parse with nothing new imports nothing of DVC, and no YAML reader.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dvc_engine.pipeline.project import PIPELINE, Out, Project, ProjectError, St
 
 VERSION = 10  # of the kept form
 PARAMS = "params.yaml"
+EXCLUDED = ".git/info/exclude"
 IGNORED = (".gitignore", ".dvcignore")  # by Git, even what it has, is not looked at by DVC
 
 
@@ -99,15 +100,17 @@ def _files(root: Path) -> list[str]:
 
 
 def _is_read(name: str) -> bool:
-    return name.endswith(".dvc") or PurePosixPath(name).name in (PIPELINE, *IGNORED) or name == ".dvc/config"
+    whole = name == ".dvc/config" or name.endswith(EXCLUDED)
+    return whole or name.endswith(".dvc") or PurePosixPath(name).name in (PIPELINE, *IGNORED)
 
 
 def _above(root: Path) -> Iterable[str]:
-    """What Git ignores by the folders above a project, up to its repository's."""
+    """What Git ignores by the folders above a project, up to its repository's, and in this checkout alone."""
     folder, up = root.resolve(), ""
     while not (folder / ".git").exists() and folder != folder.parent:
         folder, up = folder.parent, f"../{up}"
         yield f"{up}.gitignore"
+    yield f"{up}{EXCLUDED}"
 
 
 def _hash(root: Path, files: Iterable[str]) -> str:

@@ -54,7 +54,7 @@ def sentence(error: Exception, root: Path) -> str:
         case ParseError():
             return f"{_broken(Path(error.path).resolve(), said)}; mend the syntax there"
         case ConfigError():
-            return _of_config(_config(root), said, do)
+            return _of_config(root, said, do)
         case StageNotFound() if "@" in error.name:
             do = "call it otherwise: @ stands between a stage and an item of it"
     place = _asked_for(error) or str(root)
@@ -123,31 +123,32 @@ def _here(text: str, root: Path) -> str:
     return re.sub(rf"(?<![^\s'\"(]){re.escape(os.path.relpath(root.resolve()))}/", "", text)
 
 
-def _config(root: Path) -> Path:
-    """The file of DVC's configuration that cannot be read, which DVC does not say; else the project's."""
+def _of_config(root: Path, said: str, do: str) -> str:
+    """What is wrong in DVC's configuration, in which of its files, which DVC does not say, and the line, if it shows."""
     from configobj import ConfigObj, ConfigObjError
     from dvc.config import Config
 
     own = root / ".dvc" / "config"
-    for file in (own, own.with_name("config.local"), *(Path(Config.get_dir(one), "config") for one in LEVELS)):
+    files = (own, own.with_name("config.local"), *(Path(Config.get_dir(one), "config") for one in LEVELS))
+    for file in files:
         try:
             ConfigObj(str(file))
         except (ConfigObjError, OSError, UnicodeError):
-            return file
-    return own
-
-
-def _of_config(file: Path, said: str, do: str) -> str:
-    """What is wrong in a file of DVC's configuration, with the line where that can be told."""
-    at = re.search(r"at line (\d+)", said)
-    if found := re.fullmatch(r"config file error: (extra keys .*|expected .*) @ data((?:\['[^']+'\])+)", said):
-        keys = re.findall(r"\['([^']+)'\]", found[2])
-        said = f"{'.'.join(keys)}: {found[1]}"
-        do = "take it out" if found[1].startswith("extra keys") else "all that stands behind the = is its value"
-        lines = file.read_text(encoding="utf-8").splitlines()
-        held = [number for number, one in enumerate(lines, 1) if re.match(rf"\s*{re.escape(keys[-1])}\s*=", one)]
-        return f"{file}{f':{held[0]}' if len(held) == 1 else ''}: {said}; {do}"
-    return f"{file}{f':{at[1]}' if at else ''}: {said}; {do}"
+            at = re.search(r"at line (\d+)", said)
+            return f"{file}{f':{at[1]}' if at else ''}: {said}; {do}"
+    found = re.fullmatch(r"config file error: (extra keys .*|expected .*) @ data((?:\['[^']+'\])+)", said)
+    if found is None:
+        return f"{own}: {said}; {do}"
+    keys = re.findall(r"\['([^']+)'\]", found[2])
+    do = "take it out" if found[1].startswith("extra keys") else "all that stands behind the = is its value"
+    place = re.compile(rf"\s*(\[['\"]?)?{re.escape(keys[-1])}(?(1)\b|\s*=)")
+    held = [
+        f"{file}:{number}"
+        for file in filter(Path.is_file, files)
+        for number, one in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if place.match(one)
+    ]
+    return f"{held[0] if len(held) == 1 else own}: {'.'.join(keys)}: {found[1]}; {do}"
 
 
 def _missing(error: Exception) -> str:

@@ -154,11 +154,17 @@ class Result:
 
     def resting(self, above: Mapping[str, Result], began: float) -> Result:
         """This, of a stage that began then and read what these had made."""
-        return replace(self, began=began, rests_on={name: _made(one) for name, one in above.items()})
+        return replace(self, began=began, rests_on={name: one.made for name, one in above.items()})
 
     def outdated(self, now: Mapping[str, Result]) -> str | None:
         """A stage that has made something else since this one read it; None for none."""
-        return next((name for name, made in self.rests_on.items() if name in now and _made(now[name]) != made), None)
+        return next((name for name, made in self.rests_on.items() if name in now and now[name].made != made), None)
+
+    @cached_property
+    def made(self) -> str:
+        """A digest of what it made."""
+        outs = wire.dumps((self.entry or {}).get("outs")).encode()
+        return md5(outs, usedforsecurity=False).hexdigest()[:16]
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Result:
@@ -174,11 +180,6 @@ class Result:
         """
         entry = None if self.entry is None else wire.dumps(self.entry)
         return json.loads(json.dumps(asdict(self) | {"entry": entry}, default=str))
-
-
-def _made(result: Result) -> str:
-    """A digest of what a stage made."""
-    return md5(wire.dumps((result.entry or {}).get("outs")).encode(), usedforsecurity=False).hexdigest()
 
 
 def standing(night: Night, stages: Iterable[str]) -> dict[str, Result]:
