@@ -124,7 +124,7 @@ def _here(text: str, root: Path) -> str:
 
 
 def _of_config(root: Path, said: str, do: str) -> str:
-    """What is wrong in DVC's configuration, in which of its files, which DVC does not say, and the line, if it shows."""
+    """What is wrong in DVC's configuration, the file, which DVC does not say, and the line where it shows."""
     from configobj import ConfigObj, ConfigObjError
     from dvc.config import Config
 
