@@ -129,10 +129,10 @@ def test_attempts_that_could_not_begin_do_not_use_up_the_others(tried: int, most
 
 
 def test_who_wants_no_retry_gets_none() -> None:
-    from dvc_airflow import operator
+    from dvc_airflow import operator, render
 
-    assert operator.retried(0) == {"retries": 0}
-    assert operator.retried()["retries"] == operator.RETRIES + operator.OUTAGE
+    assert render.retried(0) == {"retries": 0}
+    assert render.retried()["retries"] == render.RETRIES + operator.OUTAGE
 
 
 def test_the_command_cannot_ask_airflows_supervisor(toy: Make) -> None:
