@@ -7,7 +7,7 @@ from typing import Any
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from dvc_airflow.operator import LET_OUT, RESULT, SETTLED, refusal
+from dvc_airflow.operator import KEPT, LET_OUT, RESULT, SETTLED, refusal
 from dvc_engine.stage.outcome import Result
 
 
@@ -31,8 +31,8 @@ class ApproveOperator(ApprovalOperator):
         ti = context["ti"]
         pinned, said = ti.xcom_pull(task_ids=self.pin), ti.xcom_pull(task_ids=self.made_by, key=RESULT) or {}
         settled = ti.xcom_pull(task_ids=self.pin, key=SETTLED) or {"stages": []}
-        if said:
-            ti.xcom_push(key=LET_OUT, value=Result.of(said).made)
+        if made := said or (ti.xcom_pull(task_ids=self.pin, key=KEPT) or {}).get(self.stage):
+            ti.xcom_push(key=LET_OUT, value=Result.of(made).made)
         same = self.stage in settled["stages"] or said.get("outcome") == "unchanged"
         if same and self.stage in pinned["let_out"]:
             self.log.info("%s is unchanged, and was let out before", self.stage)

@@ -22,7 +22,6 @@ from airflow.sdk import Param, Variable
 from airflow.sdk.exceptions import (
     AirflowRuntimeError,
     AirflowSecretsBackendAccessDenied,
-    ErrorType,
     ParamValidationError,
 )
 
@@ -156,7 +155,7 @@ class PinOperator(Task):
 
     def holder(self, context: Any) -> str:
         """Whose run it is, of which installation: two at one address, localhost say, call their runs the same."""
-        self.named = self.named or f"{super().holder(context)} {_installation()}"
+        self.named = self.named or f"{super().holder(context)} {_installation()}".strip()
         return self.named
 
     def _lease(self, context: Any) -> None:
@@ -200,7 +199,7 @@ def _installation() -> str:
     except AirflowSecretsBackendAccessDenied:
         return ""
     except AirflowRuntimeError as error:
-        if error.error.error is not ErrorType.PERMISSION_DENIED:
+        if (error.error.detail or {}).get("status_code") not in (401, 403):
             raise
         return ""
 

@@ -65,11 +65,13 @@ class PublishOperator(Task):
 
         Who marked the question as a success by hand has answered it.
         """
-        for stage in (one for one in known.selected if one.airflow.approve and one.name in results):
-            asked = approval(task_id(stage.name))
-            let_out = context["ti"].xcom_pull(task_ids=self.beside(asked), key=LET_OUT)
-            if let_out not in (None, results[stage.name].made):
-                what = f"{stage.name} has made something else since a person let it out"
+        for name, result in results.items():
+            stage = known.stages[name]
+            if not (stage.selected and stage.airflow.approve and result.well):
+                continue
+            let_out = context["ti"].xcom_pull(task_ids=self.beside(approval(task_id(name))), key=LET_OUT)
+            if let_out not in (None, result.made):
+                what = f"{name} has made something else since a person let it out"
                 raise refusal(context, Exception(f"nothing is published: {what}; clear what is downstream of it"))
 
 

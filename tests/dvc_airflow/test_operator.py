@@ -301,6 +301,19 @@ def test_what_was_made_anew_since_a_person_let_it_out_is_not_published(
     run()
     with pytest.raises(AirflowFailException, match="one has made something else since a person let it out"):
         task("publish")
+    ti.said["one", "result"]["outcome"] = "failed"
+    with pytest.raises(AirflowFailException, match="one did not end well"):
+        task("publish")
+    run()
+    with pytest.raises(KeyError):
+        task("one-approve")
+    ti.said["pin", "kept"] = {"one": ti.said.pop(("one", "result"))}
+    with pytest.raises(KeyError):  # of what the pin has found
+        task("one-approve")
+    del ti.said["pin", "kept"]
+    run()
+    with pytest.raises(AirflowFailException, match="one has made something else since a person let it out"):
+        task("publish")
     with pytest.raises(KeyError):
         task("one-approve")
     assert task("publish")["new"]

@@ -164,6 +164,10 @@ SAID: dict[str, tuple[Mapping[str, str], str]] = {
         {".dvc/config.local": "[core]\n    analytics = false\n    cloud = aws\n"},
         "/.dvc/config.local:3: core.cloud: extra keys not allowed; take it out",
     ),
+    "a value of two configs": (
+        {".dvc/config": "[core]\n    autostage = true\n", ".dvc/config.local": "[core]\n    Autostage = perhaps\n"},
+        "/.dvc/config.local:2: core.autostage: expected true or false",
+    ),
     "a section that the config had": (
         {".dvc/config": "[core]\n    analytics = false\n[gone]\n    a = 1\n"},
         "/.dvc/config:3: gone: extra keys not allowed; take it out",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import posixpath
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +31,6 @@ from dvc_engine.store import snapshot, uncached, workspace
 from dvc_engine.store.ignored import Ignored
 from dvc_engine.store.repository import WHO, Repository
 
-RUN = "Run"  # trailer of a night's message
 SOME = "of-some-stages"  # the ref of the newest night that not all stages ran in
 
 
@@ -87,8 +86,7 @@ def publish(
         made = commit(f"Night {night.run} of {', '.join(one.name for one in project.selected)}")
         record.keep(SOME, made)  # in place of the one before, which is a parent
         return Published(made, new=True)
-    own = [commit for commit, _ in _own(night, record, [tip])]
-    if tip != night.tip and tip not in own:  # somebody published since, and this night did not see it
+    if tip != night.tip:  # somebody published since, and this night did not see it
         made = commit(f"Night {night.run}")
         record.keep(night.run, made)
         return Published(made, new=False, refused=f"{record.branch} has moved since this night was pinned")
@@ -104,26 +102,18 @@ def publish(
 
 
 def _earlier(night: Night, record: Repository, tree: str, whole: bool) -> str | None:
-    """This night's commit, where it is published already: it was cleared, or died when it had pushed. None for none.
+    """A commit that is this night's, of all that it made: it was cleared, or died when it had pushed. None for none.
 
     Of some stages alone it is published where it waits.
     """
-    newest = _own(night, record, [record.tip] if whole else record.nights())[:1]
-    return next((commit for commit, held in newest if held == tree), None)
-
-
-def _own(night: Night, record: Repository, tips: Sequence[str | None]) -> list[tuple[str, str]]:
-    """What this night itself has published on these branches, some of it was cleared since, say: commits with trees.
-
-    The newest first.
-    """
-    words = [*filter(None, tips), *(f"^{one}" for one in filter(None, {night.tip, *night.seen}))]
-    with suppress(GitError):  # somebody has put another branch in place of the one that it saw
-        shown = f"--format=%H %T %(trailers:key={RUN},valueonly,separator=%x20)"
-        listed = git(record.path, "log", shown, *words).splitlines() if any(tips) else []
-        made = [line.split(" ", 2) for line in listed]
-        return [(commit, tree) for commit, tree, run in made if run == night.run]
-    return []
+    tips = filter(None, [record.tip] if whole else record.nights())
+    seen = (f"^{one}" for one in dict.fromkeys(filter(None, [night.commit, night.tip, *night.seen])))
+    asked = ["rev-list", "--ignore-missing", "--format=%H %T %P", *tips, *seen]  # and not `log`, which people configure
+    for line in git(record.path, *asked).splitlines():
+        commit, made, *parents = line.split()
+        if made == tree and night.commit in parents:  # never so of the lines that say "commit" and its name
+            return commit
+    return None
 
 
 def _meanwhile(record: Repository, tip: str | None, tree: str) -> str | None:
@@ -165,7 +155,7 @@ def _commit(night: Night, record: Repository, tree: str, waiting: Mapping[str, s
     """A commit of a night's tree, behind the branch's tip, what the night is of, and the nights that wait."""
     before = dict.fromkeys(filter(None, [record.tip, night.commit, *waiting.values()]))
     parents = [word for one in before for word in ("-p", one)]
-    told = ["-m", message, "-m", f"{RUN}: {night.run}\n{record.trailer}"]
+    told = ["-m", message, "-m", record.trailer]
     return git(record.path, "-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, *parents, *told, env=WHO)
 
 

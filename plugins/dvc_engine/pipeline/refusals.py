@@ -129,7 +129,7 @@ def _of_config(root: Path, said: str, do: str) -> str:
     from dvc.config import Config
 
     own = root / ".dvc" / "config"
-    files = (own, own.with_name("config.local"), *(Path(Config.get_dir(one), "config") for one in LEVELS))
+    files = (own.with_name("config.local"), own, *(Path(Config.get_dir(one), "config") for one in LEVELS))
     for file in files:
         try:
             ConfigObj(str(file))
@@ -141,14 +141,12 @@ def _of_config(root: Path, said: str, do: str) -> str:
         return f"{own}: {said}; {do}"
     keys = re.findall(r"\['([^']+)'\]", found[2])
     do = "take it out" if found[1].startswith("extra keys") else "all that stands behind the = is its value"
-    place = re.compile(rf"\s*(\[['\"]?)?{re.escape(keys[-1])}(?(1)\b|\s*=)")
-    held = [
-        f"{file}:{number}"
-        for file in filter(Path.is_file, files)
-        for number, one in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-        if place.match(one)
-    ]
-    return f"{held[0] if len(held) == 1 else own}: {'.'.join(keys)}: {found[1]}; {do}"
+    place = re.compile(rf"\s*(\[['\"]?)?{re.escape(keys[-1])}(?(1)\b|\s*=)", re.IGNORECASE)
+    for file in filter(os.path.isfile, files):  # the first that has it is what counts
+        lines = enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if held := [number for number, one in lines if place.match(one)]:
+            return f"{file}{f':{held[0]}' if len(held) == 1 else ''}: {'.'.join(keys)}: {found[1]}; {do}"
+    return f"{own}: {'.'.join(keys)}: {found[1]}; {do}"
 
 
 def _missing(error: Exception) -> str:
