@@ -230,12 +230,15 @@ def test_the_dags_edges_are_those_of_dvc_yaml(project: Project) -> None:
 
 
 @pytest.mark.long
-def test_a_night_that_died_before_its_deploy_is_deployed_by_the_next(project: Project, first: Any, second: Any) -> None:
+def test_a_night_that_died_before_its_deploy_is_deployed_by_the_next(
+    project: Project, first: Any, second: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its lease is still held in its name, and Airflow says that it has ended: it is not waited for."""
     project.git("tag", "-d", "nightshift#prod#1")
     _, run, _, address, *_ = first[0].stdout.split()  # Night … at …
     record = Repository(project.folder, "nightly", "refs/nightshift")
-    lease.take(record, run, "elsewhere", time.time(), owner=f"{address} nightly")
+    monkeypatch.setitem(project.environ, "AIRFLOW_VAR_DVC_AIRFLOW_INSTALLATION", "this")
+    lease.take(record, run, "elsewhere", time.time(), owner=f"{address} nightly this")
     ended = project.run("nightly", "--profile", "tiny")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     night = project.night()
