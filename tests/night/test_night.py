@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ruamel.yaml import YAML
 from dvc_engine.store import lease
 from dvc_engine.store.repository import Repository
 from nightshift import otlp, segments
+from nightshift.airflow import Airflow
 from nightshift.serve.keys import FORM
 from nightshift.spans import FOLDER, night_of
 from tests.night.project import Project, make
@@ -230,15 +233,14 @@ def test_the_dags_edges_are_those_of_dvc_yaml(project: Project) -> None:
 
 
 @pytest.mark.long
-def test_a_night_that_died_before_its_deploy_is_deployed_by_the_next(
-    project: Project, first: Any, second: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_night_that_died_before_its_deploy_is_deployed_by_the_next(project: Project, first: Any, second: Any) -> None:
     """Its lease is still held in its name, and Airflow says that it has ended: it is not waited for."""
     project.git("tag", "-d", "nightshift#prod#1")
     _, run, _, address, *_ = first[0].stdout.split()  # Night … at …
     record = Repository(project.folder, "nightly", "refs/nightshift")
-    monkeypatch.setitem(project.environ, "AIRFLOW_VAR_DVC_AIRFLOW_INSTALLATION", "this")
-    lease.take(record, run, "elsewhere", time.time(), owner=f"{address} nightly this")
+    with closing(sqlite3.connect(Airflow(project.folder, project.environ).home / "airflow.db")) as held:
+        ((installation,),) = held.execute("select val from variable where key = 'dvc_airflow_installation'")
+    lease.take(record, run, "elsewhere", time.time(), owner=f"{address} nightly {installation}")
     ended = project.run("nightly", "--profile", "tiny")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     night = project.night()
