@@ -10,7 +10,7 @@ in it, which is the same from every worker.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
     from dvc_airflow.settings import Settings
 
 
-def event(stage: Stage, result: Result, path: str, commit: str) -> dict[str, Any]:
-    """What the event of an out's asset carries: md5, size, commit, outcome, and what it holds of metrics."""
-    made: Mapping[str, Any] = next(
-        (out for out in (result.entry or {}).get("outs") or [] if stage.at(out["path"]) == path), {}
-    )
-    about = {key: value for key, value in made.items() if key in ("md5", "size", "nfiles")}
-    metrics = numbers({path: result.files[path]} if path in result.files else {})
-    told = about | {"commit": commit, "outcome": result.outcome}
-    return told | ({"metrics": metrics} if metrics else {})
+def events(stage: Stage, result: Result, commit: str, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """What the event of each out's asset carries: md5, size, commit, outcome, and what it holds of metrics."""
+    made = {stage.at(out["path"]): out for out in (result.entry or {}).get("outs") or []}
+    for path in paths:
+        about = {key: value for key, value in made.get(path, {}).items() if key in ("md5", "size", "nfiles")}
+        metrics = numbers({path: result.files[path]} if path in result.files else {})
+        told = about | {"commit": commit, "outcome": result.outcome}
+        yield told | ({"metrics": metrics} if metrics else {})
 
 
 def wanted() -> bool:

@@ -264,8 +264,9 @@ class StageOperator(Task):
         from dvc_airflow import lineage
 
         self.outlets = [] if result.outcome == "unchanged" else self.assets()
-        for asset in self.outlets:
-            context["outlet_events"][asset].extra = lineage.event(stage, result, asset.extra["path"], commit)
+        paths = [asset.extra["path"] for asset in self.outlets]
+        for asset, extra in zip(self.outlets, lineage.events(stage, result, commit, paths), strict=True):
+            context["outlet_events"][asset].extra = extra
 
     def get_openlineage_facets_on_complete(self, ti: Any) -> Any:
         """What the OpenLineage provider asks for, where it is set up; None for a task that never began."""

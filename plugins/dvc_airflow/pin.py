@@ -19,11 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from airflow.sdk import Param, Variable
-from airflow.sdk.exceptions import (
-    AirflowRuntimeError,
-    AirflowSecretsBackendAccessDenied,
-    ParamValidationError,
-)
+from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSecretsBackendAccessDenied, ParamValidationError
 
 from dvc_airflow.operator import HOLDER, KEPT, SETTLED, Task, refusal
 from dvc_airflow.settings import Settings, run_name

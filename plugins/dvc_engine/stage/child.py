@@ -91,7 +91,7 @@ def _reproduce(
     keep: list[str],
     limit_bytes: int,
 ) -> dict[str, Any]:
-    from dvc.exceptions import DvcException, UploadError
+    from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
 
@@ -122,11 +122,6 @@ def _reproduce(
         return {"error": "lock" if isinstance(error, LockError) else "refused", "sentence": str(error)}
     except Lacking as error:  # with a remote another attempt may fetch it; without one only another night makes it
         return {"error": "storage" if remote else "refused", "sentence": str(error), "lacking": True}
-    except UploadError as error:
-        return {
-            "error": kind,
-            "sentence": f"{_sentence(error)}; for a remote that can only be read there is push=False",
-        }
     except (DvcException, OSError) as error:
         return {"error": kind, "sentence": _sentence(error)}
     except Exception as error:  # a remote's client raises what it likes, as botocore's NoCredentialsError
@@ -295,9 +290,12 @@ HEARD = Heard(logging.ERROR)
 
 def _sentence(error: BaseException) -> str:
     """What DVC said, with what it had from below and what it logged, on one line."""
+    from dvc.exceptions import UploadError
+
+    do = "; for a remote that can only be read there is push=False" if isinstance(error, UploadError) else ""
     said = [str(error)]
     while error.__cause__ is not None:
         error = error.__cause__
         said.append(str(error) or type(error).__name__)  # DVC asserts, without a word
     said.append(HEARD.said)
-    return " ".join(": ".join(dict.fromkeys(filter(None, said))).split())
+    return " ".join(": ".join(dict.fromkeys(filter(None, said))).split()) + do
